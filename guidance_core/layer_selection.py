@@ -1,0 +1,75 @@
+"""The words that select layers of a network: `all`, `40%-80%`, `3, 7-9`, and `input`, `middle`, `output` of a U-Net.
+
+The same words mean the same thing for every network: a layer is one transformer block, numbered from 0 in order of
+execution. `a%-b%` selects the layers whose middle lies in that share of the depth. Parts are separated by commas.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GRAMMAR = "'all', depth ranges such as '40%-80%', layer numbers such as '3, 7-9', and for U-Nets 'input', 'middle', 'output'"
+SECTIONS = ("input", "middle", "output")
+
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%?\s*-\s*(\d+(?:\.\d+)?)%")
+_NUMBERS = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """A parsed selection. `text` is what the user wrote, `parts` its meaning."""
+
+    text: str
+    parts: tuple[tuple, ...]
+
+    def choose(self, sections: Sequence[str | None]) -> frozenset[int]:
+        """The selected layer numbers of a network, given for each layer its U-Net section, or None.
+
+        Raises ValueError, naming the number of layers, where nothing is selected.
+        """
+        chosen = frozenset(i for i in range(len(sections)) if any(_selects(p, i, sections) for p in self.parts))
+        if not chosen:
+            raise ValueError(f"layers = '{self.text}' selects nothing: this model has {_describe(sections)}.")
+        return chosen
+
+
+def parse_layers(text: str) -> LayerSelection:
+    """Parses a selection; raises ValueError for text outside the grammar, or empty."""
+    words = [word.strip().lower() for word in text.split(",")]
+    if not all(words):
+        raise ValueError(f"layers = '{text}' is empty or has an empty part: write {GRAMMAR}.")
+    return LayerSelection(text, tuple(_parse_part(word, text) for word in words))
+
+
+def _parse_part(word: str, text: str) -> tuple:
+    if word == "all":
+        return ("percent", 0.0, 100.0)
+    if word in SECTIONS:
+        return ("section", word)
+    if match := _PERCENT.fullmatch(word):
+        low, high = map(float, match.groups())
+        if low < high <= 100:
+            return ("percent", low, high)
+        raise ValueError(f"layers = '{text}': '{word}' must rise and end at 100% or before.")
+    if match := _NUMBERS.fullmatch(word):
+        low, high = int(match[1]), int(match[2] or match[1])
+        if low <= high:
+            return ("numbers", low, high)
+        raise ValueError(f"layers = '{text}': '{word}' must rise.")
+    raise ValueError(f"layers = '{text}': cannot read '{word}'. Write {GRAMMAR}.")
+
+
+def _selects(part: tuple, layer: int, sections: Sequence[str | None]) -> bool:
+    kind, *values = part
+    if kind == "section":
+        return sections[layer] == values[0]
+    if kind == "numbers":
+        return values[0] <= layer <= values[1]
+    return values[0] <= 100 * (layer + 0.5) / len(sections) <= values[1]
+
+
+def _describe(sections: Sequence[str | None]) -> str:
+    if not any(sections):
+        return f"{len(sections)} layers, numbered 0 to {len(sections) - 1}"
+    counts = ", ".join(f"{sections.count(name)} in '{name}'" for name in SECTIONS)
+    return f"{len(sections)} layers, numbered 0 to {len(sections) - 1} ({counts})"

@@ -1,0 +1,65 @@
+"""The grammar of layer selections."""
+
+import pytest
+from guidance_core.layer_selection import parse_layers
+from hypothesis import given
+from hypothesis import strategies as st
+
+PLAIN = (None,) * 12
+UNET = ("input",) * 4 + ("middle",) * 2 + ("output",) * 6
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("all", set(range(12))),
+        ("ALL ", set(range(12))),
+        ("0", {0}),
+        ("3, 7-9", {3, 7, 8, 9}),
+        ("3,7 - 9", {3, 7, 8, 9}),
+        ("10-99", {10, 11}),
+        ("40%-60%", {5, 6}),
+        ("40-60%", {5, 6}),
+        ("0%-100%", set(range(12))),
+        ("0%-50%, 11", {0, 1, 2, 3, 4, 5, 11}),
+    ],
+)
+def test_selects(text, layers):
+    assert parse_layers(text).choose(PLAIN) == layers
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("middle", {4, 5}), ("input, 11", {0, 1, 2, 3, 11}), ("output", set(range(6, 12))), ("all", set(range(12)))],
+)
+def test_selects_sections_of_a_unet(text, layers):
+    assert parse_layers(text).choose(UNET) == layers
+
+
+@pytest.mark.parametrize("text", ["", " ", "3,,4", ",", "a", "-1", "3-", "1.5", "40%", "50%-40%", "0%-101%", "9-7", "all-3"])
+def test_rejects_what_it_cannot_read(text):
+    with pytest.raises(ValueError, match="layers = "):
+        parse_layers(text)
+
+
+@pytest.mark.parametrize(("text", "sections"), [("12", PLAIN), ("middle", PLAIN), ("50-60", UNET), ("0%-1%", PLAIN)])
+def test_names_the_number_of_layers_where_nothing_is_selected(text, sections):
+    with pytest.raises(ValueError, match=r"selects nothing: this model has 12 layers, numbered 0 to 11"):
+        parse_layers(text).choose(sections)
+
+
+@given(st.integers(1, 200), st.floats(0, 99), st.floats(0.1, 100))
+def test_percent_ranges_partition_the_depth(count, low, width):
+    """Every layer lies in a range or outside of it, and neighbouring ranges leave no gap."""
+    middle = f"{min(low + width, 100):.1f}"
+    sections = (None,) * count
+
+    def choose(text):
+        try:
+            return parse_layers(text).choose(sections)
+        except ValueError:
+            return frozenset()
+
+    below = choose(f"0%-{middle}%") if float(middle) > 0 else frozenset()
+    above = choose(f"{middle}%-100%") if float(middle) < 100 else frozenset()
+    assert below | above == set(range(count))

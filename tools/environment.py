@@ -1,0 +1,55 @@
+"""Where ComfyUI and its Python are: the ones of `make setup`, or the user's own.
+
+COMFYUI_PATH (a ComfyUI folder) and COMFYUI_PYTHON (the Python that runs it) choose an existing installation.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEV = REPOSITORY / ".dev"
+PACK = "ComfyUI-Entropy-Guidance"
+
+OWN_COMFYUI = "COMFYUI_PATH" in os.environ or "COMFYUI_PYTHON" in os.environ
+COMFYUI = Path(os.environ.get("COMFYUI_PATH", DEV / "ComfyUI")).resolve()
+
+
+def check_own_comfyui() -> None:
+    """Exits with a message that says what to change where COMFYUI_PATH and COMFYUI_PYTHON do not name a ComfyUI."""
+    for name in ("COMFYUI_PATH", "COMFYUI_PYTHON"):
+        if not os.environ.get(name):
+            sys.exit(f"Set {name} too: COMFYUI_PATH and COMFYUI_PYTHON go together.")
+    if not (COMFYUI / "main.py").is_file():
+        sys.exit(f"COMFYUI_PATH={COMFYUI} holds no main.py: name the folder of a ComfyUI installation.")
+
+
+def link_pack(folder: Path) -> None:
+    """Links this repository into a custom_nodes folder, replacing a link that points elsewhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / PACK
+    if link.is_symlink() and link.resolve() == REPOSITORY:
+        return
+    if link.exists() and not link.is_symlink():
+        sys.exit(f"{link} is in the way: move it, then run this again.")
+    link.unlink(missing_ok=True)
+    link.symlink_to(REPOSITORY, target_is_directory=True)
+
+
+def server_command(port: int, *options: str) -> list[str]:
+    """The command line of a ComfyUI server with this pack. A user's own ComfyUI gets the pack without a link in it."""
+    command = [sys.executable, str(COMFYUI / "main.py"), "--port", str(port), "--disable-api-nodes"]
+    if not _has_gpu():
+        command.append("--cpu")
+    if OWN_COMFYUI:
+        link_pack(DEV / "custom_nodes")
+        paths = DEV / "extra_model_paths.yaml"
+        paths.write_text(f"entropy_guidance:\n    custom_nodes: {DEV / 'custom_nodes'}\n")
+        command += ["--extra-model-paths-config", str(paths)]
+    return [*command, *options]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

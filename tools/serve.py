@@ -1,0 +1,20 @@
+"""Starts ComfyUI with this pack for a browser; Ctrl-C stops it. Options go to ComfyUI: `tools/serve.py --listen`."""
+
+import subprocess
+import sys
+
+from environment import server_command
+from server import free_port
+
+
+def main() -> None:
+    port = free_port()
+    print(f"ComfyUI will answer at http://127.0.0.1:{port} - the example workflows are in its Templates browser.")
+    try:
+        sys.exit(subprocess.run(server_command(port, *sys.argv[1:])).returncode)
+    except KeyboardInterrupt:
+        print("Stopped.")
+
+
+if __name__ == "__main__":
+    main()

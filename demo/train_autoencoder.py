@@ -1,0 +1,116 @@
+"""Trains the demo model's autoencoder: `python -m demo.train_autoencoder`, some eleven minutes on two cores.
+
+TAESD's network trained from nothing, without an adversarial loss: flat shapes have no texture to invent.
+"""
+
+import argparse
+import json
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torchvision.utils import save_image
+from tqdm import trange
+
+from .training import SAMPLES, import_comfyui
+
+import_comfyui()
+
+from comfy.taesd.taesd import TAESD, Block  # noqa: E402
+
+from .architecture import WEIGHTS, autoencoder  # noqa: E402
+from .scenes import IMAGE_SIZE, render, sample_scene  # noqa: E402
+
+LATENT_WEIGHT = 1e-4  # keeps the latent small
+
+
+def pictures(rng: Random, count: int, size: int = IMAGE_SIZE) -> torch.Tensor:
+    """[count, 3, size, size] in 0..1; a smaller size is cut out around a shape."""
+    return torch.stack([_cut_out(rng, sample_scene(rng), size) for _ in range(count)])
+
+
+def _cut_out(rng: Random, scene, size: int) -> torch.Tensor:
+    shape = rng.choice(scene.shapes)
+    left, top = (
+        min(max(round(centre - size / 2 + rng.uniform(-0.4, 0.4) * size), 0), IMAGE_SIZE - size)
+        for centre in (shape.x, shape.y)
+    )
+    return render(scene)[:, top : top + size, left : left + size]
+
+
+def loss(model: TAESD, images: torch.Tensor, noise: float, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reconstruction loss and the reconstruction [B, 3, H, W]. L1 plus L2: even areas and sharp edges.
+
+    Noise on the latent makes the decoder forgive the diffusion model's small errors. Decoding the mirrored latent to
+    the mirrored picture lets the diffusion training mirror stored latents.
+    """
+    latent = model.taesd_encoder(images)
+    noisy = latent + noise * torch.randn_like(latent)
+    reconstruction = model.taesd_decoder(noisy.flip(-1) if flip else noisy).float()
+    target = images.flip(-1) if flip else images
+    error = F.l1_loss(reconstruction, target) + F.mse_loss(reconstruction, target)
+    return error + LATENT_WEIGHT * latent.float().square().mean(), reconstruction
+
+
+def initialise(model: TAESD) -> None:
+    """He initialisation (arXiv 1502.01852), with each residual branch damped so that the deep stack starts calm."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+    for layer in model.modules():
+        if isinstance(layer, Block):
+            layer.conv[-1].weight.data.mul_(0.2)
+
+
+def measure_latent(model: TAESD, images: torch.Tensor) -> dict[str, str]:
+    """Scales the latent to unit variance and returns, as metadata, its least-squares projection to RGB for previews."""
+    with torch.no_grad():
+        model.vae_scale.fill_(model.taesd_encoder(images).std())
+        latent = model.encode(images * 2 - 1)
+    colours = F.interpolate(images * 2 - 1, latent.shape[-2:], mode="area").movedim(1, -1).flatten(0, -2)
+    rows = latent.movedim(1, -1).flatten(0, -2)
+    factors = torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], dim=1), colours).solution
+    return {"rgb_factors": json.dumps(factors[:-1].tolist()), "rgb_bias": json.dumps(factors[-1].tolist())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--noise", type=float, default=0.03)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="start from the weights in demo/weights")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    rng = Random(options.seed)
+    model = autoencoder().to(memory_format=torch.channels_last)
+    if options.resume:
+        model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
+    else:
+        initialise(model)
+    optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, options.steps, pct_start=0.1)
+    for step in (progress := trange(options.steps)):
+        images = pictures(rng, options.batch_size, 64).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            value, reconstruction = loss(model, images, options.noise, flip=step % 2 == 1)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress.set_postfix(loss=f"{value.item():.4f}")
+        if step % 100 == 98:
+            save_image(torch.cat([images, reconstruction]), SAMPLES / "autoencoder.png", nrow=len(images))
+    metadata = measure_latent(model.eval(), pictures(rng, 128))
+    WEIGHTS.mkdir(exist_ok=True)
+    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, WEIGHTS / "vae.safetensors", metadata)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Which attention call belongs to which layer of a diffusion network. ComfyUI's internals are touched here.
+
+ComfyUI calls `transformer_options["optimized_attention_override"]` for each attention. Most networks tell it their
+block (`block`, `block_type`, `block_index` in the same options); the others only keep an order of calls. Both are
+learnt from one forward pass the first time that a network is sampled, so that no table of architectures is needed.
+"""
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+
+OVERRIDE = "optimized_attention_override"
+BLOCK_KEYS = ("block", "block_type", "block_index")
+NOT_PART_OF_THE_NETWORK = ("wrappers", "callbacks", "patches", "patches_replace", OVERRIDE)
+
+
+def block_key(options: dict) -> tuple | None:
+    """What the network says of the block that is running, or None where it says nothing."""
+    key = tuple(options.get(name) for name in BLOCK_KEYS)
+    return None if key == (None, None, None) else key
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """The layers of a network in order of execution.
+
+    sections: for each layer its U-Net section ('input', 'middle', 'output') or None.
+    of_key: layer number of each block key; empty for a network that tells none.
+    of_call: layer number of each attention call of a forward pass, for a network that tells no keys.
+    """
+
+    sections: tuple[str | None, ...]
+    of_key: dict[tuple, int]
+    of_call: tuple[int, ...]
+
+    def layer(self, options: dict, call: int) -> int | None:
+        """The layer of an attention call; None for a call outside of the layers (a text refiner, a pooler)."""
+        if self.of_key:
+            return self.of_key.get(block_key(options))
+        return self.of_call[call] if call < len(self.of_call) else None
+
+
+_known: WeakKeyDictionary[torch.nn.Module, LayerMap] = WeakKeyDictionary()
+
+
+def layer_map(base_model, forward, inputs: tuple, options: dict, conditions: dict) -> LayerMap:
+    """The layer map of a model; the first call for a network costs one evaluation of it.
+
+    base_model: ComfyUI's BaseModel. forward: its `_apply_model`. inputs: (x, t, c_concat, c_crossattn) of this step.
+    Raises RuntimeError where no attention of the network passes through ComfyUI's override.
+    """
+    network = base_model.diffusion_model
+    if network not in _known:
+        _known[network] = _census(network, forward, inputs, options, conditions)
+    return _known[network]
+
+
+def _census(network, forward, inputs, options, conditions) -> LayerMap:
+    calls: list[tuple[tuple | None, str | None]] = []
+    running: list[str] = []
+
+    def record(attention, *args, transformer_options=None, **kwargs):
+        calls.append((block_key(transformer_options), running[-1] if running else None))
+        return attention(*args, transformer_options=transformer_options, **kwargs)
+
+    bare = {key: value for key, value in options.items() if key not in NOT_PART_OF_THE_NETWORK}
+    with _BlockTrail(network, running):
+        forward(*inputs, None, {**bare, OVERRIDE: record}, **conditions)
+    if not calls:
+        raise RuntimeError(
+            f"The attention of {type(network).__name__} cannot be reached: this model does not pass it through "
+            "ComfyUI's attention override. Nothing was changed; take the node out for this model."
+        )
+    return _layers(calls)
+
+
+def _layers(calls) -> LayerMap:
+    keys = list(dict.fromkeys(key for key, _ in calls if key is not None))
+    if keys:
+        return LayerMap(tuple(key[0][0] if key[0] else None for key in keys), {k: i for i, k in enumerate(keys)}, ())
+    # Calls outside of any block list are layers of their own.
+    names = [name or f"call {i}" for i, (_, name) in enumerate(calls)]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return LayerMap((None,) * len(numbers), {}, tuple(numbers[name] for name in names))
+
+
+class _BlockTrail:
+    """For one forward pass, keeps the names of the running blocks (entries of module lists), innermost last."""
+
+    def __init__(self, network: torch.nn.Module, running: list[str]):
+        self.network, self.running, self.handles = network, running, []
+
+    def __enter__(self):
+        lists = (module for module in self.network.named_modules() if isinstance(module[1], torch.nn.ModuleList))
+        for name, blocks in lists:
+            for i, block in enumerate(blocks):
+                enter = block.register_forward_pre_hook(lambda *_, name=f"{name}.{i}": self.running.append(name))
+                leave = block.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True)
+                self.handles += [enter, leave]
+
+    def __exit__(self, *_):
+        for handle in self.handles:
+            handle.remove()

@@ -1,0 +1,54 @@
+"""What every node of the pack has in common: its menu, its percent window and the form of its errors."""
+
+import math
+from dataclasses import dataclass
+
+from comfy_api.latest import io
+
+CATEGORY = "entropy guidance"
+
+START_PERCENT = io.Float.Input(
+    "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+    tooltip="When the effect begins, as a share of the sampling: 0 is the first step.",
+)  # fmt: skip
+END_PERCENT = io.Float.Input(
+    "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+    tooltip="When the effect ends, as a share of the sampling: 1 is the last step.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PercentWindow:
+    """A share of the sampling process, 0 ≤ start < end ≤ 1, in ComfyUI's percent."""
+
+    start: float
+    end: float
+
+    def __post_init__(self):
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= 1):
+                raise ValueError(f"{name}_percent = {value}: it must lie between 0 and 1.")
+        if self.start >= self.end:
+            raise ValueError(
+                f"start_percent = {self.start} and end_percent = {self.end}: the window must end after it starts."
+            )
+
+    def contains(self, sigma, model_sampling) -> bool:
+        """Whether the step at sigma (a tensor [B], all rows alike) lies in the window. The whole process costs no sync."""
+        after_start = self.start == 0 or sigma[0].item() <= model_sampling.percent_to_sigma(self.start)
+        return after_start and (self.end == 1 or sigma[0].item() > model_sampling.percent_to_sigma(self.end))
+
+
+def problem(check, **inputs) -> bool | str:
+    """For a node's `validate_inputs`: True where `check` accepts the inputs, else what it says is wrong.
+
+    ComfyUI hands over None for an input that another node will fill in; such a node is checked when it runs.
+    """
+    if any(value is None for value in inputs.values()):
+        return True
+    try:
+        check(**inputs)
+    except ValueError as error:
+        return str(error)
+    return True

@@ -1,0 +1,54 @@
+"""C-ERG: the weak condition is the same prompt, read by a text encoder with another self-attention temperature.
+
+Entropy Rectifying Guidance, https://arxiv.org/abs/2504.13987.
+"""
+
+from comfy_api.latest import io
+
+from ..guidance_core.attention_energy import AttentionEnergy
+from ..guidance_core.layer_selection import parse_layers
+from .common import CATEGORY, problem
+from .text_encoder_attention import temper_text_encoders
+
+
+class EntropyGuidanceCLIP(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EntropyGuidanceCLIP",
+            display_name="ERG Text Encoder (C-ERG)",
+            category=CATEGORY,
+            description="A text encoder that reads a prompt with flatter self-attention. Encode the same prompt with "
+            "it and wire that to the negative input of the sampler: guidance then leads away from a muddled reading "
+            "of the prompt. The CLIP that goes in stays as it is.",
+            search_aliases=["entropy rectifying guidance", "c-erg", "text encoder temperature", "guidance"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder. It stays as it is; only the output is changed."),
+                io.Float.Input(
+                    "temperature", default=0.01, min=0.0, max=10.0, step=0.01,
+                    tooltip="Attention temperature τc of the text encoder. Below 1 raises how well the picture "
+                    "follows the prompt, above 1 raises variety, 1 changes nothing.",
+                ),
+                io.String.Input(
+                    "layers", default="60%-80%",
+                    tooltip="Which layers of the text encoder to change: 'all', a range of depth such as 60%-80%, or "
+                    "numbers such as 3, 7-9. With several encoders (SDXL, SD3, Flux) each one by its own depth.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="The changed text encoder: encode the positive prompt again with it and "
+                                    "wire the result to the sampler's negative input.")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, temperature, layers):
+        return problem(_settings, temperature=temperature, layers=layers)
+
+    @classmethod
+    def execute(cls, clip, temperature, layers) -> io.NodeOutput:
+        energy, selection = _settings(temperature, layers)
+        return io.NodeOutput(clip.clone() if energy.is_ordinary else temper_text_encoders(clip, temperature, selection))
+
+
+def _settings(temperature, layers):
+    """The inputs as what they mean; raises ValueError for one that is out of range."""
+    return AttentionEnergy(temperature), parse_layers(layers)

@@ -10,7 +10,7 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from safetensors import SafetensorError, safe_open
 
-from .architecture import WEIGHTS, DemoModelConfig, DemoTextEncoder, DemoTokenizer, latent_format
+from .architecture import WEIGHTS, DemoModelConfig, DemoTextEncoder, DemoTokenizer, autoencoder, latent_format
 
 
 def read_weights(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -77,6 +77,5 @@ def _load_clip_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.Mod
 def load_vae() -> comfy.sd.VAE:
     """The autoencoder; ComfyUI recognises its class from the weights."""
     weights, metadata = read_weights("vae")
-    vae = comfy.sd.VAE(sd=weights, metadata=metadata)
-    vae.throw_exception_if_invalid()
-    return vae
+    _check_keys("vae", *_difference(autoencoder(), weights))
+    return comfy.sd.VAE(sd=weights, metadata=metadata)

@@ -109,7 +109,7 @@ def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
 def load_autoencoder():
     model = autoencoder()
     model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 class Batches:

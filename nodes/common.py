@@ -1,4 +1,4 @@
-"""What every node of the pack has in common: its menu, its percent window and the form of its errors."""
+"""What every node of the pack has in common: its place in the menu and its percent window."""
 
 import math
 from dataclasses import dataclass
@@ -37,18 +37,4 @@ class PercentWindow:
     def contains(self, sigma, model_sampling) -> bool:
         """Whether the step at sigma (a tensor [B], all rows alike) lies in the window. The whole process costs no sync."""
         after_start = self.start == 0 or sigma[0].item() <= model_sampling.percent_to_sigma(self.start)
-        return after_start and (self.end == 1 or sigma[0].item() > model_sampling.percent_to_sigma(self.end))
-
-
-def problem(check, **inputs) -> bool | str:
-    """For a node's `validate_inputs`: True where `check` accepts the inputs, else what it says is wrong.
-
-    ComfyUI hands over None for an input that another node will fill in; such a node is checked when it runs.
-    """
-    if any(value is None for value in inputs.values()):
-        return True
-    try:
-        check(**inputs)
-    except ValueError as error:
-        return str(error)
-    return True
+        return after_start and (self.end == 1 or sigma[0].item() >= model_sampling.percent_to_sigma(self.end))

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
-from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow, problem
+from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 from .weak_branch import KINDS, WeakBranchAttention
 
 WRAPPER_KEY = "entropy_guidance_erg"
@@ -63,27 +63,12 @@ class EntropyGuidanceERG(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, temperature, layers, start_percent, end_percent, alpha, step_size, iterations):
-        return problem(
-            _settings, temperature=temperature, layers=layers, start_percent=start_percent, end_percent=end_percent,
-            alpha=alpha, step_size=step_size, iterations=iterations,
-        )  # fmt: skip
-
-    @classmethod
     def execute(
         cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations
     ) -> io.NodeOutput:
-        energy, selection, window = _settings(
-            temperature, layers, start_percent, end_percent, alpha, step_size, iterations
-        )
+        energy = AttentionEnergy(temperature, alpha, step_size, iterations)
+        wrapper = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
         model = model.clone()
         if not energy.is_ordinary:
-            wrapper = WeakBranchAttention(energy, selection, window, attention)
             model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, wrapper)
         return io.NodeOutput(model)
-
-
-def _settings(temperature, layers, start_percent, end_percent, alpha, step_size, iterations):
-    """The inputs as what they mean; raises ValueError for one that is out of range."""
-    energy = AttentionEnergy(temperature, alpha, step_size, iterations)
-    return energy, parse_layers(layers), PercentWindow(start_percent, end_percent)

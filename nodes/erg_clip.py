@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
-from .common import CATEGORY, problem
+from .common import CATEGORY
 from .text_encoder_attention import temper_text_encoders
 
 
@@ -40,15 +40,6 @@ class EntropyGuidanceCLIP(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, temperature, layers):
-        return problem(_settings, temperature=temperature, layers=layers)
-
-    @classmethod
     def execute(cls, clip, temperature, layers) -> io.NodeOutput:
-        energy, selection = _settings(temperature, layers)
+        energy, selection = AttentionEnergy(temperature), parse_layers(layers)
         return io.NodeOutput(clip.clone() if energy.is_ordinary else temper_text_encoders(clip, temperature, selection))
-
-
-def _settings(temperature, layers):
-    """The inputs as what they mean; raises ValueError for one that is out of range."""
-    return AttentionEnergy(temperature), parse_layers(layers)

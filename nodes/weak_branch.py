@@ -31,7 +31,7 @@ class WeakBranchAttention:
 
     def __call__(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, options={}, **conditions):
         model = executor.class_obj
-        if NEGATIVE in options["cond_or_uncond"] and self.window.contains(t, model.model_sampling):
+        if NEGATIVE in options.get("cond_or_uncond", ()) and self.window.contains(t, model.model_sampling):
             layers = layer_map(model, executor.original, (x, t, c_concat, c_crossattn), options, conditions)
             options = {**options, OVERRIDE: self._override(layers, options)}
         return executor(x, t, c_concat, c_crossattn, control, options, **conditions)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from environment import server_command
-from server import free_port
+from comfyui_server import free_port
 
 
 def main() -> None:

@@ -1,0 +1,31 @@
+"""Graphs in the format of ComfyUI's HTTP API."""
+
+DEFAULTS = {"layers": "40%-60%", "temperature": 0.3, "start_percent": 0.0, "end_percent": 1.0, "attention": "all",
+            "alpha": 1.0, "step_size": 1.0, "iterations": 1}  # fmt: skip
+
+
+def text_to_image(erg=True, clip_temperature=0.01, clip_layers="all", steps=3, cfg=2.0, batch=1, seed=1, **inputs) -> dict:
+    """The stock graph with the demo model; erg=False leaves out both nodes of the pack but the loader."""
+    graph = {
+        "demo": node("EntropyGuidanceLoadDemo"),
+        "positive": node("CLIPTextEncode", clip=["demo", 1], text="a red circle left of a blue square"),
+        "latent": node("EmptyLatentImage", width=128, height=128, batch_size=batch),
+        "erg": node("EntropyGuidanceERG", model=["demo", 0], **{**DEFAULTS, **inputs}),
+        "clip": node("EntropyGuidanceCLIP", clip=["demo", 1], temperature=clip_temperature, layers=clip_layers),
+        "negative": node("CLIPTextEncode", clip=["clip", 0], text="a red circle left of a blue square"),
+        "sampler": node(
+            "KSampler", model=["erg", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
+            seed=seed, steps=steps, cfg=cfg, sampler_name="euler", scheduler="simple", denoise=1.0,
+        ),
+        "decoded": node("VAEDecode", samples=["sampler", 0], vae=["demo", 2]),
+        "saved": node("SaveImage", images=["decoded", 0], filename_prefix="test"),
+    }  # fmt: skip
+    if not erg:
+        del graph["erg"], graph["clip"]
+        graph["sampler"]["inputs"]["model"] = ["demo", 0]
+        graph["negative"]["inputs"].update(clip=["demo", 1], text="")
+    return graph
+
+
+def node(class_type: str, **inputs) -> dict:
+    return {"class_type": class_type, "inputs": inputs}

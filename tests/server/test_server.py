@@ -1,0 +1,146 @@
+"""The pack behind ComfyUI's HTTP API, as every graph editor sees it."""
+
+import io
+import re
+import time
+
+import pytest
+from graphs import node, text_to_image
+from PIL import Image
+
+NODES = ("EntropyGuidanceERG", "EntropyGuidanceCLIP", "EntropyGuidanceLoadDemo")
+
+
+def pixels(picture: bytes) -> bytes:
+    return Image.open(io.BytesIO(picture)).tobytes()
+
+
+@pytest.fixture(scope="module")
+def plain(server):
+    """The picture of the stock graph, from before anything else."""
+    (picture,) = server.pictures(server.run(text_to_image(erg=False)))
+    return pixels(picture)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_nodes_explain_themselves(server, name):
+    info = server.get(f"/object_info/{name}")[name]
+    assert info["category"] == "entropy guidance"
+    assert info["description"]
+    for group in info["input"].values():
+        for input_name, (_, *options) in group.items():
+            assert options and options[0].get("tooltip"), f"{name}.{input_name} has no tooltip"
+    assert all(info["output_tooltips"])
+    help_page = server.get_text(f"/extensions/ComfyUI-Entropy-Guidance/docs/{name}.md")
+    assert help_page.startswith("# ")
+    for input_name in (*info["input"].get("required", {}), *info["input"].get("optional", {})):
+        assert f"`{input_name}`" in help_page, f"the help page of {name} says nothing of {input_name}"
+
+
+def test_draws_a_picture(server, plain):
+    (picture,) = server.pictures(server.run(text_to_image()))
+    assert Image.open(io.BytesIO(picture)).size == (128, 128)
+    assert pixels(picture) != plain
+
+
+def test_neutral_nodes_draw_the_same_picture(server):
+    neutral = {"temperature": 1.0, "clip_temperature": 1.0}
+    ordinary = text_to_image()
+    ordinary["sampler"]["inputs"]["model"] = ["demo", 0]
+    ordinary["negative"]["inputs"]["clip"] = ["demo", 1]
+    graphs = [text_to_image(**neutral), ordinary]
+    a, b = (server.pictures(server.run(graph))[0] for graph in graphs)
+    assert pixels(a) == pixels(b)
+
+
+def test_two_queued_prompts_keep_to_their_own_settings(server, plain):
+    settings = [{"temperature": 0.01, "layers": "all"}, {"temperature": 0.5, "layers": "2"}]
+    alone = [pixels(server.pictures(server.run(text_to_image(**s, seed=5)))[0]) for s in settings]
+    queued = [server.queue(text_to_image(**s, seed=5, steps=4)) for s in settings]
+    queued += [server.queue(text_to_image(**s, seed=5)) for s in reversed(settings)]
+    results = [server.wait(prompt_id) for prompt_id in queued]
+    assert all(result["status"]["status_str"] == "success" for result in results)
+    again = [pixels(server.pictures(server.run(text_to_image(**s, seed=5)))[0]) for s in settings]
+    assert alone == again and alone[0] != alone[1]
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+def test_the_same_prompt_twice_is_cached(server):
+    graph = text_to_image(seed=11)
+    server.run(graph)
+    cached = dict(server.run(graph)["status"]["messages"])["execution_cached"]["nodes"]
+    assert {"erg", "clip", "sampler"} <= set(cached)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_batches(server, batch):
+    pictures = server.pictures(server.run(text_to_image(batch=batch, seed=batch)))
+    assert len({pixels(picture) for picture in pictures}) == batch
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"temperature": -0.5}, "Value -0.5 smaller than min of 0.0"),
+        ({"iterations": 0}, "Value 0 smaller than min of 1"),
+        ({"end_percent": 1.5}, "Value 1.5 bigger than max of 1.0"),
+        ({"attention": "both"}, "Value not in list"),
+        ({"clip_temperature": -1.0}, "Value -1.0 smaller than min of 0.0"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_runs(server, plain, inputs, message):
+    response = server.post("/prompt", {"prompt": text_to_image(**inputs)})
+    assert response.status_code == 400
+    assert message in response.text
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message", "stopped_at"),
+    [
+        ({"layers": ""}, "layers = '' is empty", "erg"),
+        ({"layers": "4,,5"}, "layers = '4,,5' is empty or has an empty part", "erg"),
+        ({"layers": "middling"}, "cannot read 'middling'", "erg"),
+        ({"layers": "60%-40%"}, "must rise", "erg"),
+        ({"start_percent": 0.7, "end_percent": 0.3}, "the window must end after it starts", "erg"),
+        ({"clip_layers": "nothing"}, "cannot read 'nothing'", "clip"),
+        ({"clip_layers": "8-9"}, "layers = '8-9' selects nothing: this model has 4 layers", "clip"),
+        # How many layers a model has is known when it runs.
+        ({"layers": "99"}, "layers = '99' selects nothing: this model has 12 layers, numbered 0 to 11", "sampler"),
+        ({"layers": "middle"}, "layers = 'middle' selects nothing", "sampler"),
+    ],
+)
+def test_bad_input_stops_the_prompt_with_one_error(server, plain, inputs, message, stopped_at):
+    error = server.error(server.run(text_to_image(**inputs)))
+    assert message in error["exception_message"]
+    assert error["node_id"] == stopped_at
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+def test_bad_values_from_another_node_are_refused_too(server):
+    """ComfyUI checks ranges of typed values only; a linked value reaches the node."""
+    graph = text_to_image()
+    graph["number"] = node("PrimitiveFloat", value=-2.0)
+    graph["erg"]["inputs"]["temperature"] = ["number", 0]
+    error = server.error(server.run(graph))
+    assert error["node_type"] == "EntropyGuidanceERG"
+    assert "temperature = -2.0: it must be a finite number of 0 or more" in error["exception_message"]
+
+
+def test_interrupt_leaves_nothing_behind(server, plain):
+    long = server.queue(text_to_image(steps=2000, layers="all", temperature=0.01, seed=99))
+    while not server.get("/queue")["queue_running"]:
+        time.sleep(0.1)
+    time.sleep(2)
+    server.post("/interrupt", {})
+    status = server.wait(long)["status"]
+    assert "execution_interrupted" in dict(status["messages"])
+    assert pixels(server.pictures(server.run(text_to_image(erg=False, seed=1)))[0]) == plain
+    server.pictures(server.run(text_to_image(seed=12)))
+
+
+def test_start_up_names_no_error_and_a_short_import(server):
+    log = server.log.read_text()
+    seconds = re.search(r"([\d.]+) seconds: .*Entropy-Guidance", log)
+    assert seconds, log
+    assert "IMPORT FAILED" not in log

@@ -6,16 +6,16 @@ RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
 .PHONY: setup demo test serve bench
 setup:
-	@$(PYTHON) tools/setup.py
+	@$(PYTHON) -m tools.setup
 
 demo: setup
-	@$(RUN) tools/demo.py
+	@$(RUN) -m tools.demo
 
 test: setup
 	@$(RUN) -m pytest tests
 
 serve: setup
-	@$(RUN) tools/serve.py
+	@$(RUN) -m tools.serve $(ARGS)
 
 bench: setup
 	@$(RUN) -m benchmarks

@@ -8,7 +8,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from environment import REPOSITORY, server_command
+from .environment import REPOSITORY, server_command
 
 START_TIMEOUT = 300  # seconds; a cold disk is slow to load torch
 

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from comfyui_server import running_server
-from environment import DEV, REPOSITORY
+from .comfyui_server import running_server
+from .environment import DEV, REPOSITORY
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid

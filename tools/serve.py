@@ -1,10 +1,10 @@
-"""Starts ComfyUI with this pack for a browser; Ctrl-C stops it. Options go to ComfyUI: `tools/serve.py --listen`."""
+"""Starts ComfyUI with this pack for a browser; Ctrl-C stops it. Options go to ComfyUI: `make serve ARGS=--listen`."""
 
 import subprocess
 import sys
 
-from environment import server_command
-from comfyui_server import free_port
+from .environment import server_command
+from .comfyui_server import free_port
 
 
 def main() -> None:

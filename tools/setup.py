@@ -12,7 +12,7 @@ import tarfile
 import venv
 from pathlib import Path
 
-from environment import COMFYUI, DEV, OWN_COMFYUI, REPOSITORY, check_own_comfyui, link_pack
+from .environment import COMFYUI, DEV, OWN_COMFYUI, REPOSITORY, check_own_comfyui, link_pack
 
 TOOLS = REPOSITORY / "tools"
 VENV = DEV / "venv"
@@ -23,7 +23,7 @@ PIP = (str(PYTHON), "-m", "pip", "--disable-pip-version-check")
 
 def main() -> None:
     if sys.version_info < (3, 10):
-        sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")
+        sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make setup PYTHON=python3.12")
     if OWN_COMFYUI:
         check_own_comfyui()
         return

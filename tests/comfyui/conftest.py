@@ -1,37 +1,15 @@
-"""A real ComfyUI inside this process, with the pack loaded by ComfyUI's own loader, and one behind HTTP."""
-
-import asyncio
-import sys
+"""A real ComfyUI inside this process, with the pack loaded by ComfyUI's own loader."""
 
 import pytest
-from environment import COMFYUI, REPOSITORY
-
-sys.path.insert(0, str(COMFYUI))  # before anything of this repository that has a name of ComfyUI's
-
-import torch  # noqa: E402
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = not torch.cuda.is_available()
-
-import nodes  # noqa: E402  (ComfyUI's)
+import torch
+from benchmarks import in_process
 
 
 @pytest.fixture(scope="session")
 def node():
     """Runs a node by its id: node("EntropyGuidanceERG", model=...) returns its outputs."""
-    asyncio.run(nodes.load_custom_node(str(REPOSITORY)))
-    asyncio.run(nodes.init_builtin_extra_nodes())
-
-    def run(node_id: str, **inputs):
-        cls = nodes.NODE_CLASS_MAPPINGS[node_id]
-        if hasattr(cls, "define_schema"):
-            cls = cls.PREPARE_CLASS_CLONE(None)
-            defaults = {i.id: i.default for i in cls.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
-            result = cls.execute(**{**defaults, **inputs})
-            return result.result if hasattr(result, "result") else result
-        return getattr(cls(), cls.FUNCTION)(**inputs)
-
-    return run
+    in_process.load_nodes()
+    return in_process.run_node
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +46,14 @@ def prompts(demo, encode):
 def sample():
     """sample(model, positive, negative, **options) gives the latent that a KSampler draws."""
 
+    from nodes import common_ksampler  # ComfyUI's
+
     def draw(model, positive, negative, seed=1, steps=3, cfg=3.0, sampler="euler", scheduler="simple", batch=1, **options):
         latent = options.pop("latent", None)
         if latent is None:
             latent = {"samples": torch.zeros(batch, 4, 16, 16)}
         denoise = options.pop("denoise", 1.0)
-        (result,) = nodes.common_ksampler(
+        (result,) = common_ksampler(
             model, seed, steps, cfg, sampler, scheduler, positive, negative, latent, denoise=denoise, **options
         )
         return result["samples"]

@@ -1,23 +1,28 @@
 """I-ERG on other networks than the demo's: U-Net (SD1.5, SDXL), MMDiT (SD3, SD3.5), and one that is out of reach."""
 
 import pytest
-import tiny_models
 import torch
-from predictions import predict
+from benchmarks import random_models
+from benchmarks.one_step import predict
 
 
 @pytest.fixture(scope="module", params=["SD15", "SD3"])
 def model(request):
-    return tiny_models.build(request.param)
+    return random_models.build(request.param)
 
 
 def erg(node, model, **inputs):
     return node("EntropyGuidanceERG", model=model, temperature=0.01, **inputs)[0]
 
 
+def latent_of(model) -> torch.Tensor:
+    smallest = 64 if model.model.diffusion_model.__class__.__name__ == "PixArtMS" else 16
+    return random_models.latent(model, smallest, batch=2)
+
+
 def changed(node, model, **inputs) -> torch.Tensor:
     """The negative prediction under ERG, after a look at the positive one."""
-    conditions, latent = tiny_models.conditions(model), tiny_models.latent(model)
+    conditions, latent = random_models.conditions(), latent_of(model)
     ordinary, rectified = predict(model, conditions, latent), predict(erg(node, model, **inputs), conditions, latent)
     assert torch.equal(ordinary[0], rectified[0])
     assert not torch.equal(ordinary[1], rectified[1])
@@ -39,27 +44,27 @@ def test_every_layer_can_be_chosen_alone(node, model):
 
 
 def test_sections_of_a_unet(node):
-    model = tiny_models.build("SD15")
+    model = random_models.build("SD15")
     by_number = {"input": "0-1", "middle": "2-3", "output": "4-7"}
     for section, numbers in by_number.items():
         assert torch.equal(changed(node, model, layers=section), changed(node, model, layers=numbers))
 
 
 def test_self_and_cross_attention_of_a_unet(node):
-    model = tiny_models.build("SD15")
+    model = random_models.build("SD15")
     kinds = [changed(node, model, layers="all", attention=kind) for kind in ("all", "self", "cross")]
     assert all(not torch.equal(a, b) for i, a in enumerate(kinds) for b in kinds[:i])
 
 
 def test_a_network_without_sections_names_its_layers(node):
     with pytest.raises(ValueError, match="'middle' selects nothing: this model has 4 layers, numbered 0 to 3"):
-        changed(node, tiny_models.build("SD3"), layers="middle")
+        changed(node, random_models.build("SD3"), layers="middle")
 
 
 def test_a_model_whose_attention_cannot_be_reached_is_an_error(node):
     """PixArt keeps ComfyUI's override from its attention."""
-    model = tiny_models.build("PixArtSigma")
-    conditions, latent = tiny_models.conditions(model), tiny_models.latent(model)
+    model = random_models.build("PixArtSigma")
+    conditions, latent = random_models.conditions(), latent_of(model)
     before = predict(model, conditions, latent)
     with pytest.raises(RuntimeError, match="attention of PixArtMS cannot be reached"):
         predict(erg(node, model, layers="all"), conditions, latent)

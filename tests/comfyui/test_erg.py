@@ -3,7 +3,7 @@
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from predictions import predict
+from benchmarks.one_step import predict
 from torch.utils._python_dispatch import TorchDispatchMode
 
 

@@ -155,7 +155,7 @@ def test_vae_round_trip_and_previews(demo, erg_model, prompts, sample):
 
 def test_an_evaluation_in_the_positive_branch_alone_is_untouched(erg_model, demo, prompts):
     """Other nodes may ask for single branches, in any order: rows are told by cond_or_uncond, never by place."""
-    from predictions import predict
+    from benchmarks.one_step import predict
 
     seen = []
 

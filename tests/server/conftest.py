@@ -5,8 +5,8 @@ import time
 
 import pytest
 import requests
-from comfyui_server import running_server
-from environment import REPOSITORY
+from tools.comfyui_server import running_server
+from tools.environment import REPOSITORY
 
 TIMEOUT = 300  # seconds for one prompt
 

@@ -1,0 +1,1 @@
+"""Measurements on a real ComfyUI inside this process; `make bench` runs them all."""

@@ -1,0 +1,32 @@
+"""A real ComfyUI inside this process, with the pack loaded by ComfyUI's own loader. Import it before ComfyUI."""
+
+import asyncio
+import sys
+
+import torch
+
+from tools.environment import COMFYUI, REPOSITORY
+
+sys.path.insert(0, str(COMFYUI))  # before anything of this repository that has a name of ComfyUI's
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = not torch.cuda.is_available()
+
+import nodes  # noqa: E402  (ComfyUI's)
+
+
+def load_nodes() -> None:
+    """Registers ComfyUI's own extra nodes and this pack's."""
+    asyncio.run(nodes.load_custom_node(str(REPOSITORY)))
+    asyncio.run(nodes.init_builtin_extra_nodes())
+
+
+def run_node(node_id: str, **inputs):
+    """A node's outputs; inputs that are not given take the node's defaults."""
+    node = nodes.NODE_CLASS_MAPPINGS[node_id]
+    if not hasattr(node, "define_schema"):  # a node of ComfyUI's first API
+        return getattr(node(), node.FUNCTION)(**inputs)
+    node = node.PREPARE_CLASS_CLONE(None)
+    defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+    return node.execute(**{**defaults, **inputs}).result

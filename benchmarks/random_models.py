@@ -1,0 +1,59 @@
+"""Networks of ComfyUI's own classes with random weights, of any size."""
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+
+CONTEXT = 32  # width of the text condition
+
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1, 1],
+    "channel_mult": [1, 2, 2], "transformer_depth": [1, 1, 0], "transformer_depth_output": [1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 2, "num_heads": 2, "num_head_channels": -1, "use_spatial_transformer": True,
+    "context_dim": CONTEXT, "adm_in_channels": None, "use_linear_in_transformer": False, "legacy": False,
+    "use_temporal_attention": False, "use_temporal_resblock": False,
+}  # fmt: skip
+# With the second attention of SD3.5-medium in two of the four blocks.
+MMDIT = {
+    "in_channels": 16, "patch_size": 2, "depth": 2, "num_blocks": 4, "input_size": None, "adm_in_channels": 32,
+    "context_size": CONTEXT, "qk_norm": "rms", "x_block_self_attn_layers": [0, 1],
+    "pos_embed_scaling_factor": None, "pos_embed_max_size": 64, "num_patches": 4096,
+}  # fmt: skip
+PIXART = {
+    "in_channels": 4, "hidden_size": 64, "num_heads": 2, "depth": 2, "patch_size": 2, "caption_channels": CONTEXT,
+    "model_max_length": 8, "micro_condition": False, "pe_interpolation": 1,
+}  # fmt: skip
+SMALL = {"SD15": UNET, "SD3": MMDIT, "PixArtSigma": PIXART}
+
+
+def build(architecture: str, **sizes) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of 'SD15', 'SD3' or 'PixArtSigma', small but for the given sizes."""
+    sizes = {**SMALL[architecture], **sizes}
+    if architecture == "SD3":
+        linear = {"in_features": CONTEXT, "out_features": 64 * sizes["depth"]}
+        sizes["context_embedder_config"] = {"target": "torch.nn.Linear", "params": linear}
+    config = getattr(comfy.supported_models, architecture)(sizes)
+    config.set_inference_dtype(torch.float32, None)
+    device = comfy.model_management.get_torch_device()
+    with torch.inference_mode(False):
+        model = config.get_model({}, "").eval().requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        for tensor in (*model.diffusion_model.parameters(), *model.diffusion_model.buffers()):
+            # Wide layers get small weights, so that activations keep their size.
+            scale = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 else 0.2
+            tensor.data = torch.randn(tensor.shape, generator=generator) * scale
+    return comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu"))
+
+
+def conditions(tokens: int = 8) -> tuple[list, list]:
+    """A positive and a negative CONDITIONING."""
+    generator = torch.Generator().manual_seed(1)
+    pooled = torch.zeros(1, 32)
+    return tuple([[torch.randn(1, tokens, CONTEXT, generator=generator), {"pooled_output": pooled}]] for _ in range(2))
+
+
+def latent(model, size: int, batch: int = 1) -> torch.Tensor:
+    """[batch, C, size, size] of the model's latent."""
+    channels = model.model.latent_format.latent_channels
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(2))

@@ -1,0 +1,84 @@
+"""The example workflows in ComfyUI's own frontend, in a headless Chromium."""
+
+import json
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync",
+           "--disable-component-update", "--no-first-run"]  # fmt: skip
+READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium found: install the package 'chromium', or set CHROMIUM to a browser's path"
+)
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+        page = browser.new_page(viewport={"width": 1900, "height": 1000})
+        page.goto(server.url)
+        page.wait_for_function(READY, timeout=120_000)
+        yield page
+        browser.close()
+
+
+def open_workflow(page, path) -> dict:
+    """Opens a workflow file as the artist does; returns what the editor's graph holds."""
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", json.loads(path.read_text()))
+    return page.evaluate(
+        """() => ({
+            types: window.app.graph.nodes.map(node => node.type),
+            missing: window.app.graph.nodes.filter(node => !(node.type in LiteGraph.registered_node_types)
+                                                   && node.type !== 'MarkdownNote').map(node => node.type),
+        })"""
+    )
+
+
+def test_example_workflows_open_without_a_missing_node(page, workflows):
+    assert len(workflows) >= 2
+    for path in workflows:
+        opened = open_workflow(page, path)
+        expected = [node["type"] for node in json.loads(path.read_text())["nodes"]]
+        assert sorted(opened["types"]) == sorted(expected), path.name
+        assert not opened["missing"], path.name
+        assert path.with_suffix(".jpg").exists(), f"{path.name} has no thumbnail"
+
+
+def test_the_demo_workflow_runs_from_the_frontend(page, server, workflows):
+    (path,) = [path for path in workflows if "demo" in path.name]
+    open_workflow(page, path)
+    before = set(server.get("/history"))
+    page.evaluate("() => window.app.queuePrompt(0, 1)")
+    prompt_id = None
+    while prompt_id is None:
+        page.wait_for_timeout(300)
+        queue = server.get("/queue")
+        assert queue["queue_running"] or queue["queue_pending"] or set(server.get("/history")) - before
+        prompt_id = next(iter(set(server.get("/history")) - before), None)
+    pictures = server.pictures(server.wait(prompt_id))
+    assert len(set(pictures)) == 8
+
+
+def test_a_neutral_graph_of_every_node_survives_saving_and_opening(page, workflows):
+    """What the frontend saves is what it opened: ids, inputs and values of our nodes."""
+    for path in workflows:
+        open_workflow(page, path)
+        saved = page.evaluate("() => window.app.graph.serialize()")
+        ours = {n["id"]: (n["type"], n.get("widgets_values")) for n in saved["nodes"] if n["type"].startswith("Entropy")}
+        original = json.loads(path.read_text())["nodes"]
+        assert ours == {
+            n["id"]: (n["type"], n["widgets_values"] or ours[n["id"]][1]) for n in original if n["type"].startswith("Entropy")
+        }
+
+
+def test_the_nodes_are_in_the_menu_with_their_names(page):
+    titles = page.evaluate(
+        "() => Object.values(LiteGraph.registered_node_types).filter(t => t.category === 'entropy guidance').map(t => t.title)"
+    )
+    assert {"ERG (Entropy Rectifying Guidance)", "ERG Text Encoder (C-ERG)", "Load Demo Model"} <= set(titles)

@@ -1,0 +1,1 @@
+"""Set-up, server and demo: what the make targets run."""

@@ -44,13 +44,12 @@ class LayerMap:
 _known: WeakKeyDictionary[torch.nn.Module, LayerMap] = WeakKeyDictionary()
 
 
-def layer_map(base_model, forward, inputs: tuple, options: dict, conditions: dict) -> LayerMap:
-    """The layer map of a model; the first call for a network costs one evaluation of it.
+def layer_map(network: torch.nn.Module, forward, inputs: tuple, options: dict, conditions: dict) -> LayerMap:
+    """The layer map of a diffusion network; the first call for a network costs one evaluation of it.
 
-    base_model: ComfyUI's BaseModel. forward: its `_apply_model`. inputs: (x, t, c_concat, c_crossattn) of this step.
+    forward: `_apply_model` of ComfyUI's model. inputs: its (x, t, c_concat, c_crossattn) of this step.
     Raises RuntimeError where no attention of the network passes through ComfyUI's override.
     """
-    network = base_model.diffusion_model
     if network not in _known:
         _known[network] = _census(network, forward, inputs, options, conditions)
     return _known[network]

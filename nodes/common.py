@@ -34,7 +34,10 @@ class PercentWindow:
                 f"start_percent = {self.start} and end_percent = {self.end}: the window must end after it starts."
             )
 
-    def contains(self, sigma, model_sampling) -> bool:
-        """Whether the step at sigma (a tensor [B], all rows alike) lies in the window. The whole process costs no sync."""
-        after_start = self.start == 0 or sigma[0].item() <= model_sampling.percent_to_sigma(self.start)
-        return after_start and (self.end == 1 or sigma[0].item() >= model_sampling.percent_to_sigma(self.end))
+    @property
+    def is_everything(self) -> bool:
+        return self.start == 0 and self.end == 1
+
+    def sigmas(self, model_sampling) -> tuple[float, float]:
+        """The window's first and last sigma, from high to low; both ends belong to it, as in ComfyUI's own nodes."""
+        return model_sampling.percent_to_sigma(self.start), model_sampling.percent_to_sigma(self.end)

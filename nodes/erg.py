@@ -19,7 +19,7 @@ class EntropyGuidanceERG(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="EntropyGuidanceERG",
-            display_name="ERG (Entropy Rectifying Guidance)",
+            display_name="Entropy Rectifying Guidance (ERG)",
             category=CATEGORY,
             description="Flattens the attention of the negative branch of guidance, so that guidance leads away from "
             "a blurred version of the model itself. Works with any negative prompt, an empty one included, and costs "

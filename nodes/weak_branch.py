@@ -7,12 +7,13 @@ lives in that evaluation's own options: nothing stays behind after an interrupt,
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from ..guidance_core.attention_energy import AttentionEnergy, step
 from ..guidance_core.layer_selection import LayerSelection
-from .attention_layers import OVERRIDE, layer_map
+from .attention_layers import OVERRIDE, LayerMap, layer_map
 from .common import PercentWindow
 
 NEGATIVE = 1  # ComfyUI's number of the negative condition in `cond_or_uncond`
@@ -27,18 +28,33 @@ class WeakBranchAttention:
     layers: LayerSelection
     window: PercentWindow
     kind: str = "all"
-    _rows: dict = field(default_factory=dict, repr=False)  # row factors and numbers, made once per batch layout
+    _made: dict = field(default_factory=dict, repr=False)
 
-    def __call__(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, options={}, **conditions):
+    def __call__(
+        self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
+    ):
         model = executor.class_obj
-        if NEGATIVE in options.get("cond_or_uncond", ()) and self.window.contains(t, model.model_sampling):
-            layers = layer_map(model, executor.original, (x, t, c_concat, c_crossattn), options, conditions)
-            options = {**options, OVERRIDE: self._override(layers, options)}
-        return executor(x, t, c_concat, c_crossattn, control, options, **conditions)
+        if NEGATIVE in transformer_options.get("cond_or_uncond", ()) and self._is_time(t, model.model_sampling):
+            inputs = (x, t, c_concat, c_crossattn)
+            layers = layer_map(model.diffusion_model, executor.original, inputs, transformer_options, conditions)
+            transformer_options = {**transformer_options, OVERRIDE: self._override(layers, transformer_options)}
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
 
-    def _override(self, layers, options):
+    def _once(self, make, *key):
+        """make(*key), computed once for each key: whatever does not change from step to step."""
+        if (make, *key) not in self._made:
+            self._made[make, *key] = make(*key)
+        return self._made[make, *key]
+
+    def _is_time(self, sigma, model_sampling) -> bool:
+        if self.window.is_everything:  # spares reading sigma, which waits for the device
+            return True
+        start, end = self._once(self.window.sigmas, model_sampling)
+        return end <= sigma[0].item() <= start
+
+    def _override(self, layers: LayerMap, options: dict):
         """The attention override for one evaluation of the network."""
-        selected = self.layers.choose(layers.sections)
+        selected = self._once(self.layers.choose, layers.sections)
         chunks = tuple(options["cond_or_uncond"])
         previous = options.get(OVERRIDE)
         calls = 0
@@ -46,15 +62,17 @@ class WeakBranchAttention:
         def attend(attention, q, k, v, heads, *args, **kwargs):
             nonlocal calls
             call, calls = calls, calls + 1
-            if previous is not None:
-                attention = _chained(previous, attention)
+            if previous is not None:  # another pack's: it stays in force, and may call ComfyUI's attention itself
+                attention = partial(previous, attention)
             if layers.layer(kwargs["transformer_options"], call) not in selected or not self._is_kind(q, k):
                 return attention(q, k, v, heads, *args, **kwargs)
-            factor = self._factor(q, chunks)
+            # q is not scaled in place: some networks attend twice with the same queries.
+            factor = self._once(self._factor, chunks, q.shape[0], q.ndim, q.dtype, q.device)
             retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
             if self.energy.only_scales_queries:
                 return retrieved
-            return self._descend(attention, retrieved, q, k, v, heads, chunks, args, kwargs)
+            rows = self._once(_negative_rows, chunks, q.shape[0], q.device)
+            return self._descend(attention, retrieved, q, k, v, heads, rows, args, kwargs)
 
         return attend
 
@@ -62,24 +80,15 @@ class WeakBranchAttention:
         # Cross-attention reads another sequence than its queries; ComfyUI does not tell which call it is.
         return self.kind == "all" or (self.kind == "cross") == (q.shape[-2] != k.shape[-2])
 
-    def _factor(self, q, chunks):
-        """τ for negative rows and 1 for positive ones, shaped to scale q.
+    @torch.inference_mode(False)
+    def _factor(self, chunks, rows, dimensions, dtype, device) -> torch.Tensor:
+        """τ for negative rows and 1 for positive ones, shaped to scale q."""
+        factor = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
+        factor[_negative_rows(chunks, rows, device)] = self.energy.temperature
+        return factor
 
-        q is not scaled in place: some networks attend twice with the same queries.
-        """
-        key = (chunks, q.shape[0], q.ndim, q.dtype, q.device)
-        if key not in self._rows:
-            values = torch.ones(q.shape[0])
-            values[_negative_rows(chunks, q.shape[0])] = self.energy.temperature
-            self._rows[key] = values.to(q).reshape(-1, *(1,) * (q.ndim - 1))
-        return self._rows[key]
-
-    def _descend(self, attention, retrieved, q, k, v, heads, chunks, args, kwargs):
+    def _descend(self, attention, retrieved, q, k, v, heads, rows, args, kwargs):
         """The general energy: the negative rows of what attention retrieved become K_iter descent steps."""
-        key = (chunks, q.shape[0], q.device)
-        if key not in self._rows:
-            self._rows[key] = _negative_rows(chunks, q.shape[0]).to(q.device)
-        rows = self._rows[key]
         take = _RowTaker(rows, q.shape[0])
         layout = _OutputLayout(heads, kwargs)
         state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], self.energy)
@@ -90,12 +99,8 @@ class WeakBranchAttention:
         return retrieved.index_copy(0, rows, state)
 
 
-def _chained(previous, attention):
-    """Another pack's override stays in force: it is asked first, and may call ComfyUI's attention itself."""
-    return lambda *args, **kwargs: previous(attention, *args, **kwargs)
-
-
-def _negative_rows(chunks: tuple[int, ...], rows: int) -> torch.Tensor:
+@torch.inference_mode(False)
+def _negative_rows(chunks: tuple[int, ...], rows: int, device: torch.device) -> torch.Tensor:
     """Numbers of the rows that belong to a negative chunk. All chunks have equally many rows, one after the other."""
     if rows % len(chunks):
         raise RuntimeError(
@@ -103,7 +108,7 @@ def _negative_rows(chunks: tuple[int, ...], rows: int) -> torch.Tensor:
             "ones cannot be told. Please report the model; until then, take the node out for it."
         )
     each = rows // len(chunks)
-    return torch.tensor([i for i in range(rows) if chunks[i // each] == NEGATIVE])
+    return torch.tensor([i for i in range(rows) if chunks[i // each] == NEGATIVE], device=device)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Runs the shipped example workflow once for each prompt, with the same seeds on both sides.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -28,13 +29,16 @@ METHODS = ("CFG", "ERG")
 
 
 def main() -> None:
+    if importlib.util.find_spec("comfy_cli") is None:
+        sys.exit("The demo drives ComfyUI with comfy-cli, which COMFYUI_PYTHON does not have: pip install comfy-cli")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         print("==> Starting ComfyUI", flush=True)
         with running_server(DEV / "demo-server.log", "--output-directory", folder) as port:
             rows = [_draw(prompt, port, Path(folder) / str(i)) for i, prompt in enumerate(PROMPTS)]
+            sheet = _labelled(rows)
     path = OUTPUT / "demo.png"
-    _labelled(rows).save(path)
+    sheet.save(path)
     print(f"ERG beside CFG, same prompts and seeds: {path}")
 
 
@@ -50,10 +54,9 @@ def _draw(prompt: str, port: int, folder: Path) -> dict[str, list[Path]]:
     folder.mkdir()
     file = folder / "workflow.json"
     file.write_text(json.dumps(workflow))
-    command = [str(Path(sys.executable).with_name("comfy")), "--skip-prompt", "run", "--workflow", str(file), "--wait"]
-    done = subprocess.run(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], env={**os.environ, "DO_NOT_TRACK": "1"},
-    )  # fmt: skip
+    command = [sys.executable, "-m", "comfy_cli", "--skip-prompt", "--no-json", "run", "--workflow", str(file), "--wait"]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    done = subprocess.run([*command, *address], env={**os.environ, "DO_NOT_TRACK": "1"})
     pictures = {method: sorted(folder.glob(f"{method}_*.png")) for method in METHODS}
     if done.returncode or not all(pictures.values()):
         sys.exit(f"ComfyUI drew no picture; its log is {DEV / 'demo-server.log'}")

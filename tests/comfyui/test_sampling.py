@@ -1,6 +1,7 @@
 """I-ERG and C-ERG with whatever a graph can ask of a sampler."""
 
 import comfy.samplers
+import comfy.sd
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -99,12 +100,11 @@ def test_image_to_image(demo, erg_model, prompts, sample):
 
 
 def test_lora_on_the_guided_model(node, demo, erg_model, prompts, sample):
-    change = {"diffusion_model.single_blocks.0.linear2.weight": ("diff", (torch.full((128, 640), 0.01),))}
+    name = "diffusion_model.single_blocks.0.linear2"
+    lora = {f"{name}.lora_up.weight": torch.full((128, 4), 0.1), f"{name}.lora_down.weight": torch.full((4, 640), 0.02)}
     drawn = []
     for first_lora in (True, False):
-        model = demo[0] if first_lora else erg_model
-        model = model.clone()
-        assert model.add_patches(change)
+        model, _ = comfy.sd.load_lora_for_models(demo[0] if first_lora else erg_model, None, lora, 1.0, 0.0)
         if first_lora:
             model = node("EntropyGuidanceERG", model=model, temperature=0.3, layers="40%-60%")[0]
         drawn.append(sample(model, *prompts))
@@ -136,6 +136,12 @@ def test_companions_in_both_orders(node, demo, erg_model, prompts, sample, compa
     assert torch.equal(drawn, sample(before, *prompts))
     assert differ(drawn, sample(erg_model, *prompts))
     assert differ(drawn, sample(companion(node, demo[0]), *prompts))
+
+
+def test_perturbed_attention_guidance(node, erg_model, prompts, sample):
+    """Core's PAG perturbs the middle block of a U-Net; on the demo's network it changes nothing and breaks nothing."""
+    model = node("PerturbedAttentionGuidance", model=erg_model, scale=3.0)[0]
+    torch.testing.assert_close(sample(model, *prompts), sample(erg_model, *prompts), rtol=1e-3, atol=1e-3)
 
 
 def test_vae_round_trip_and_previews(demo, erg_model, prompts, sample):

@@ -50,6 +50,14 @@ def test_example_workflows_open_without_a_missing_node(page, workflows):
         assert path.with_suffix(".jpg").exists(), f"{path.name} has no thumbnail"
 
 
+def test_templates_browser_offers_the_workflows(server, workflows):
+    pack = "ComfyUI-Entropy-Guidance"
+    assert sorted(server.get("/api/workflow_templates")[pack]) == [path.stem for path in workflows]
+    for path in workflows:
+        assert server.get(f"/api/workflow_templates/{pack}/{path.name}")["nodes"]
+        server.get_text(f"/api/workflow_templates/{pack}/{path.stem}.jpg")
+
+
 def test_the_demo_workflow_runs_from_the_frontend(page, server, workflows):
     (path,) = [path for path in workflows if "demo" in path.name]
     open_workflow(page, path)
@@ -81,4 +89,4 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
     titles = page.evaluate(
         "() => Object.values(LiteGraph.registered_node_types).filter(t => t.category === 'entropy guidance').map(t => t.title)"
     )
-    assert {"ERG (Entropy Rectifying Guidance)", "ERG Text Encoder (C-ERG)", "Load Demo Model"} <= set(titles)
+    assert {"Entropy Rectifying Guidance (ERG)", "ERG Text Encoder (C-ERG)", "Load Demo Model"} <= set(titles)

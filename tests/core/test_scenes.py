@@ -1,0 +1,58 @@
+"""The demo's world: every rendered scene is read back exactly, and held-out captions stay held out."""
+
+from random import Random
+
+import pytest
+import torch
+from demo.scene_checker import find_blobs, shows_pairs, shows_relation
+from demo.scenes import COLOURS, HELD_OUT, IMAGE_SIZE, RELATIONS, SHAPES, relation_holds, render, sample_scene
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.integers(0, 2**31), st.booleans())
+def test_a_rendered_scene_shows_its_caption_and_no_other(seed, held_out):
+    rng = Random(seed)
+    scene, other = sample_scene(rng, held_out), sample_scene(rng, held_out)
+    picture = render(scene)
+    assert picture.shape == (3, IMAGE_SIZE, IMAGE_SIZE)
+    assert shows_pairs(picture, scene)
+    assert shows_relation(picture, scene)
+    assert shows_pairs(picture, other) == (scene.pairs == other.pairs)
+
+
+def test_the_same_seed_gives_the_same_scenes():
+    assert [sample_scene(Random(3)) for _ in range(5)] == [sample_scene(Random(3)) for _ in range(5)]
+
+
+def test_held_out_combinations_never_occur_in_training():
+    rng = Random(0)
+    training = {sample_scene(rng).pairs for _ in range(5000)}
+    assert not training & HELD_OUT
+    assert {sample_scene(rng, held_out=True).pairs for _ in range(500)} <= HELD_OUT
+    singles = {pair for pairs in training for pair in pairs}
+    assert singles == {(colour, kind) for colour in COLOURS for kind in SHAPES}
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_mean_what_they_say(relation):
+    rng = Random(1)
+    scenes = [scene for scene in (sample_scene(rng) for _ in range(600)) if scene.relation == relation]
+    assert scenes
+    for scene in scenes:
+        first, second = scene.shapes
+        assert {"left of": first.x < second.x, "right of": first.x > second.x,
+                "above": first.y < second.y, "below": first.y > second.y}[relation]  # fmt: skip
+        assert relation_holds(first, second, relation) and not relation_holds(second, first, relation)
+        assert f" {relation} " in scene.caption
+
+
+def test_a_wrong_picture_is_told_from_a_right_one():
+    rng = Random(2)
+    scene = next(s for s in iter(lambda: sample_scene(rng), None) if len(s.shapes) == 2)
+    picture = render(scene)
+    assert not find_blobs(torch.full_like(picture, 0.97))
+    assert not shows_pairs(picture.flip(0), scene)  # other colours
+    torn = picture.clone()
+    torn[:, ::8] = picture[:, :1, :1]
+    assert not shows_pairs(torn, scene)  # no shape is whole

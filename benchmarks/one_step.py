@@ -12,6 +12,7 @@ import torch
 @contextmanager
 def prepared(model, conditions, latent: torch.Tensor, sigma: float = 0.6):
     """A function that predicts for each CONDITIONING, positive first, in one call of calc_cond_batch."""
+    latent = latent.to(model.load_device)
     named = {str(i): comfy.sampler_helpers.convert_cond(condition) for i, condition in enumerate(conditions)}
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     comfy.sampler_helpers.prepare_model_patcher(model, named, options)

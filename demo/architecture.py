@@ -42,11 +42,6 @@ class DemoLatent(comfy.latent_formats.LatentFormat):
         self.latent_rgb_factors_bias = rgb_bias
 
 
-def latent_format(metadata: dict[str, str]) -> DemoLatent:
-    """The latent format that the autoencoder's training measured, from its safetensors metadata."""
-    return DemoLatent(json.loads(metadata["rgb_factors"]), json.loads(metadata["rgb_bias"]))
-
-
 class DemoModelConfig(comfy.supported_models.Flux):
     """Flux's sampling (flow matching) and weight handling for the demo's sizes and latent."""
 

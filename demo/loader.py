@@ -1,5 +1,6 @@
 """The demo model as genuine ComfyUI objects: MODEL, CLIP and VAE that every node takes."""
 
+import json
 from pathlib import Path
 
 import comfy.model_management
@@ -10,7 +11,7 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from safetensors import SafetensorError, safe_open
 
-from .architecture import WEIGHTS, DemoModelConfig, DemoTextEncoder, DemoTokenizer, autoencoder, latent_format
+from .architecture import WEIGHTS, DemoLatent, DemoModelConfig, DemoTextEncoder, DemoTokenizer, autoencoder
 
 
 def read_weights(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -26,11 +27,14 @@ def read_weights(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ) from error
 
 
-def _check_keys(name: str, missing: list[str], unexpected: list[str]) -> None:
-    if missing or unexpected:
+def _check(name: str, network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Raises RuntimeError where weights are not those of the network, by name and shape."""
+    expected = {key: value.shape for key, value in network.state_dict().items()}
+    wrong = {*expected.items()} ^ {(key, value.shape) for key, value in weights.items()}
+    if wrong:
         raise RuntimeError(
-            f"The demo model's {name}.safetensors does not fit this version of the pack: {len(missing)} weights are "
-            f"missing, {len(unexpected)} are unknown. Install the node pack again."
+            f"The demo model's {name}.safetensors does not fit this version of the pack: {len(wrong)} weights are "
+            f"missing, unknown or of another shape, such as {min(wrong)[0]}. Install the node pack again."
         )
 
 
@@ -38,14 +42,14 @@ def load_diffusion_model(disable_dynamic: bool = False) -> comfy.model_patcher.M
     """The diffusion model as ComfyUI's own loader would make it; the signature is that of a reload factory."""
     management = comfy.model_management
     weights, _ = read_weights("diffusion")
-    config = DemoModelConfig(latent_format(read_weights("vae")[1]))
+    config = DemoModelConfig(_latent_format())
     device = management.get_torch_device()
     dtype = management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(weights), supported_dtypes=config.supported_inference_dtypes
     )
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
     model = config.get_model(weights, "")
-    _check_keys("diffusion", *_difference(model.diffusion_model, weights))
+    _check("diffusion", model.diffusion_model, weights)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=device, offload_device=management.unet_offload_device())
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
@@ -53,9 +57,14 @@ def load_diffusion_model(disable_dynamic: bool = False) -> comfy.model_patcher.M
     return patcher
 
 
-def _difference(network: torch.nn.Module, weights: dict) -> tuple[list[str], list[str]]:
-    expected = network.state_dict().keys()
-    return sorted(expected - weights.keys()), sorted(weights.keys() - expected)
+def _latent_format() -> DemoLatent:
+    metadata = read_weights("vae")[1]
+    if not {"rgb_factors", "rgb_bias"} <= metadata.keys():
+        raise RuntimeError(
+            "The demo model's vae.safetensors does not fit this version of the pack: its metadata is missing. "
+            "Install the node pack again."
+        )
+    return DemoLatent(json.loads(metadata["rgb_factors"]), json.loads(metadata["rgb_bias"]))
 
 
 def load_clip(disable_dynamic: bool = False) -> comfy.sd.CLIP:
@@ -65,7 +74,8 @@ def load_clip(disable_dynamic: bool = False) -> comfy.sd.CLIP:
         ClipTarget(DemoTokenizer, DemoTextEncoder), parameters=comfy.utils.calculate_parameters(weights),
         disable_dynamic=disable_dynamic,
     )  # fmt: skip
-    _check_keys("text", *clip.load_sd(weights))
+    _check("text", clip.cond_stage_model.clip_l.transformer, weights)
+    clip.load_sd(weights)
     clip.patcher.cached_patcher_init = (_load_clip_patcher, ())
     return clip
 
@@ -77,5 +87,5 @@ def _load_clip_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.Mod
 def load_vae() -> comfy.sd.VAE:
     """The autoencoder; ComfyUI recognises its class from the weights."""
     weights, metadata = read_weights("vae")
-    _check_keys("vae", *_difference(autoencoder(), weights))
+    _check("vae", autoencoder(), weights)
     return comfy.sd.VAE(sd=weights, metadata=metadata)

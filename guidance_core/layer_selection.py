@@ -22,12 +22,13 @@ class LayerSelection:
     text: str
     parts: tuple[tuple, ...]
 
-    def choose(self, sections: Sequence[str | None]) -> frozenset[int]:
-        """The selected layer numbers of a network, given for each layer its U-Net section, or None.
+    def select(self, sections: Sequence[str | None]) -> frozenset[int]:
+        """The selected layer numbers of a network, given for each layer its U-Net section, or None; may be empty."""
+        return frozenset(i for i in range(len(sections)) if any(_selects(part, i, sections) for part in self.parts))
 
-        Raises ValueError, naming the number of layers, where nothing is selected.
-        """
-        chosen = frozenset(i for i in range(len(sections)) if any(_selects(p, i, sections) for p in self.parts))
+    def choose(self, sections: Sequence[str | None]) -> frozenset[int]:
+        """As `select`; raises ValueError, naming the number of layers, where nothing is selected."""
+        chosen = self.select(sections)
         if not chosen:
             raise ValueError(f"layers = '{self.text}' selects nothing: this model has {_describe(sections)}.")
         return chosen

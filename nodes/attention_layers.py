@@ -27,12 +27,12 @@ class LayerMap:
 
     sections: for each layer its U-Net section ('input', 'middle', 'output') or None.
     of_key: layer number of each block key; empty for a network that tells none.
-    of_call: layer number of each attention call of a forward pass, for a network that tells no keys.
+    of_call: layer number, or None, of each attention call of a forward pass, for a network that tells no keys.
     """
 
     sections: tuple[str | None, ...]
     of_key: dict[tuple, int]
-    of_call: tuple[int, ...]
+    of_call: tuple[int | None, ...]
 
     def layer(self, options: dict, call: int) -> int | None:
         """The layer of an attention call; None for a call outside of the layers (a text refiner, a pooler)."""
@@ -40,32 +40,35 @@ class LayerMap:
             return self.of_key.get(block_key(options))
         return self.of_call[call] if call < len(self.of_call) else None
 
+    def fits(self, calls: int) -> bool:
+        """Whether a forward pass of so many attention calls is one that this map describes."""
+        return bool(self.of_key) or calls == len(self.of_call)
+
 
 _known: WeakKeyDictionary[torch.nn.Module, LayerMap] = WeakKeyDictionary()
 
 
-def layer_map(network: torch.nn.Module, forward, inputs: tuple, options: dict, conditions: dict) -> LayerMap:
+def layer_map(network: torch.nn.Module, forward, *, renew: bool = False) -> LayerMap:
     """The layer map of a diffusion network; the first call for a network costs one evaluation of it.
 
-    forward: `_apply_model` of ComfyUI's model. inputs: its (x, t, c_concat, c_crossattn) of this step.
+    forward: evaluates the network for given transformer options, which it completes. renew: learn the map again.
     Raises RuntimeError where no attention of the network passes through ComfyUI's override.
     """
-    if network not in _known:
-        _known[network] = _census(network, forward, inputs, options, conditions)
+    if renew or network not in _known:
+        _known[network] = _census(network, forward)
     return _known[network]
 
 
-def _census(network, forward, inputs, options, conditions) -> LayerMap:
+def _census(network: torch.nn.Module, forward) -> LayerMap:
     calls: list[tuple[tuple | None, str | None]] = []
     running: list[str] = []
 
     def record(attention, *args, transformer_options=None, **kwargs):
-        calls.append((block_key(transformer_options), running[-1] if running else None))
+        calls.append((block_key(transformer_options), running[0] if running else None))
         return attention(*args, transformer_options=transformer_options, **kwargs)
 
-    bare = {key: value for key, value in options.items() if key not in NOT_PART_OF_THE_NETWORK}
     with _BlockTrail(network, running):
-        forward(*inputs, None, {**bare, OVERRIDE: record}, **conditions)
+        forward({OVERRIDE: record})
     if not calls:
         raise RuntimeError(
             f"The attention of {type(network).__name__} cannot be reached: this model does not pass it through "
@@ -78,25 +81,25 @@ def _layers(calls) -> LayerMap:
     keys = list(dict.fromkeys(key for key, _ in calls if key is not None))
     if keys:
         return LayerMap(tuple(key[0][0] if key[0] else None for key in keys), {k: i for i, k in enumerate(keys)}, ())
-    # Calls outside of any block list are layers of their own.
+    # Calls outside of any block list are layers of their own; a refiner is none, as where keys tell it apart.
     names = [name or f"call {i}" for i, (_, name) in enumerate(calls)]
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return LayerMap((None,) * len(numbers), {}, tuple(numbers[name] for name in names))
+    numbers = {name: i for i, name in enumerate(n for n in dict.fromkeys(names) if "refiner" not in n)}
+    return LayerMap((None,) * len(numbers), {}, tuple(numbers.get(name) for name in names))
 
 
 class _BlockTrail:
-    """For one forward pass, keeps the names of the running blocks (entries of module lists), innermost last."""
+    """For one forward pass, keeps the names of the running blocks (entries of module lists), outermost first."""
 
     def __init__(self, network: torch.nn.Module, running: list[str]):
         self.network, self.running, self.handles = network, running, []
 
     def __enter__(self):
-        lists = (module for module in self.network.named_modules() if isinstance(module[1], torch.nn.ModuleList))
-        for name, blocks in lists:
-            for i, block in enumerate(blocks):
-                enter = block.register_forward_pre_hook(lambda *_, name=f"{name}.{i}": self.running.append(name))
-                leave = block.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True)
-                self.handles += [enter, leave]
+        for name, blocks in self.network.named_modules():
+            if isinstance(blocks, (torch.nn.ModuleList, torch.nn.ModuleDict)):
+                for key, block in blocks.named_children():
+                    enter = block.register_forward_pre_hook(lambda *_, block=f"{name}.{key}": self.running.append(block))
+                    leave = block.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True)
+                    self.handles += [enter, leave]
 
     def __exit__(self, *_):
         for handle in self.handles:

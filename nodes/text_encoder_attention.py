@@ -22,16 +22,21 @@ def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
     The selection applies to each encoder of a CLIP with several (SDXL, SD3, Flux). Raises ValueError, naming the
     encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
     """
-    clone = clip.clone()
-    for encoder, modules in _encoders(clip.cond_stage_model).items():
+    encoders = _encoders(clip.cond_stage_model)
+    for encoder, modules in encoders.items():
         if not modules:
             raise ValueError(
                 f"The text encoder '{encoder}' ({type(getattr(clip.cond_stage_model, encoder)).__name__}) cannot be "
                 "reached: it does not pass its attention through ComfyUI's attention function. Nothing was changed."
             )
-        for number in layers.choose([None] * len(modules)):
-            path = f"{modules[number]}.forward"
-            clone.patcher.add_object_patch(path, _tempered(clone.patcher.get_model_object(path), temperature))
+    paths = [modules[i] for modules in encoders.values() for i in sorted(layers.select([None] * len(modules)))]
+    if not paths:
+        counts = ", ".join(f"{encoder} has {len(modules)} layers" for encoder, modules in encoders.items())
+        raise ValueError(f"layers = '{layers.text}' selects nothing: {counts}, numbered from 0.")
+    clone = clip.clone()
+    for path in paths:
+        forward = clone.patcher.get_model_object(f"{path}.forward")
+        clone.patcher.add_object_patch(f"{path}.forward", _tempered(forward, temperature))
     return clone
 
 

@@ -6,14 +6,16 @@ each evaluation of the network and hands it an attention override that knows the
 lives in that evaluation's own options: nothing stays behind after an interrupt, an exception or the sampling.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY as COMPILED
 
-from ..guidance_core.attention_energy import AttentionEnergy, step
+from ..guidance_core.attention_energy import AttentionEnergy, descend, step
 from ..guidance_core.layer_selection import LayerSelection
-from .attention_layers import OVERRIDE, LayerMap, layer_map
+from .attention_layers import NOT_PART_OF_THE_NETWORK, OVERRIDE, LayerMap, layer_map
 from .common import PercentWindow
 
 NEGATIVE = 1  # ComfyUI's number of the negative condition in `cond_or_uncond`
@@ -33,14 +35,30 @@ class WeakBranchAttention:
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
-        model = executor.class_obj
-        if NEGATIVE in transformer_options.get("cond_or_uncond", ()) and self._is_time(t, model.model_sampling):
-            inputs = (x, t, c_concat, c_crossattn)
-            layers = layer_map(model.diffusion_model, executor.original, inputs, transformer_options, conditions)
-            transformer_options = {**transformer_options, OVERRIDE: self._override(layers, transformer_options)}
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
+        model, inputs = executor.class_obj, (x, t, c_concat, c_crossattn)
+        chunks = tuple(transformer_options.get("cond_or_uncond", ()))
+        if NEGATIVE not in chunks or not self._is_time(t, model.model_sampling):
+            return executor(*inputs, control, transformer_options, **conditions)
+        _refuse_compiled(transformer_options)
 
-    def _once(self, make, *key):
+        def bare_forward(options):
+            """The network without what other nodes add to it, and without a ControlNet's lists, which it uses up."""
+            bare = {key: value for key, value in transformer_options.items() if key not in NOT_PART_OF_THE_NETWORK}
+            executor.original(*inputs, None, {**bare, **options}, **conditions)
+
+        network = model.diffusion_model
+        for renew in (False, True):
+            layers = layer_map(network, bare_forward, renew=renew)
+            evaluation = _Evaluation(self, layers, chunks, transformer_options.get(OVERRIDE))
+            options = {**transformer_options, OVERRIDE: evaluation}
+            # The lists of a ControlNet are used up by an evaluation, and a second one needs them too.
+            result = executor(*inputs, _copied(control), options, **conditions)
+            if layers.fits(evaluation.calls):
+                break
+        evaluation.check(network)
+        return result
+
+    def once(self, make, *key):
         """make(*key), computed once for each key: whatever does not change from step to step."""
         if (make, *key) not in self._made:
             self._made[make, *key] = make(*key)
@@ -49,54 +67,83 @@ class WeakBranchAttention:
     def _is_time(self, sigma, model_sampling) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
-        start, end = self._once(self.window.sigmas, model_sampling)
+        start, end = self.once(self.window.sigmas, model_sampling)
         return end <= sigma[0].item() <= start
 
-    def _override(self, layers: LayerMap, options: dict):
-        """The attention override for one evaluation of the network."""
-        selected = self._once(self.layers.choose, layers.sections)
-        chunks = tuple(options["cond_or_uncond"])
-        previous = options.get(OVERRIDE)
-        calls = 0
-
-        def attend(attention, q, k, v, heads, *args, **kwargs):
-            nonlocal calls
-            call, calls = calls, calls + 1
-            if previous is not None:  # another pack's: it stays in force, and may call ComfyUI's attention itself
-                attention = partial(previous, attention)
-            if layers.layer(kwargs["transformer_options"], call) not in selected or not self._is_kind(q, k):
-                return attention(q, k, v, heads, *args, **kwargs)
-            # q is not scaled in place: some networks attend twice with the same queries.
-            factor = self._once(self._factor, chunks, q.shape[0], q.ndim, q.dtype, q.device)
-            retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
-            if self.energy.only_scales_queries:
-                return retrieved
-            rows = self._once(_negative_rows, chunks, q.shape[0], q.device)
-            return self._descend(attention, retrieved, q, k, v, heads, rows, args, kwargs)
-
-        return attend
-
-    def _is_kind(self, q, k) -> bool:
-        # Cross-attention reads another sequence than its queries; ComfyUI does not tell which call it is.
-        return self.kind == "all" or (self.kind == "cross") == (q.shape[-2] != k.shape[-2])
-
     @torch.inference_mode(False)
-    def _factor(self, chunks, rows, dimensions, dtype, device) -> torch.Tensor:
+    def factor(self, chunks, rows, dimensions, dtype, device) -> torch.Tensor:
         """τ for negative rows and 1 for positive ones, shaped to scale q."""
         factor = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
         factor[_negative_rows(chunks, rows, device)] = self.energy.temperature
         return factor
 
-    def _descend(self, attention, retrieved, q, k, v, heads, rows, args, kwargs):
+
+class _Evaluation:
+    """The attention override for one evaluation of the network."""
+
+    def __init__(self, branch: WeakBranchAttention, layers: LayerMap, chunks: tuple[int, ...], previous):
+        self.branch, self.layers, self.chunks, self.previous = branch, layers, chunks, previous
+        self.selected = branch.once(branch.layers.choose, layers.sections)
+        self.calls = self.changed = 0
+
+    def __call__(self, attention, q, k, v, heads, *args, **kwargs):
+        layer = self.layers.layer(kwargs["transformer_options"], self.calls)
+        self.calls += 1
+        if self.previous is not None:  # another pack's: it stays in force, and may call ComfyUI's attention itself
+            attention = partial(self.previous, attention)
+        if layer not in self.selected or not self._is_kind(q, k):
+            return attention(q, k, v, heads, *args, **kwargs)
+        self.changed += 1
+        # q is not scaled in place: some networks attend twice with the same queries.
+        factor = self.branch.once(self.branch.factor, self.chunks, q.shape[0], q.ndim, q.dtype, q.device)
+        retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
+        if self.branch.energy.only_scales_queries:
+            return retrieved
+        return self._descend(attention, retrieved, q, k, v, heads, args, kwargs)
+
+    def _is_kind(self, q, k) -> bool:
+        # Cross-attention reads another sequence than its queries; ComfyUI does not tell which call it is.
+        kind = self.branch.kind
+        return kind == "all" or (kind == "cross") == (q.shape[-2] != k.shape[-2])
+
+    def _descend(self, attention, retrieved, q, k, v, heads, args, kwargs):
         """The general energy: the negative rows of what attention retrieved become K_iter descent steps."""
-        take = _RowTaker(rows, q.shape[0])
-        layout = _OutputLayout(heads, kwargs)
-        state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], self.energy)
-        k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
-        for _ in range(self.energy.iterations - 1):
-            again = attention(layout.to_queries(state, q) * self.energy.temperature, k, v, heads, *args, **kwargs)
-            state = step(state, again, self.energy)
+        rows = self.branch.once(_negative_rows, self.chunks, q.shape[0], q.device)
+        energy, layout = self.branch.energy, _OutputLayout(heads, kwargs)
+        state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], energy)
+        if energy.iterations > 1:
+            take = _RowTaker(rows, q.shape[0])
+            k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
+            state = descend(
+                state,
+                lambda query: attention(layout.to_queries(query, q), k, v, heads, *args, **kwargs),
+                replace(energy, iterations=energy.iterations - 1),
+            )
         return retrieved.index_copy(0, rows, state)
+
+    def check(self, network) -> None:
+        """Raises RuntimeError where the evaluation left every attention as it was: never silently do nothing."""
+        if self.changed:
+            return
+        if self.branch.kind != "all":
+            raise RuntimeError(
+                f"attention = '{self.branch.kind}': the selected layers of {type(network).__name__} have no "
+                f"{self.branch.kind}-attention. Choose 'all', or other layers."
+            )
+        raise RuntimeError(
+            f"ERG changed no attention of {type(network).__name__}: another node replaces the selected layers or the "
+            "attention override. Take that node out, or choose other layers."
+        )
+
+
+def _refuse_compiled(transformer_options: dict) -> None:
+    """Compiled networks keep the attention they were compiled with, so ERG could not be turned on and off."""
+    if COMPILED in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        raise RuntimeError("ERG cannot change the attention of a compiled model yet: take out TorchCompileModel.")
+
+
+def _copied(control):
+    return control and {name: list(outputs) for name, outputs in control.items()}
 
 
 @torch.inference_mode(False)

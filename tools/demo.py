@@ -6,6 +6,7 @@ Runs the shipped example workflow once for each prompt, with the same seeds on b
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ METHODS = ("CFG", "ERG")
 def main() -> None:
     if importlib.util.find_spec("comfy_cli") is None:
         sys.exit("The demo drives ComfyUI with comfy-cli, which COMFYUI_PYTHON does not have: pip install comfy-cli")
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, lambda *_: sys.exit("Stopped."))  # the server is stopped on the way out
     OUTPUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         print("==> Starting ComfyUI", flush=True)

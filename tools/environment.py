@@ -3,7 +3,10 @@
 COMFYUI_PATH (a ComfyUI folder) and COMFYUI_PYTHON (the Python that runs it) choose an existing installation.
 """
 
+from __future__ import annotations  # read by `make setup` on any Python
+
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DEV = REPOSITORY / ".dev"
 PACK = "ComfyUI-Entropy-Guidance"
 
-OWN_COMFYUI = "COMFYUI_PATH" in os.environ or "COMFYUI_PYTHON" in os.environ
-COMFYUI = Path(os.environ.get("COMFYUI_PATH", DEV / "ComfyUI")).resolve()
+OWN_COMFYUI = bool(os.environ.get("COMFYUI_PATH") or os.environ.get("COMFYUI_PYTHON"))
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI").resolve()
 
 
 def check_own_comfyui() -> None:
@@ -22,6 +25,11 @@ def check_own_comfyui() -> None:
             sys.exit(f"Set {name} too: COMFYUI_PATH and COMFYUI_PYTHON go together.")
     if not (COMFYUI / "main.py").is_file():
         sys.exit(f"COMFYUI_PATH={COMFYUI} holds no main.py: name the folder of a ComfyUI installation.")
+    python = os.environ["COMFYUI_PYTHON"]
+    try:
+        subprocess.run([python, "-c", "import torch, aiohttp"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(f"COMFYUI_PYTHON={python} cannot import torch and aiohttp: name the Python that runs your ComfyUI.")
 
 
 def link_pack(folder: Path) -> None:
@@ -41,7 +49,7 @@ def server_command(port: int, *options: str) -> list[str]:
     command = [sys.executable, str(COMFYUI / "main.py"), "--port", str(port), "--disable-api-nodes"]
     if not _has_gpu():
         command.append("--cpu")
-    if OWN_COMFYUI:
+    if OWN_COMFYUI and not any(path.resolve() == REPOSITORY for path in (COMFYUI / "custom_nodes").glob("*")):
         link_pack(DEV / "custom_nodes")
         paths = DEV / "extra_model_paths.yaml"
         paths.write_text(f"entropy_guidance:\n    custom_nodes: {DEV / 'custom_nodes'}\n")

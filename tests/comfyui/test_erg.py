@@ -100,11 +100,28 @@ def test_window(node, demo, prompts):
 
 
 def test_joint_attention_counts_as_self(node, demo, prompts):
-    ordinary = predict(demo[0], prompts)[1]
     inputs = {"temperature": 0.01, "layers": "all"}
     both = predict(erg(node, demo[0], **inputs), prompts)[1]
     assert torch.equal(both, predict(erg(node, demo[0], attention="self", **inputs), prompts)[1])
-    assert torch.equal(ordinary, predict(erg(node, demo[0], attention="cross", **inputs), prompts)[1])
+    with pytest.raises(RuntimeError, match="attention = 'cross': the selected layers of Flux have no cross-attention"):
+        predict(erg(node, demo[0], attention="cross", **inputs), prompts)
+
+
+def test_a_node_that_takes_the_layers_away_is_an_error(node, demo, prompts):
+    """SkipLayerGuidance-like patches that replace a chosen block leave ERG nothing to change."""
+    model = demo[0].clone()
+    model.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", 3)
+    with pytest.raises(RuntimeError, match="ERG changed no attention of Flux: another node replaces"):
+        predict(erg(node, model, layers="5"), prompts)
+
+
+def test_a_compiled_model_is_an_error(node, demo, prompts):
+    for order in ("before", "after"):
+        model = erg(node, demo[0]) if order == "before" else demo[0]
+        model = node("TorchCompileModel", model=model, backend="inductor")[0]
+        model = erg(node, model) if order == "after" else model
+        with pytest.raises(RuntimeError, match="take out TorchCompileModel"):
+            predict(model, prompts)
 
 
 @pytest.mark.parametrize(("alpha", "step_size", "iterations"), [(0.8, 1.0, 1), (1.0, 1.5, 1), (1.0, 1.0, 3), (0.9, 0.7, 2)])

@@ -236,7 +236,7 @@ def test_text_encode_nodes_of_sdxl_flux_and_sd3(node, demo, keys, text_encode, i
     [
         ({"layers": ""}, "layers = '' is empty"),
         ({"layers": "x"}, "cannot read 'x'"),
-        ({"layers": "17"}, "'17' selects nothing: this model has 4 layers"),
+        ({"layers": "17"}, "'17' selects nothing: clip_l has 4 layers"),
         ({"layers": "middle"}, "'middle' selects nothing"),
         ({"temperature": -1.0}, "temperature = -1.0"),
         ({"temperature": float("nan")}, "temperature = nan"),

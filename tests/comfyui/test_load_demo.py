@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from itertools import product
 
 import comfy.ldm.flux.model
 import comfy.sd
@@ -31,8 +32,12 @@ def test_weights_fit_in_the_budget(loader):
     assert sum(path.stat().st_size for path in loader.WEIGHTS.glob("*")) < 16e6
 
 
-@pytest.mark.parametrize("name", ["diffusion", "text", "vae"])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+DAMAGES = ("missing", "truncated", "fewer", "reshaped")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [*product(("diffusion", "text", "vae"), DAMAGES), ("vae", "without metadata")]
+)
 def test_missing_and_damaged_weights(node, loader, monkeypatch, tmp_path, name, damage):
     shutil.copytree(loader.WEIGHTS, tmp_path, dirs_exist_ok=True)
     path = tmp_path / f"{name}.safetensors"
@@ -41,9 +46,15 @@ def test_missing_and_damaged_weights(node, loader, monkeypatch, tmp_path, name, 
     if damage == "truncated":
         save_file(weights, path)
         path.write_bytes(path.read_bytes()[:-1000])
-    if damage == "other":
+    metadata = loader.read_weights("vae")[1]
+    if damage == "fewer":
         weights.popitem()
-        save_file(weights, path, loader.read_weights("vae")[1])
+        save_file(weights, path, metadata)
+    if damage == "reshaped":
+        key = max(weights, key=lambda key: weights[key].numel())
+        save_file({**weights, key: weights[key].flatten()}, path, metadata)
+    if damage == "without metadata":
+        save_file(weights, path)
     monkeypatch.setattr(loader, "WEIGHTS", tmp_path)
     with pytest.raises(RuntimeError, match=f"{name}.safetensors.*(missing or damaged|does not fit)"):
         node("EntropyGuidanceLoadDemo")

@@ -104,7 +104,7 @@ def test_values_out_of_range_are_refused_before_anything_runs(server, plain, inp
         ({"layers": "60%-40%"}, "must rise", "erg"),
         ({"start_percent": 0.7, "end_percent": 0.3}, "the window must end after it starts", "erg"),
         ({"clip_layers": "nothing"}, "cannot read 'nothing'", "clip"),
-        ({"clip_layers": "8-9"}, "layers = '8-9' selects nothing: this model has 4 layers", "clip"),
+        ({"clip_layers": "8-9"}, "layers = '8-9' selects nothing: clip_l has 4 layers", "clip"),
         # How many layers a model has is known when it runs.
         ({"layers": "99"}, "layers = '99' selects nothing: this model has 12 layers, numbered 0 to 11", "sampler"),
         ({"layers": "middle"}, "layers = 'middle' selects nothing", "sampler"),

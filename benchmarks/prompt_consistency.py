@@ -6,11 +6,10 @@ clean: share of shapes that overlap their ideal by 90 % or more. bright: share o
 
 from random import Random
 
-import comfy.sample
-import nodes
 import torch
 from tqdm import tqdm
 
+import nodes
 from demo.scene_checker import find_blobs, shows_pairs, shows_relation
 from demo.scenes import sample_scene
 
@@ -46,7 +45,10 @@ def measure(count: int = 200) -> None:
     print(f"{'method':38}{'exact':>8}{'relation':>10}{'clean':>8}{'bright':>8}")
     for name, settings in methods().items():
         row = score(draw(scenes, **settings), scenes)
-        print(f"{name:38}{row['exact']:>8.3f}{row['relation']:>10.3f}{row['clean']:>8.3f}{row['bright']:>8.3f}", flush=True)
+        print(
+            f"{name:38}{row['exact']:>8.3f}{row['relation']:>10.3f}{row['clean']:>8.3f}{row['bright']:>8.3f}",
+            flush=True,
+        )
 
 
 @torch.inference_mode()

@@ -76,7 +76,9 @@ def peak_memory(step) -> int:
     with profile(profile_memory=True) as recorded:
         step()
     events = sorted(
-        (event.start_ns(), event.nbytes()) for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"
+        (event.start_ns(), event.nbytes())
+        for event in recorded.profiler.kineto_results.events()
+        if event.name() == "[memory]"
     )
     held = peak = 0
     for _, change in events:

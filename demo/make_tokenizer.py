@@ -22,7 +22,9 @@ def main() -> None:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trained = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    trained.train_from_iterator(captions, trainers.BpeTrainer(initial_alphabet=alphabet, end_of_word_suffix=END_OF_WORD))
+    trained.train_from_iterator(
+        captions, trainers.BpeTrainer(initial_alphabet=alphabet, end_of_word_suffix=END_OF_WORD)
+    )
     merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
     pieces = [*sorted(alphabet), *(letter + END_OF_WORD for letter in sorted(alphabet)), *("".join(m) for m in merges)]
     vocabulary = dict.fromkeys([*pieces, "<|startoftext|>", "<|endoftext|>"])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from .scenes import BACKGROUNDS, COLOURS, EXTENT, IMAGE_SIZE, SHAPES, Scene, coverage, relation_holds
+from .scenes import BACKGROUNDS, COLOURS, SHAPES, Scene, coverage, relation_holds
 
 FOREGROUND_DISTANCE = 0.25  # RGB distance from the background at which a pixel belongs to a shape
 MIN_AREA = 40  # pixels; smaller specks do not count as shapes

@@ -14,8 +14,8 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import save_image
 from tqdm import tqdm, trange
 
@@ -26,7 +26,6 @@ import_comfyui()
 import comfy.ops  # noqa: E402
 
 from .architecture import (  # noqa: E402
-    MAX_TOKENS,
     WEIGHTS,
     DemoTextModel,
     DemoTokenizer,

@@ -8,7 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GRAMMAR = "'all', depth ranges such as '40%-80%', layer numbers such as '3, 7-9', and for U-Nets 'input', 'middle', 'output'"
+GRAMMAR = (
+    "'all', depth ranges such as '40%-80%', layer numbers such as '3, 7-9', and for U-Nets 'input', 'middle', 'output'"
+)
 SECTIONS = ("input", "middle", "output")
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%?\s*-\s*(\d+(?:\.\d+)?)%")

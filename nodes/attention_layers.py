@@ -97,7 +97,9 @@ class _BlockTrail:
         for name, blocks in self.network.named_modules():
             if isinstance(blocks, (torch.nn.ModuleList, torch.nn.ModuleDict)):
                 for key, block in blocks.named_children():
-                    enter = block.register_forward_pre_hook(lambda *_, block=f"{name}.{key}": self.running.append(block))
+                    enter = block.register_forward_pre_hook(
+                        lambda *_, block=f"{name}.{key}": self.running.append(block)
+                    )
                     leave = block.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True)
                     self.handles += [enter, leave]
 

@@ -67,7 +67,9 @@ class EntropyGuidanceERG(io.ComfyNode):
         cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations
     ) -> io.NodeOutput:
         energy = AttentionEnergy(temperature, alpha, step_size, iterations)
-        wrapper = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
+        wrapper = WeakBranchAttention(
+            energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention
+        )
         model = model.clone()
         if not energy.is_ordinary:
             model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, wrapper)

@@ -60,9 +60,10 @@ class WeakBranchAttention:
 
     def once(self, make, *key):
         """make(*key), computed once for each key: whatever does not change from step to step."""
-        if (make, *key) not in self._made:
-            self._made[make, *key] = make(*key)
-        return self._made[make, *key]
+        key = (make, *key)
+        if key not in self._made:
+            self._made[key] = make(*key[1:])
+        return self._made[key]
 
     def _is_time(self, sigma, model_sampling) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device

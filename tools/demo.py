@@ -13,11 +13,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from .comfyui_server import running_server
-from .environment import DEV, REPOSITORY
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
+
+from .comfyui_server import running_server
+from .environment import DEV, REPOSITORY
 
 WORKFLOW = REPOSITORY / "example_workflows" / "ERG beside CFG (demo model).json"
 OUTPUT = DEV / "output"
@@ -57,7 +58,17 @@ def _draw(prompt: str, port: int, folder: Path) -> dict[str, list[Path]]:
     folder.mkdir()
     file = folder / "workflow.json"
     file.write_text(json.dumps(workflow))
-    command = [sys.executable, "-m", "comfy_cli", "--skip-prompt", "--no-json", "run", "--workflow", str(file), "--wait"]
+    command = [
+        sys.executable,
+        "-m",
+        "comfy_cli",
+        "--skip-prompt",
+        "--no-json",
+        "run",
+        "--workflow",
+        str(file),
+        "--wait",
+    ]
     address = ["--host", "127.0.0.1", "--port", str(port)]
     done = subprocess.run([*command, *address], env={**os.environ, "DO_NOT_TRACK": "1"})
     pictures = {method: sorted(folder.glob(f"{method}_*.png")) for method in METHODS}
@@ -69,7 +80,10 @@ def _draw(prompt: str, port: int, folder: Path) -> dict[str, list[Path]]:
 def _labelled(rows: list[dict[str, list[Path]]]) -> Image.Image:
     """One picture: a row for each prompt under its text, CFG on the left and ERG on the right."""
     blocks = [
-        [make_grid(torch.stack([pil_to_tensor(Image.open(p)) for p in row[m]]), padding=4, pad_value=255) for m in METHODS]
+        [
+            make_grid(torch.stack([pil_to_tensor(Image.open(p)) for p in row[m]]), padding=4, pad_value=255)
+            for m in METHODS
+        ]
         for row in rows
     ]
     height, width = blocks[0][0].shape[1:]

@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-from .environment import server_command
 from .comfyui_server import free_port
+from .environment import server_command
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from benchmarks import in_process
 
 
@@ -48,7 +49,9 @@ def sample():
 
     from nodes import common_ksampler  # ComfyUI's
 
-    def draw(model, positive, negative, seed=1, steps=3, cfg=3.0, sampler="euler", scheduler="simple", batch=1, **options):
+    def draw(
+        model, positive, negative, seed=1, steps=3, cfg=3.0, sampler="euler", scheduler="simple", batch=1, **options
+    ):
         latent = options.pop("latent", None)
         if latent is None:
             latent = {"samples": torch.zeros(batch, 4, 16, 16)}

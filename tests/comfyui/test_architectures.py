@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from benchmarks import random_models
 from benchmarks.one_step import predict
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from benchmarks.one_step import predict
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.one_step import predict
 
 
 def erg(node, model, **inputs):
@@ -76,7 +77,9 @@ def test_every_picture_of_a_batch_is_guided_alike(node, demo, prompts, batch):
     patched = erg(node, demo[0], temperature=0.1, layers="3-6")
     latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3)).expand(batch, -1, -1, -1)
     single = predict(patched, prompts, latent[:1])[1]
-    torch.testing.assert_close(predict(patched, prompts, latent)[1], single.expand(batch, -1, -1, -1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        predict(patched, prompts, latent)[1], single.expand(batch, -1, -1, -1), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_separate_forwards_for_prompts_of_unequal_length(node, demo, encode):
@@ -124,7 +127,9 @@ def test_a_compiled_model_is_an_error(node, demo, prompts):
             predict(model, prompts)
 
 
-@pytest.mark.parametrize(("alpha", "step_size", "iterations"), [(0.8, 1.0, 1), (1.0, 1.5, 1), (1.0, 1.0, 3), (0.9, 0.7, 2)])
+@pytest.mark.parametrize(
+    ("alpha", "step_size", "iterations"), [(0.8, 1.0, 1), (1.0, 1.5, 1), (1.0, 1.0, 3), (0.9, 0.7, 2)]
+)
 def test_general_energy_is_algorithm_2_in_the_chosen_layer(node, demo, prompts, alpha, step_size, iterations):
     def descend(attention, q, k, v, heads, *args, transformer_options, **kwargs):
         if (transformer_options["block_type"], transformer_options["block_index"]) != ("single", 2):

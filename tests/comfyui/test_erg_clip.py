@@ -216,7 +216,11 @@ SDXL_SIZES = {"width": 128, "height": 128, "crop_w": 0, "crop_h": 0, "target_wid
     [
         ("lg", "CLIPTextEncodeSDXL", {"text_g": TEXT, "text_l": TEXT, **SDXL_SIZES}),
         (("l", "t5xxl"), "CLIPTextEncodeFlux", {"clip_l": TEXT, "t5xxl": TEXT, "guidance": 3.5}),
-        (("l", "g", "t5xxl"), "CLIPTextEncodeSD3", {"clip_l": TEXT, "clip_g": TEXT, "t5xxl": TEXT, "empty_padding": "none"}),
+        (
+            ("l", "g", "t5xxl"),
+            "CLIPTextEncodeSD3",
+            {"clip_l": TEXT, "clip_g": TEXT, "t5xxl": TEXT, "empty_padding": "none"},
+        ),
     ],
 )
 def test_text_encode_nodes_of_sdxl_flux_and_sd3(node, demo, keys, text_encode, inputs):

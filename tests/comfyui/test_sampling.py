@@ -121,7 +121,9 @@ def rescale(node, model):
 
 
 def skip_layers(node, model):
-    return node("SkipLayerGuidanceDiT", model=model, double_layers="1", single_layers="3,4", start_percent=0.0, end_percent=1.0)[0]
+    return node(
+        "SkipLayerGuidanceDiT", model=model, double_layers="1", single_layers="3,4", start_percent=0.0, end_percent=1.0
+    )[0]
 
 
 def shifted(node, model):

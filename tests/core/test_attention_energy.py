@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from guidance_core.attention_energy import AttentionEnergy, descend, energy, entropy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from guidance_core.attention_energy import AttentionEnergy, descend, energy, entropy
 
 temperatures = st.floats(0.05, 4)
 weights = st.floats(0, 2)

@@ -1,9 +1,10 @@
 """The grammar of layer selections."""
 
 import pytest
-from guidance_core.layer_selection import parse_layers
 from hypothesis import given
 from hypothesis import strategies as st
+
+from guidance_core.layer_selection import parse_layers
 
 PLAIN = (None,) * 12
 UNET = ("input",) * 4 + ("middle",) * 2 + ("output",) * 6
@@ -36,7 +37,9 @@ def test_selects_sections_of_a_unet(text, layers):
     assert parse_layers(text).choose(UNET) == layers
 
 
-@pytest.mark.parametrize("text", ["", " ", "3,,4", ",", "a", "-1", "3-", "1.5", "40%", "50%-40%", "0%-101%", "9-7", "all-3"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "3,,4", ",", "a", "-1", "3-", "1.5", "40%", "50%-40%", "0%-101%", "9-7", "all-3"]
+)
 def test_rejects_what_it_cannot_read(text):
     with pytest.raises(ValueError, match="layers = "):
         parse_layers(text)

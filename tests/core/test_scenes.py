@@ -4,10 +4,11 @@ from random import Random
 
 import pytest
 import torch
-from demo.scene_checker import find_blobs, shows_pairs, shows_relation
-from demo.scenes import COLOURS, HELD_OUT, IMAGE_SIZE, RELATIONS, SHAPES, relation_holds, render, sample_scene
 from hypothesis import given
 from hypothesis import strategies as st
+
+from demo.scene_checker import find_blobs, shows_pairs, shows_relation
+from demo.scenes import COLOURS, HELD_OUT, IMAGE_SIZE, RELATIONS, SHAPES, relation_holds, render, sample_scene
 
 
 @given(st.integers(0, 2**31), st.booleans())

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import requests
+
 from tools.comfyui_server import running_server
 from tools.environment import REPOSITORY
 
@@ -63,7 +64,14 @@ class Client:
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     (folder / "user").mkdir()
-    options = ["--output-directory", str(folder), "--user-directory", str(folder / "user"), "--temp-directory", str(folder)]
+    options = [
+        "--output-directory",
+        str(folder),
+        "--user-directory",
+        str(folder / "user"),
+        "--temp-directory",
+        str(folder),
+    ]
     with running_server(folder / "server.log", *options) as port:
         client = Client(port)
         client.log = folder / "server.log"

@@ -4,7 +4,9 @@ DEFAULTS = {"layers": "40%-60%", "temperature": 0.3, "start_percent": 0.0, "end_
             "alpha": 1.0, "step_size": 1.0, "iterations": 1}  # fmt: skip
 
 
-def text_to_image(erg=True, clip_temperature=0.01, clip_layers="all", steps=3, cfg=2.0, batch=1, seed=1, **inputs) -> dict:
+def text_to_image(
+    erg=True, clip_temperature=0.01, clip_layers="all", steps=3, cfg=2.0, batch=1, seed=1, **inputs
+) -> dict:
     """The stock graph with the demo model; erg=False leaves out both nodes of the pack but the loader."""
     graph = {
         "demo": node("EntropyGuidanceLoadDemo"),

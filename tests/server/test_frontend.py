@@ -7,7 +7,12 @@ import shutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER = (
+    os.environ.get("CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync",
            "--disable-component-update", "--no-first-run"]  # fmt: skip
 READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
@@ -78,10 +83,14 @@ def test_a_neutral_graph_of_every_node_survives_saving_and_opening(page, workflo
     for path in workflows:
         open_workflow(page, path)
         saved = page.evaluate("() => window.app.graph.serialize()")
-        ours = {n["id"]: (n["type"], n.get("widgets_values")) for n in saved["nodes"] if n["type"].startswith("Entropy")}
+        ours = {
+            n["id"]: (n["type"], n.get("widgets_values")) for n in saved["nodes"] if n["type"].startswith("Entropy")
+        }
         original = json.loads(path.read_text())["nodes"]
         assert ours == {
-            n["id"]: (n["type"], n["widgets_values"] or ours[n["id"]][1]) for n in original if n["type"].startswith("Entropy")
+            n["id"]: (n["type"], n["widgets_values"] or ours[n["id"]][1])
+            for n in original
+            if n["type"].startswith("Entropy")
         }
 
 

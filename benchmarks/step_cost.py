@@ -41,24 +41,18 @@ def measure() -> None:
 
 
 def _compare(model, erg, conditions, latent, name) -> tuple[list[tuple[float, float]], list[int]]:
-    times, memory = [], []
-    for _ in tqdm(range(PAIRS), desc=name, leave=False):
-        times.append(tuple(_timed(side, conditions, latent) for side in (model, erg)))
-    for side in (model, erg):
-        with prepared(side, conditions, latent) as step:
-            memory.append(peak_memory(step))
+    with prepared(model, conditions, latent) as ordinary, prepared(erg, conditions, latent) as rectified:
+        sides = (ordinary, rectified)
+        memory = [peak_memory(side) for side in sides if side() is not None]  # each side runs once before it counts
+        times = [tuple(map(_seconds, sides)) for _ in tqdm(range(PAIRS), desc=name, leave=False)]
     return times, memory
 
 
-def _timed(model, conditions, latent) -> float:
-    """Seconds of one step, after one that warms up."""
-    with prepared(model, conditions, latent) as step:
-        step()
-        _synchronize()
-        start = perf_counter()
-        step()
-        _synchronize()
-        return perf_counter() - start
+def _seconds(step) -> float:
+    start = perf_counter()
+    step()
+    _synchronize()
+    return perf_counter() - start
 
 
 def _synchronize() -> None:

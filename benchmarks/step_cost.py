@@ -43,7 +43,9 @@ def measure() -> None:
 def _compare(model, erg, conditions, latent, name) -> tuple[list[tuple[float, float]], list[int]]:
     with prepared(model, conditions, latent) as ordinary, prepared(erg, conditions, latent) as rectified:
         sides = (ordinary, rectified)
-        memory = [peak_memory(side) for side in sides if side() is not None]  # each side runs once before it counts
+        for side in sides:  # the first run learns the layers
+            side()
+        memory = [peak_memory(side) for side in sides]
         times = [tuple(map(_seconds, sides)) for _ in tqdm(range(PAIRS), desc=name, leave=False)]
     return times, memory
 

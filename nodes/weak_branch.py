@@ -54,9 +54,12 @@ class WeakBranchAttention:
             # The lists of a ControlNet are used up by an evaluation, and a second one needs them too.
             result = executor(*inputs, _copied(control), options, **conditions)
             if layers.fits(evaluation.calls):
-                break
-        evaluation.check(network)
-        return result
+                evaluation.check(network)
+                return result
+        raise RuntimeError(
+            f"{type(network).__name__} runs {evaluation.calls} attention calls in this graph and another number alone: "
+            "another node adds or skips some, and the layers cannot be told. Take that node out."
+        )
 
     def once(self, make, *key):
         """make(*key), computed once for each key: whatever does not change from step to step."""

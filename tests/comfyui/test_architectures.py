@@ -70,3 +70,26 @@ def test_a_model_whose_attention_cannot_be_reached_is_an_error(node):
     with pytest.raises(RuntimeError, match="attention of PixArtMS cannot be reached"):
         predict(erg(node, model, layers="all"), conditions, latent)
     assert all(map(torch.equal, before, predict(model, conditions, latent)))
+
+
+def test_layers_of_a_network_without_keys_are_learnt_again_when_its_calls_change(node):
+    """SD3 tells no block keys. When its second attention is switched off, the calls of a forward pass are others."""
+    model = random_models.build("SD3")
+    every = changed(node, model, layers="3")
+    blocks = model.model.diffusion_model.joint_blocks
+    for block in blocks:
+        block.x_block.x_block_self_attn = False
+        block.x_block.adaLN_modulation = blocks[2].x_block.adaLN_modulation
+    fewer = changed(node, model, layers="3")
+    assert torch.equal(fewer, changed(node, model, layers="3"))
+    assert torch.equal(fewer, changed(node, model, layers="75%-100%"))
+    assert not torch.equal(every, fewer)
+
+
+def test_a_node_that_skips_blocks_of_such_a_network_is_an_error(node):
+    model = random_models.build("SD3")
+    changed(node, model, layers="3")
+    skipping = model.clone()
+    skipping.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
+    with pytest.raises(RuntimeError, match="another node adds or skips some"):
+        changed(node, skipping, layers="3")

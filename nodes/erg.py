@@ -26,7 +26,7 @@ class EntropyGuidanceERG(io.ComfyNode):
             "no more than CFG. Has no effect at cfg 1, where there is no negative branch.",
             search_aliases=["entropy rectifying guidance", "i-erg", "attention temperature", "guidance", "cfg"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to guide. Place this node after LoRA loaders."),
+                io.Model.Input("model", tooltip="The model to guide, with or without LoRA."),
                 io.Float.Input(
                     "temperature", default=0.3, min=0.0, max=10.0, step=0.01,
                     tooltip="Attention temperature τ of the negative branch: below 1 flattens its attention, 1 "

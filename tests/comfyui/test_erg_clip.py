@@ -252,7 +252,7 @@ def test_bad_input(node, demo, inputs, message):
 
 
 def test_an_encoder_that_cannot_be_reached_is_an_error(node, demo, encode):
-    """An encoder whose attention is ComfyUI's joint text-and-image kind keeps its attention function to itself."""
+    """An encoder none of whose modules takes an attention function, as Gemma 4's do not."""
 
     class Inline(torch.nn.Module):
         num_layers = 1

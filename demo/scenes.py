@@ -26,6 +26,8 @@ RADII = {"small": (13.0, 15.0), "large": (18.0, 20.5)}  # pixels; every shape ha
 RELATIONS = {"left of": (1, 0), "right of": (-1, 0), "above": (0, 1), "below": (0, -1)}  # direction to the second
 MARGIN = 4.0  # pixels between a shape and the border
 GAP = 6.0  # pixels between two shapes
+SINGLE_SHARE = 0.25  # of the scenes: one shape
+ONE_COLOUR_SHARE = 0.25  # of the others, beyond chance: which shape is which is hardest to learn where colours agree
 HELD_OUT_SHARE = 0.1
 
 
@@ -84,8 +86,11 @@ def _sample_pairs(rng: Random, held_out: bool) -> list[tuple[str, str]]:
     if held_out:
         return rng.sample(rng.choice(sorted(HELD_OUT)), 2)
     while True:
-        count = 1 if rng.random() < 0.4 else 2
-        pairs = [(rng.choice(tuple(COLOURS)), rng.choice(SHAPES)) for _ in range(count)]
+        pairs = [(rng.choice(tuple(COLOURS)), rng.choice(SHAPES)) for _ in range(2)]
+        if rng.random() < SINGLE_SHARE:
+            pairs = pairs[:1]
+        elif rng.random() < ONE_COLOUR_SHARE:
+            pairs[1] = (pairs[0][0], pairs[1][1])
         if tuple(sorted(pairs)) not in HELD_OUT:
             return pairs
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torchvision.utils import save_image
 from tqdm import trange
 
-from .training import SAMPLES, import_comfyui
+from .training import SAMPLES, device, import_comfyui
 
 import_comfyui()
+DEVICE = device()
 
 from comfy.taesd.taesd import TAESD, Block  # noqa: E402
 
@@ -69,8 +70,8 @@ def measure_latent(model: TAESD, images: torch.Tensor) -> dict[str, str]:
     """Scales the latent to unit variance and returns, as metadata, its least-squares projection to RGB for previews."""
     with torch.no_grad():
         model.vae_scale.fill_(model.taesd_encoder(images).std())
-        latent = model.encode(images * 2 - 1)
-    colours = F.interpolate(images * 2 - 1, latent.shape[-2:], mode="area").movedim(1, -1).flatten(0, -2)
+        latent = model.encode(images * 2 - 1).cpu()
+    colours = F.interpolate(images.cpu() * 2 - 1, latent.shape[-2:], mode="area").movedim(1, -1).flatten(0, -2)
     rows = latent.movedim(1, -1).flatten(0, -2)
     factors = torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], dim=1), colours).solution
     return {"rgb_factors": json.dumps(factors[:-1].tolist()), "rgb_bias": json.dumps(factors[-1].tolist())}
@@ -87,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     rng = Random(options.seed)
-    model = autoencoder().to(memory_format=torch.channels_last)
+    model = autoencoder().to(DEVICE, memory_format=torch.channels_last)
     if options.resume:
         model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
     else:
@@ -95,8 +96,8 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, options.steps, pct_start=0.1)
     for step in (progress := trange(options.steps)):
-        images = pictures(rng, options.batch_size, 64).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        images = pictures(rng, options.batch_size, 64).to(DEVICE, memory_format=torch.channels_last)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             value, reconstruction = loss(model, images, options.noise, flip=step % 2 == 1)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -106,9 +107,9 @@ def main() -> None:
         progress.set_postfix(loss=f"{value.item():.4f}")
         if step % 100 == 98:
             save_image(torch.cat([images, reconstruction]), SAMPLES / "autoencoder.png", nrow=len(images))
-    metadata = measure_latent(model.eval(), pictures(rng, 128))
+    metadata = measure_latent(model.eval(), pictures(rng, 128).to(DEVICE))
     WEIGHTS.mkdir(exist_ok=True)
-    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    weights = {key: value.half().cpu().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, WEIGHTS / "vae.safetensors", metadata)
 
 

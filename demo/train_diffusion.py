@@ -9,6 +9,8 @@ continues a finished run from its last checkpoint.
 import argparse
 import csv
 import math
+from contextlib import nullcontext
+from pathlib import Path
 from random import Random
 
 import torch
@@ -19,9 +21,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import save_image
 from tqdm import tqdm, trange
 
-from .training import SAMPLES, import_comfyui
+from .training import SAMPLES, device, import_comfyui
 
 import_comfyui()
+DEVICE = device()
 
 import comfy.ops  # noqa: E402
 
@@ -56,6 +59,18 @@ class Networks(torch.nn.Module):
         self.text = DemoTextModel(text_config(), torch.float32, "cpu", operations)
         self.text.text_projection.requires_grad_(False)  # the diffusion network reads no pooled output
         _initialise(self)
+        self.to(DEVICE)
+
+    def load(self, folder: Path) -> None:
+        """Takes over weights that `save` wrote."""
+        for name, network in self.named_children():
+            network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, network in self.named_children():
+            weights = {key: value.half().cpu().contiguous() for key, value in network.state_dict().items()}
+            save_file(weights, folder / f"{name}.safetensors")
 
     def forward(self, latent, time, tokens):
         """Velocity [B, 4, H, W] of latents at times [B] in 0..1 for tokens [B, MAX_TOKENS]."""
@@ -96,10 +111,10 @@ def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
     for _ in trange(scenes // 32, desc="encoding scenes"):
         batch = [sample_scene(rng) for _ in range(32)]
         pictures = torch.stack([render(scene) for scene in batch]).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            latents.append(encoder(pictures).contiguous())
+        with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+            latents.append(encoder(pictures.to(DEVICE)).contiguous().cpu())
         captions += [scene.caption for scene in batch]
-    scale = load_autoencoder().vae_scale
+    scale = load_autoencoder().vae_scale.cpu()
     data = {"latents": (torch.cat(latents).float() / scale).half(), "tokens": tokenize(tokenizer, captions)}
     save_file(data, LATENTS)
     return data
@@ -108,7 +123,7 @@ def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
 def load_autoencoder():
     model = autoencoder()
     model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(DEVICE)
 
 
 class Batches:
@@ -134,7 +149,8 @@ class Batches:
         uniform = torch.rand(self.batch_size, generator=random)
         time = torch.where(torch.rand(self.batch_size, generator=random) < UNIFORM_TIMES, uniform, time)
         noise = torch.randn(latent.shape, generator=random)
-        return torch.lerp(latent, noise, time[:, None, None, None]), time, tokens, noise - latent
+        noisy = torch.lerp(latent, noise, time[:, None, None, None])
+        return tuple(tensor.to(DEVICE) for tensor in (noisy, time, tokens, noise - latent))
 
     def _mirrored(self, tokens):
         swapped = torch.where(tokens == self.left, self.right, tokens)
@@ -144,12 +160,12 @@ class Batches:
 @torch.no_grad()
 def sample(networks: Networks, tokens, empty, scale: float, steps: int = 20, seed: int = 0) -> torch.Tensor:
     """Latents [B, 4, 16, 16] by Euler steps under classifier-free guidance; scale 1 is no guidance."""
-    x = torch.randn(len(tokens), 4, 16, 16, generator=torch.Generator().manual_seed(seed))
-    times = torch.linspace(1, 0, steps + 1)
+    x = torch.randn(len(tokens), 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+    times = torch.linspace(1, 0, steps + 1, device=DEVICE)
     both = tokens if scale == 1 else torch.cat([tokens, empty.expand_as(tokens)])
     for time, following in zip(times[:-1], times[1:]):
         batch = x if scale == 1 else torch.cat([x, x])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             velocity = networks(batch, time.expand(len(batch)), both).float()
         if scale != 1:
             conditional, unconditional = velocity.chunk(2)
@@ -165,15 +181,16 @@ class Examiner:
         rng = Random(12345)
         self.scenes: list[Scene] = [sample_scene(rng, held_out=True) for _ in range(count)]
         self.decoder = load_autoencoder()
-        *tokens, self.empty = tokenize(DemoTokenizer(), [*(scene.caption for scene in self.scenes), ""])
+        captions = [*(scene.caption for scene in self.scenes), ""]
+        *tokens, self.empty = tokenize(DemoTokenizer(), captions).to(DEVICE)
         self.tokens = torch.stack(tokens)
 
     def __call__(self, networks: Networks, step: int) -> dict[str, float]:
         row = {"step": step}
         for name, scale in (("none", 1.0), ("cfg 3", 3.0)):
             latents = sample(networks, self.tokens, self.empty, scale)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                pictures = self.decoder.taesd_decoder(latents * self.decoder.vae_scale).float().clamp(0, 1)
+            with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+                pictures = self.decoder.taesd_decoder(latents * self.decoder.vae_scale).float().clamp(0, 1).cpu()
             save_image(pictures[:24], SAMPLES / f"{name.replace(' ', '')}.png", nrow=8)
             row[name] = sum(map(shows_pairs, pictures, self.scenes)) / len(self.scenes)
         return row
@@ -190,6 +207,11 @@ def optimizers(networks: Networks, learning_rate: float) -> list[torch.optim.Opt
     return [muon, torch.optim.AdamW(rest, learning_rate, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
+def _attention():
+    """Unfused attention on a CPU: for 84 tokens its backward pass is twice as fast there."""
+    return sdpa_kernel(SDPBackend.MATH) if DEVICE.type == "cpu" else nullcontext()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10_000)
@@ -200,11 +222,14 @@ def main() -> None:
     parser.add_argument("--examine-every", type=int, default=500)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start-from", type=Path, help="folder of weights to start from, with new optimizers")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
 
     batches = Batches(training_set(options.scenes, options.seed), options.batch_size, options.seed)
     networks = Networks()
+    if options.start_from:
+        networks.load(options.start_from)
     averaged = AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     stages = optimizers(networks, options.learning_rate)
     step = _resume(networks, averaged, stages)
@@ -218,8 +243,7 @@ def main() -> None:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * rate
         noisy, time, tokens, target = batches(step)
-        # Unfused attention: for 84 tokens on a CPU its backward pass is twice as fast.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast(DEVICE.type, torch.bfloat16), _attention():
             velocity = train_step(noisy, time, tokens)
         loss = F.mse_loss(velocity.float(), target)
         for optimizer in stages:
@@ -239,14 +263,14 @@ def main() -> None:
             _checkpoint(networks, averaged, stages, step)
             _append(CURVE, {**examine(averaged.module, step), "loss": f"{loss.item():.4f}"})
         if step in EARLY_STAGES:
-            _save(averaged.module, SAMPLES / f"step-{step}")
-    _save(averaged.module, WEIGHTS)
+            averaged.module.save(SAMPLES / f"step-{step}")
+    averaged.module.save(WEIGHTS)
 
 
 def _resume(networks, averaged, stages) -> int:
     if not CHECKPOINT.exists():
         return 0
-    state = torch.load(CHECKPOINT, weights_only=True)
+    state = torch.load(CHECKPOINT, map_location=DEVICE, weights_only=True)
     networks.load_state_dict(state["networks"])
     averaged.load_state_dict(state["averaged"])
     for optimizer, saved in zip(stages, state["optimizers"]):
@@ -268,13 +292,6 @@ def _append(path, row: dict) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-
-
-def _save(networks: Networks, folder) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, network in (("diffusion", networks.diffusion), ("text", networks.text)):
-        weights = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-        save_file(weights, folder / f"{name}.safetensors")
 
 
 if __name__ == "__main__":

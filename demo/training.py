@@ -19,3 +19,10 @@ def import_comfyui() -> None:
     import comfy.model_management
 
     comfy.model_management.in_training = True
+
+
+def device():
+    """The device that ComfyUI would run on: a GPU where there is one."""
+    from comfy.model_management import get_torch_device
+
+    return get_torch_device()

@@ -9,7 +9,10 @@ import comfy.text_encoders.t5
 import pytest
 import torch
 from comfy import sd1_clip
+from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
+from comfy.text_encoders.flux import FluxClipModel, FluxTokenizer
+from comfy.text_encoders.sd3_clip import SD3ClipModel, SD3Tokenizer
 
 TEXT = "a large red circle left of a small blue square on a white background"
 
@@ -174,10 +177,14 @@ def random_clip(*names) -> comfy.sd.CLIP:
             return {name: [[(t, 1.0) for t in (1, 5, 9, 7, 11, 2, 0, 0)]] for name in names}
 
     clip = comfy.sd.CLIP(ClipTarget(Tokens, Encoders))
+    randomise(clip)
+    return clip
+
+
+def randomise(clip):
     generator = torch.Generator().manual_seed(0)
     for parameter in clip.cond_stage_model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
-    return clip
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -208,31 +215,40 @@ def test_each_of_several_encoders_is_changed(node, names, text_encode, texts):
     assert same(before, node(text_encode, clip=clip, **texts)[0])
 
 
+SMALL_CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 4}
+SMALL_ENCODERS = {  # ComfyUI's option for encoders of another size
+    "clip_l_model_config": SMALL_CLIP,
+    "clip_g_model_config": SMALL_CLIP,
+    # SD3 joins its encoders at T5-XXL's own width.
+    "t5xxl_model_config": {"d_ff": 64, "d_kv": 16, "d_model": 4096, "num_heads": 2, "num_layers": 3},
+}
 SDXL_SIZES = {"width": 128, "height": 128, "crop_w": 0, "crop_h": 0, "target_width": 128, "target_height": 128}
 
 
 @pytest.mark.parametrize(
-    ("keys", "text_encode", "inputs"),
+    ("tokenizer", "encoders", "text_encode", "inputs"),
     [
-        ("lg", "CLIPTextEncodeSDXL", {"text_g": TEXT, "text_l": TEXT, **SDXL_SIZES}),
-        (("l", "t5xxl"), "CLIPTextEncodeFlux", {"clip_l": TEXT, "t5xxl": TEXT, "guidance": 3.5}),
+        (SDXLTokenizer, SDXLClipModel, "CLIPTextEncodeSDXL", {"text_g": TEXT, "text_l": TEXT, **SDXL_SIZES}),
+        (FluxTokenizer, FluxClipModel, "CLIPTextEncodeFlux", {"clip_l": TEXT, "t5xxl": TEXT, "guidance": 3.5}),
         (
-            ("l", "g", "t5xxl"),
-            "CLIPTextEncodeSD3",
+            SD3Tokenizer, SD3ClipModel, "CLIPTextEncodeSD3",
             {"clip_l": TEXT, "clip_g": TEXT, "t5xxl": TEXT, "empty_padding": "none"},
         ),
     ],
-)
-def test_text_encode_nodes_of_sdxl_flux_and_sd3(node, demo, keys, text_encode, inputs):
-    """These nodes merge the tokens of several encoders; the demo's encoder answers for each name."""
-    clip = demo[1].clone()
-    tokenize = clip.tokenize
-    clip.tokenize = lambda text, **kwargs: {key: tokenize(text, **kwargs)["l"] for key in keys}
-    patched = tempered(node, clip)
-    patched.tokenize = clip.tokenize
-    before, changed = (node(text_encode, clip=c, **inputs)[0] for c in (clip, patched))
+)  # fmt: skip
+def test_text_encode_nodes_of_sdxl_flux_and_sd3(node, tokenizer, encoders, text_encode, inputs):
+    clip = comfy.sd.CLIP(ClipTarget(tokenizer, encoders), model_options=SMALL_ENCODERS)
+    randomise(clip)
+
+    def encoded(clip):
+        return node(text_encode, clip=clip, **inputs)[0]
+
+    before, changed = encoded(clip), encoded(tempered(node, clip))
+    assert changed[0][0].isfinite().all()
     assert not torch.equal(before[0][0], changed[0][0])
-    assert same(before, node(text_encode, clip=clip, **inputs)[0])
+    assert not torch.equal(before[0][1]["pooled_output"], changed[0][1]["pooled_output"])
+    assert same(before, encoded(clip))
+    assert same(before, encoded(tempered(node, clip, temperature=1.0)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""How the gradient of a score moves the prediction of the clean sample.
+
+Classifier guidance, https://arxiv.org/abs/2105.05233, in x0 form. By Tweedie's formula, for x = a·x0 + b·n the score
+∇_x S shifts the prediction by b²/a · ∇_x S:
+
+    noise added, x = x0 + σn:      x̂0 ← x̂0 + s · σ² · g
+    flow, x = (1 − σ)x0 + σn:      x̂0 ← x̂0 + s · σ²/(1 − σ) · g
+
+Off-the-shelf guidance, https://arxiv.org/abs/2310.11311, takes g at x̂0, where a clean-image classifier knows its way,
+in place of the gradient at x.
+"""
+
+import torch
+from torch import Tensor
+
+MINIMAL_SIGNAL = 0.02  # share of x0 in a flow model's x below which σ²/(1 − σ) is held: at σ = 1 it is infinite
+
+
+def x0_shift(sigma: Tensor, flow: bool) -> Tensor:
+    """b²/a of noise levels σ: σ² or, for a flow model with σ in 0..1, σ²/(1 − σ)."""
+    return sigma.square() / (1 - sigma).clamp(min=MINIMAL_SIGNAL) if flow else sigma.square()
+
+
+def at_scale_of(gradient: Tensor, sample: Tensor) -> Tensor:
+    """Each gradient of a batch scaled to the RMS of its sample: one strength for every model and noise level.
+
+    Both [B, ...]. A gradient of zeros stays zero.
+    """
+    return gradient * (_rms(sample) / _rms(gradient).clamp(min=torch.finfo(gradient.dtype).tiny))
+
+
+def finite_or_none(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient [B, ...] with zeros for each sample that has a NaN or an infinity, and which samples had, [B]."""
+    broken = ~gradient.isfinite().flatten(1).all(1)
+    return torch.where(_per_sample(broken, gradient), 0, gradient), broken
+
+
+def _rms(values: Tensor) -> Tensor:
+    return _per_sample(values.flatten(1).square().mean(1).sqrt(), values)
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

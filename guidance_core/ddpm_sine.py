@@ -1,0 +1,43 @@
+"""The DDPM update with the sine schedule of off-the-shelf classifier guidance.
+
+DDPM: https://arxiv.org/abs/2006.11239. Sine schedule: https://arxiv.org/abs/2310.11311, which
+https://arxiv.org/abs/2511.05844 uses too. With ᾱ = 1/(1 + σ²), α_t = ᾱ_t/ᾱ_{t−1}, β_t = 1 − α_t:
+
+    x_t = √ᾱ_t x0 + √(1 − ᾱ_t) n
+    mean = √ᾱ_{t−1} β_t/(1 − ᾱ_t) · x̂0 + √α_t (1 − ᾱ_{t−1})/(1 − ᾱ_t) · x_t
+    Σ_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) · β_t
+    x_{t−1} ~ N( mean + s (Σ_t + γ sin(π t/T) max_t Σ_t) g,  Σ_t )
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DDPMSchedule:
+    """Coefficients of T steps, each a tensor [T]: mean = x0 · x̂0 + x · x_t; variance is Σ_t.
+
+    added: γ sin(π t/T) max Σ, what the guidance's weight gets beside Σ_t. t falls from T at the first step to 1.
+    """
+
+    x0: Tensor
+    x: Tensor
+    variance: Tensor
+    added: Tensor
+
+
+def ddpm_schedule(sigmas: Tensor, gamma: float) -> DDPMSchedule:
+    """From noise levels [T + 1] of x0 + σn, falling to 0 or more. gamma: γ ≥ 0; 0 is DDPM's own weight."""
+    kept = 1 / (1 + sigmas.double().square())  # ᾱ, rising
+    now, following = kept[:-1], kept[1:]
+    alpha = now / following
+    variance = (1 - following) / (1 - now) * (1 - alpha)
+    time = torch.arange(len(now), 0, -1, device=sigmas.device) / len(now)
+    return DDPMSchedule(
+        (following.sqrt() * (1 - alpha) / (1 - now)).to(sigmas.dtype),
+        (alpha.sqrt() * (1 - following) / (1 - now)).to(sigmas.dtype),
+        variance.to(sigmas.dtype),
+        (gamma * variance.max() * torch.sin(torch.pi * time)).to(sigmas.dtype),
+    )

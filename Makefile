@@ -12,7 +12,7 @@ demo: setup
 	@$(RUN) -m tools.demo
 
 test: setup
-	@$(RUN) -m pytest tests
+	@$(RUN) -m tools.test
 
 serve: setup
 	@$(RUN) -m tools.serve $(ARGS)

@@ -1,7 +1,10 @@
 """Networks of ComfyUI's own classes with random weights, of any size."""
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.supported_models
 import torch
 
@@ -27,23 +30,36 @@ PIXART = {
 SMALL = {"SD15": UNET, "SD3": MMDIT, "PixArtSigma": PIXART}
 
 
-def build(architecture: str, **sizes) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL of 'SD15', 'SD3' or 'PixArtSigma', small but for the given sizes."""
+def build(architecture: str, dtype=torch.float32, **sizes) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of 'SD15', 'SD3' or 'PixArtSigma' with weights of a dtype, small but for the given sizes."""
     sizes = {**SMALL[architecture], **sizes}
     if architecture == "SD3":
         linear = {"in_features": CONTEXT, "out_features": 64 * sizes["depth"]}
         sizes["context_embedder_config"] = {"target": "torch.nn.Linear", "params": linear}
     config = getattr(comfy.supported_models, architecture)(sizes)
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None)
     device = comfy.model_management.get_torch_device()
     with torch.inference_mode(False):
         model = config.get_model({}, "").eval().requires_grad_(False)
-        generator = torch.Generator().manual_seed(0)
-        for tensor in (*model.diffusion_model.parameters(), *model.diffusion_model.buffers()):
-            # Wide layers get small weights, so that activations keep their size.
-            scale = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 else 0.2
-            tensor.data = torch.randn(tensor.shape, generator=generator) * scale
+        _randomise(model.diffusion_model)
     return comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu"))
+
+
+def _randomise(network: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*network.parameters(), *network.buffers()):
+        # Wide layers get small weights, so that activations keep their size.
+        scale = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 else 0.2
+        tensor.data = (torch.randn(tensor.shape, generator=generator) * scale).to(tensor.dtype)
+
+
+def controlnet() -> comfy.controlnet.ControlNet:
+    """A CONTROL_NET for `build("SD15")`."""
+    sizes = {key: value for key, value in UNET.items() if key not in ("out_channels", "use_temporal_resblock")}
+    with torch.inference_mode(False):
+        network = comfy.cldm.cldm.ControlNet(**sizes, hint_channels=3, operations=comfy.ops.disable_weight_init).eval()
+        _randomise(network.requires_grad_(False))
+    return comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device())
 
 
 def conditions(tokens: int = 8) -> tuple[list, list]:

@@ -1,5 +1,6 @@
 """Reads the coloured shapes back from a picture of `scenes.py`, so that prompt consistency needs no other model."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,18 +70,18 @@ def _overlap(region, kind, x, y, radius) -> float:
 
 def shows_pairs(image: torch.Tensor, scene: Scene) -> bool:
     """True where the picture shows exactly the caption's colour-shape pairs, no more and no fewer."""
-    return sorted(blob.pair for blob in find_blobs(image) if None not in blob.pair) == sorted(scene.pairs) and all(
-        None not in blob.pair for blob in find_blobs(image)
-    )
+    return _are_pairs(find_blobs(image), scene)
+
+
+def _are_pairs(blobs: list[Blob], scene: Scene) -> bool:
+    return Counter(blob.pair for blob in blobs) == Counter(scene.pairs)
 
 
 def shows_relation(image: torch.Tensor, scene: Scene) -> bool:
     """True where the picture shows the caption's pairs and, where it names one, their relation."""
-    if not shows_pairs(image, scene):
-        return False
-    if scene.relation is None:
-        return True
     blobs = find_blobs(image)
+    if scene.relation is None or not _are_pairs(blobs, scene):
+        return _are_pairs(blobs, scene)
     first, second = (scene.shapes[i].pair for i in (0, 1))
     return any(
         a.pair == first and b.pair == second and relation_holds(a, b, scene.relation)

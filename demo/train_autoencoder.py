@@ -1,6 +1,7 @@
 """Trains the demo model's autoencoder: `python -m demo.train_autoencoder`, some eleven minutes on two cores.
 
-TAESD's network trained from nothing, without an adversarial loss: flat shapes have no texture to invent.
+TAESD's network trained from nothing, without an adversarial loss: flat shapes have no texture to invent. An
+interrupted run goes on where it stopped: call it again.
 """
 
 import argparse
@@ -9,11 +10,11 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torchvision.utils import save_image
 from tqdm import trange
 
-from .training import SAMPLES, device, import_comfyui
+from .training import SAMPLES, device, import_comfyui, save_checkpoint
 
 import_comfyui()
 DEVICE = device()
@@ -23,6 +24,7 @@ from comfy.taesd.taesd import TAESD, Block  # noqa: E402
 from .architecture import WEIGHTS, autoencoder  # noqa: E402
 from .scenes import IMAGE_SIZE, render, sample_scene  # noqa: E402
 
+CHECKPOINT = SAMPLES / "autoencoder.pt"
 LATENT_WEIGHT = 1e-4  # keeps the latent small
 
 
@@ -84,18 +86,18 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--noise", type=float, default=0.03)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="start from the weights in demo/weights")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    rng = Random(options.seed)
     model = autoencoder().to(DEVICE, memory_format=torch.channels_last)
-    if options.resume:
-        model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
-    else:
-        initialise(model)
+    initialise(model)
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, options.steps, pct_start=0.1)
-    for step in (progress := trange(options.steps)):
+    stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for step in (progress := trange(_resume(stateful), options.steps)):
+        torch.manual_seed(
+            options.seed * 1_000_003 + step
+        )  # with this, an interrupted run goes on as if it had not been
+        rng = Random(f"{options.seed} {step}")
         images = pictures(rng, options.batch_size, 64).to(DEVICE, memory_format=torch.channels_last)
         with torch.autocast(DEVICE.type, torch.bfloat16):
             value, reconstruction = loss(model, images, options.noise, flip=step % 2 == 1)
@@ -107,10 +109,22 @@ def main() -> None:
         progress.set_postfix(loss=f"{value.item():.4f}")
         if step % 100 == 98:
             save_image(torch.cat([images, reconstruction]), SAMPLES / "autoencoder.png", nrow=len(images))
-    metadata = measure_latent(model.eval(), pictures(rng, 128).to(DEVICE))
+            state = {name: part.state_dict() for name, part in stateful.items()}
+            save_checkpoint({**state, "step": step + 1}, CHECKPOINT)
+    metadata = measure_latent(model.eval(), pictures(Random(options.seed), 128).to(DEVICE))
     WEIGHTS.mkdir(exist_ok=True)
     weights = {key: value.half().cpu().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, WEIGHTS / "vae.safetensors", metadata)
+
+
+def _resume(stateful: dict) -> int:
+    """Puts the last checkpoint's state into model, optimizer and schedule; the step to go on from."""
+    if not CHECKPOINT.exists():
+        return 0
+    state = torch.load(CHECKPOINT, map_location=DEVICE, weights_only=True)
+    for name, part in stateful.items():
+        part.load_state_dict(state[name])
+    return state["step"]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ continues a finished run from its last checkpoint.
 
 import argparse
 import csv
+import hashlib
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,13 +16,14 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import save_image
 from tqdm import tqdm, trange
 
-from .training import SAMPLES, device, import_comfyui
+from .training import SAMPLES, device, import_comfyui, save_checkpoint
 
 import_comfyui()
 DEVICE = device()
@@ -103,8 +105,11 @@ def tokenize(tokenizer: DemoTokenizer, captions: list[str]) -> torch.Tensor:
 
 def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
     """Latents [N, 4, 16, 16] and tokens [N, MAX_TOKENS] of training scenes; computed once, then read from disk."""
-    if LATENTS.exists() and len((stored := load_file(LATENTS))["latents"]) == scenes:
-        return stored
+    origin = {"scenes": str(scenes), "seed": str(seed), "made with": _fingerprint()}
+    if LATENTS.exists():
+        with safe_open(LATENTS, "pt") as stored:
+            if stored.metadata() == origin:
+                return {name: stored.get_tensor(name) for name in stored.keys()}
     rng, tokenizer = Random(seed), DemoTokenizer()
     encoder = torch.compile(load_autoencoder().taesd_encoder)
     latents, captions = [], []
@@ -116,8 +121,14 @@ def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
         captions += [scene.caption for scene in batch]
     scale = load_autoencoder().vae_scale.cpu()
     data = {"latents": (torch.cat(latents).float() / scale).half(), "tokens": tokenize(tokenizer, captions)}
-    save_file(data, LATENTS)
+    save_file(data, LATENTS, origin)
     return data
+
+
+def _fingerprint() -> str:
+    """Of what the training set is made with: the scenes' code and the autoencoder's weights."""
+    files = (Path(__file__).with_name("scenes.py"), WEIGHTS / "vae.safetensors")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def load_autoencoder():
@@ -280,9 +291,7 @@ def _resume(networks, averaged, stages) -> int:
 
 def _checkpoint(networks, averaged, stages, step) -> None:
     state = {"networks": networks.state_dict(), "averaged": averaged.state_dict(), "step": step}
-    partial = CHECKPOINT.with_suffix(".partial")  # an interrupt while writing must not cost the last checkpoint
-    torch.save({**state, "optimizers": [optimizer.state_dict() for optimizer in stages]}, partial)
-    partial.replace(CHECKPOINT)
+    save_checkpoint({**state, "optimizers": [optimizer.state_dict() for optimizer in stages]}, CHECKPOINT)
 
 
 def _append(path, row: dict) -> None:

@@ -1,6 +1,9 @@
 """What both training scripts share: ComfyUI ready for training, and where checkpoints and samples go."""
 
 import sys
+from pathlib import Path
+
+import torch
 
 from tools.environment import COMFYUI, DEV
 
@@ -8,11 +11,17 @@ SAMPLES = DEV / "training"  # checkpoints, sample grids and curves; only final w
 SAMPLES.mkdir(parents=True, exist_ok=True)
 
 
+def save_checkpoint(state: dict, path: Path) -> None:
+    """torch.save in one piece: an interrupt while writing must not cost the last checkpoint."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
 def import_comfyui() -> None:
     """Puts ComfyUI on the path with the options that training needs: torch's attention and differentiable kernels."""
     sys.path.insert(0, str(COMFYUI))
     import comfy.cli_args
-    import torch
 
     comfy.cli_args.args.cpu = not torch.cuda.is_available()
     comfy.cli_args.args.use_pytorch_cross_attention = True

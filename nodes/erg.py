@@ -23,7 +23,7 @@ class EntropyGuidanceERG(io.ComfyNode):
             category=CATEGORY,
             description="Flattens the attention of the negative branch of guidance, so that guidance leads away from "
             "a blurred version of the model itself. Works with any negative prompt, an empty one included, and costs "
-            "no more than CFG. Has no effect at cfg 1, where there is no negative branch.",
+            "as much as CFG. Has no effect at cfg 1, where there is no negative branch.",
             search_aliases=["entropy rectifying guidance", "i-erg", "attention temperature", "guidance", "cfg"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide, with or without LoRA."),
@@ -35,7 +35,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                 io.String.Input(
                     "layers", default="40%-60%",
                     tooltip="Which transformer blocks to change: 'all', a range of depth such as 40%-60%, numbers "
-                    "such as 3, 7-9, and for SD1.5/SDXL also input, middle, output. A few in the middle work best.",
+                    "such as 3, 7-9, and for SD1.5/SDXL also input, middle, output. The paper changes a few in the middle.",
                 ),
                 START_PERCENT,
                 END_PERCENT,
@@ -46,12 +46,13 @@ class EntropyGuidanceERG(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "alpha", default=1.0, min=0.0, max=10.0, step=0.01, advanced=True,
-                    tooltip="Weight α of what attention retrieves. 1 is ordinary attention.",
+                    tooltip="Weight α of what attention retrieves in the negative branch: 1 is ordinary, below 1 the chosen "
+                    "layers add less to the picture, above 1 more.",
                 ),
                 io.Float.Input(
                     "step_size", default=1.0, min=0.0, max=10.0, step=0.01, advanced=True,
-                    tooltip="Step size γ of the energy descent. 1 is ordinary attention; the paper saw a small gain "
-                    "at 1.5.",
+                    tooltip="Step size γ of the energy descent: 1 is ordinary attention, below 1 keeps some of what the "
+                    "layer already held, above 1 overshoots. The paper saw a small gain at 1.5.",
                 ),
                 io.Int.Input(
                     "iterations", default=1, min=1, max=10, advanced=True,
@@ -67,10 +68,9 @@ class EntropyGuidanceERG(io.ComfyNode):
         cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations
     ) -> io.NodeOutput:
         energy = AttentionEnergy(temperature, alpha, step_size, iterations)
-        wrapper = WeakBranchAttention(
-            energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention
-        )
+        branch = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
         model = model.clone()
         if not energy.is_ordinary:
-            model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, wrapper)
+            model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, branch)
+            model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, branch.sample)
         return io.NodeOutput(model)

@@ -26,8 +26,8 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder. It stays as it is; only the output is changed."),
                 io.Float.Input(
                     "temperature", default=0.01, min=0.0, max=10.0, step=0.01,
-                    tooltip="Attention temperature τc of the text encoder. Below 1 raises how well the picture "
-                    "follows the prompt, above 1 raises variety, 1 changes nothing.",
+                    tooltip="Attention temperature τc of the text encoder: below 1 flattens the attention between words, "
+                    "1 changes nothing. In the paper, below 1 made pictures follow the prompt better, above 1 more varied.",
                 ),
                 io.String.Input(
                     "layers", default="60%-80%",

@@ -6,13 +6,17 @@ alone: ComfyUI puts it in place when that clone is used and takes it out again f
 """
 
 import inspect
-from functools import wraps
+import logging
+import re
+from functools import partial, wraps
 
 import torch
+from comfy.patcher_extension import CallbacksMP
 
 from ..guidance_core.layer_selection import LayerSelection
 
 ATTENTION_ARGUMENT = "optimized_attention"
+CALLBACK_KEY = "entropy_guidance_clip"
 NOT_TEXT = ("vision", "visual", "audio")  # towers for other inputs inside multimodal encoders
 
 
@@ -33,11 +37,37 @@ def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
     if not paths:
         counts = ", ".join(f"{encoder} has {len(modules)} layers" for encoder, modules in encoders.items())
         raise ValueError(f"layers = '{layers.text}' selects nothing: {counts}, numbered from 0.")
+    if clip.patcher.model is not clip.cond_stage_model:
+        raise ValueError(
+            "This CLIP holds two copies of its text encoder and ComfyUI runs the one that cannot be patched. Take out "
+            "the node before this one that makes the copy (Set CLIP Hooks, Select CLIP Device), or start ComfyUI with "
+            "--disable-dynamic-vram."
+        )
     clone = clip.clone()
-    for path in paths:
-        forward = clone.patcher.get_model_object(f"{path}.forward")
-        clone.patcher.add_object_patch(f"{path}.forward", _tempered(forward, temperature))
+    _patch(clone.patcher, paths, temperature)
+    clone.patcher.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, partial(_follow, paths, temperature))
     return clone
+
+
+def _patch(patcher, paths: list[str], temperature: float) -> None:
+    for path in paths:
+        forward = patcher.get_model_object(f"{path}.forward")
+        patcher.add_object_patch(f"{path}.forward", _tempered(forward, temperature))
+
+
+def _follow(paths: list[str], temperature: float, original, clone) -> None:
+    """Where a clone of the patched CLIP gets another copy of the text encoder, that copy needs patches of its own."""
+    if clone.model is original.model:
+        return
+    for name in (f"{path}.forward" for path in paths):
+        if clone.object_patches.get(name) is original.object_patches.get(name):  # still bound to the first copy
+            clone.object_patches.pop(name, None)
+    _patch(clone, paths, temperature)
+    logging.warning(
+        "ERG Text Encoder (C-ERG): a node after it gave the CLIP a second copy of its text encoder (Set CLIP Hooks, "
+        "Select CLIP Device). ComfyUI 0.30 goes on to encode with the first copy, where neither ERG nor LoRA hooks take "
+        "effect; --disable-dynamic-vram avoids the copy."
+    )
 
 
 def _encoders(model: torch.nn.Module) -> dict[str, list[str]]:
@@ -57,7 +87,15 @@ def _attention_modules(encoder: torch.nn.Module) -> list[str]:
         if ATTENTION_ARGUMENT in inspect.signature(type(module).forward).parameters
         and not any(part.startswith(NOT_TEXT) for part in path.split("."))
     ]  # fmt: skip
-    return [path for path in paths if not any(other.startswith(f"{path}.") for other in paths)]
+    # Where one block of a list hands the function on, it is the block's attention that counts, and a block that does
+    # not (Qwen3.5 alternates with linear attention, which has no temperature) is no layer.
+    inner = {_pattern(path) for path in paths}
+    return [path for path in paths if not any(other.startswith(f"{_pattern(path)}.") for other in inner)]
+
+
+def _pattern(path: str) -> str:
+    """A module's path without the numbers of its blocks."""
+    return re.sub(r"\d+", "#", path)
 
 
 def _tempered(forward, temperature: float):

@@ -2,10 +2,12 @@
 
 ComfyUI evaluates the positive and the negative condition in one batch where it can; `cond_or_uncond` in the
 transformer options names the condition of each chunk of rows (0 positive, 1 negative). The wrapper below runs around
-each evaluation of the network and hands it an attention override that knows the rows of this evaluation. All state
-lives in that evaluation's own options: nothing stays behind after an interrupt, an exception or the sampling.
+each evaluation of the network and hands it an attention override that knows the rows of this evaluation. What changes
+the model lives in that evaluation's own options: nothing stays behind after an interrupt, an exception or the sampling.
 """
 
+import logging
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,7 +17,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY as COMPILED
 
 from ..guidance_core.attention_energy import AttentionEnergy, descend, step
 from ..guidance_core.layer_selection import LayerSelection
-from .attention_layers import NOT_PART_OF_THE_NETWORK, OVERRIDE, LayerMap, layer_map
+from .attention_layers import NOT_PART_OF_THE_NETWORK, OVERRIDE, LayerMap, block_key, layer_map
 from .common import PercentWindow
 
 NEGATIVE = 1  # ComfyUI's number of the negative condition in `cond_or_uncond`
@@ -31,14 +33,38 @@ class WeakBranchAttention:
     window: PercentWindow
     kind: str = "all"
     _made: dict = field(default_factory=dict, repr=False)
+    _seen: Counter = field(default_factory=Counter, repr=False)  # what happened in the sampling that is running
+
+    def sample(self, executor, *args, **kwargs):
+        """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
+        self._seen.clear()
+        result = executor(*args, **kwargs)
+        if not self._seen["changed"]:
+            logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", self._why_not())
+        return result
+
+    def _why_not(self) -> str:
+        if not self._seen["negative"]:
+            return "it has no negative branch. Set cfg above 1, or use a guider with a negative input."
+        if not self._seen["in time"]:
+            return (
+                f"no step lies between start_percent = {self.window.start} and end_percent = {self.window.end}. "
+                "That is as it should be where another sampler does the other steps."
+            )
+        return "another node skipped the network in each of its steps."
 
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
         model, inputs = executor.class_obj, (x, t, c_concat, c_crossattn)
         chunks = tuple(transformer_options.get("cond_or_uncond", ()))
-        if NEGATIVE not in chunks or not self._is_time(t, model.model_sampling):
+        _refuse_unknown_conditions(chunks)
+        if NEGATIVE not in chunks:
             return executor(*inputs, control, transformer_options, **conditions)
+        self._seen["negative"] += 1
+        if not self._is_time(t, model.model_sampling):
+            return executor(*inputs, control, transformer_options, **conditions)
+        self._seen["in time"] += 1
         _refuse_compiled(transformer_options)
 
         def bare_forward(options):
@@ -53,12 +79,16 @@ class WeakBranchAttention:
             options = {**transformer_options, OVERRIDE: evaluation}
             # The lists of a ControlNet are used up by an evaluation, and a second one needs them too.
             result = executor(*inputs, _copied(control), options, **conditions)
+            if not evaluation.calls:  # another node, EasyCache for one, reused an earlier evaluation
+                return result
             if layers.fits(evaluation.calls):
                 evaluation.check(network)
+                self._seen["changed"] += 1
                 return result
         raise RuntimeError(
-            f"{type(network).__name__} runs {evaluation.calls} attention calls in this graph and another number alone: "
-            "another node adds or skips some, and the layers cannot be told. Take that node out."
+            f"ERG cannot tell the layers of {type(network).__name__}: it made {evaluation.calls} attention calls in "
+            f"this graph, but makes {len(layers.of_call)} without other nodes. Take out the node that skips or adds "
+            "layers (skip layer guidance, a cache)."
         )
 
     def once(self, make, *key):
@@ -89,26 +119,35 @@ class _Evaluation:
         self.branch, self.layers, self.chunks, self.previous = branch, layers, chunks, previous
         self.selected = branch.once(branch.layers.choose, layers.sections)
         self.calls = self.changed = 0
+        self.calls_of_block = Counter()
 
     def __call__(self, attention, q, k, v, heads, *args, **kwargs):
         layer = self.layers.layer(kwargs["transformer_options"], self.calls)
         self.calls += 1
         if self.previous is not None:  # another pack's: it stays in force, and may call ComfyUI's attention itself
             attention = partial(self.previous, attention)
-        if layer not in self.selected or not self._is_kind(q, k):
+        if layer not in self.selected or not self._is_kind(q, k, kwargs["transformer_options"]):
             return attention(q, k, v, heads, *args, **kwargs)
         self.changed += 1
-        # q is not scaled in place: some networks attend twice with the same queries.
+        # q is not scaled in place: some networks (Wan's image-to-video blocks) attend twice with the same queries.
         factor = self.branch.once(self.branch.factor, self.chunks, q.shape[0], q.ndim, q.dtype, q.device)
         retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
         if self.branch.energy.only_scales_queries:
             return retrieved
         return self._descend(attention, retrieved, q, k, v, heads, args, kwargs)
 
-    def _is_kind(self, q, k) -> bool:
-        # Cross-attention reads another sequence than its queries; ComfyUI does not tell which call it is.
+    def _is_kind(self, q, k, options) -> bool:
         kind = self.branch.kind
-        return kind == "all" or (kind == "cross") == (q.shape[-2] != k.shape[-2])
+        return kind == "all" or (kind == "cross") == self._is_cross(q, k, options)
+
+    def _is_cross(self, q, k, options) -> bool:
+        """ComfyUI does not tell which attention it is. A U-Net's block attends to the picture and then to the prompt;
+        elsewhere, cross-attention reads a sequence of another length than its queries."""
+        if "transformer_index" not in options:  # which U-Nets alone count
+            return q.shape[-2] != k.shape[-2]
+        block = block_key(options)
+        self.calls_of_block[block] += 1
+        return self.calls_of_block[block] % 2 == 0
 
     def _descend(self, attention, retrieved, q, k, v, heads, args, kwargs):
         """The general energy: the negative rows of what attention retrieved become K_iter descent steps."""
@@ -137,6 +176,15 @@ class _Evaluation:
         raise RuntimeError(
             f"ERG changed no attention of {type(network).__name__}: another node replaces the selected layers or the "
             "attention override. Take that node out, or choose other layers."
+        )
+
+
+def _refuse_unknown_conditions(chunks: tuple[int, ...]) -> None:
+    """Guiders of three conditions number them in their own ways: which one is the weak branch cannot be told."""
+    if any(chunk > NEGATIVE for chunk in chunks):
+        raise RuntimeError(
+            "ERG works with a positive and a negative condition. This guider has more (DualCFGGuider, PerpNegGuider): "
+            "use CFGGuider or a KSampler."
         )
 
 

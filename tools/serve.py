@@ -1,5 +1,6 @@
 """Starts ComfyUI with this pack for a browser; Ctrl-C stops it. Options go to ComfyUI: `make serve ARGS=--listen`."""
 
+import argparse
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ from .environment import server_command
 
 
 def main() -> None:
-    port = free_port()
-    print(f"ComfyUI will answer at http://127.0.0.1:{port} - the example workflows are in its Templates browser.")
+    parser = argparse.ArgumentParser(description=__doc__, add_help=False)
+    parser.add_argument("--port", type=int, default=free_port())
+    options, rest = parser.parse_known_args()
+    print(f"ComfyUI will soon answer at http://127.0.0.1:{options.port}; the example workflows are in its Templates.")
     try:
-        sys.exit(subprocess.run(server_command(port, *sys.argv[1:])).returncode)
+        sys.exit(subprocess.run(server_command(options.port, *rest)).returncode)
     except KeyboardInterrupt:
         print("Stopped.")
 

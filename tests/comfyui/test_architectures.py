@@ -57,6 +57,101 @@ def test_self_and_cross_attention_of_a_unet(node):
     assert all(not torch.equal(a, b) for i, a in enumerate(kinds) for b in kinds[:i])
 
 
+def kinds_of_calls(node, model, kind, tokens, size) -> list[bool]:
+    """For each attention of the network, in order, whether ERG scaled its negative queries."""
+    seen = []
+
+    def spy(attention, q, k, *args, **kwargs):
+        seen.append(q)
+        return attention(q, k, *args, **kwargs)
+
+    def queries(model):
+        seen.clear()
+        model.model_options["transformer_options"]["optimized_attention_override"] = spy
+        predict(model, random_models.conditions(tokens), random_models.latent(model, size))
+        return list(seen)
+
+    plain = queries(model.clone())
+    # A temperature so near to 1 that later layers see nearly the same picture.
+    tempered = queries(node("EntropyGuidanceERG", model=model, temperature=1.01, layers="all", attention=kind)[0])
+    tempered = tempered[-len(plain) :]  # the first evaluation learns the layers
+    return [((a - b).norm() / a.norm()).item() > 0.005 for a, b in zip(plain, tempered)]
+
+
+@pytest.mark.parametrize(("tokens", "size"), [(8, 16), (16, 16), (64, 16)])
+def test_kinds_are_told_at_any_length(node, tokens, size):
+    """With as many words as places in the picture, lengths tell nothing."""
+    model = random_models.build("SD15")
+    assert kinds_of_calls(node, model, "self", tokens, size) == [True, False] * 8
+    assert kinds_of_calls(node, model, "cross", tokens, size) == [False, True] * 8
+
+
+def test_kinds_are_told_beside_token_merging(node):
+    """ToMe shortens the queries of self-attention."""
+    merged = node("TomePatchModel", model=random_models.build("SD15"), ratio=0.5)[0]
+    assert kinds_of_calls(node, merged, "self", 8, 32) == [True, False] * 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["SD15", "SD3"])
+def test_half_precision(node, architecture, dtype):
+    assert changed(node, random_models.build(architecture, dtype), layers="all").isfinite().all()
+
+
+def test_controlnet(node):
+    """A ControlNet acts on both branches, and its outputs, which an evaluation uses up, reach ERG's evaluation too."""
+    model = random_models.build("SD15")
+    control = random_models.controlnet()
+    hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
+
+    def controlled(model):
+        conditions = node(
+            "ControlNetApplyAdvanced", positive=plain[0], negative=plain[1], control_net=control, image=hint,
+            strength=1.0, start_percent=0.0, end_percent=1.0,
+        )  # fmt: skip
+        return predict(model, conditions, latent)
+
+    plain, latent = random_models.conditions(), random_models.latent(model, 16)
+    for _ in range(2):  # the second evaluation knows the layers
+        ordinary, rectified = controlled(model), controlled(erg(node, model, layers="all"))
+        assert torch.equal(ordinary[0], rectified[0])
+        assert not torch.equal(ordinary[1], rectified[1])
+        uncontrolled = predict(erg(node, model, layers="all"), plain, latent)
+        assert not torch.equal(uncontrolled[1], rectified[1])
+
+
+@pytest.mark.parametrize("companion", ["SelfAttentionGuidance", "PerturbedAttentionGuidance"])
+def test_guidance_of_core_that_patches_attention(node, sample, companion):
+    model = random_models.build("SD15")
+
+    def drawn(model):
+        latent = {"samples": torch.zeros(1, 4, 32, 32)}
+        return sample(model, *random_models.conditions(), latent=latent)
+
+    inputs = {"scale": 0.5, "blur_sigma": 2.0} if companion == "SelfAttentionGuidance" else {"scale": 3.0}
+    both = drawn(node(companion, model=erg(node, model, layers="all"), **inputs)[0])
+    assert both.isfinite().all()
+    assert not torch.equal(both, drawn(node(companion, model=model, **inputs)[0]))
+    assert not torch.equal(both, drawn(erg(node, model, layers="all")))
+
+
+def test_an_exception_while_the_layers_are_learnt_leaves_nothing_behind(node):
+    model = random_models.build("SD3")
+    conditions, latent = random_models.conditions(), latent_of(model)
+    before = predict(model, conditions, latent)
+
+    def fail(*args):
+        raise InterruptedError
+
+    handle = model.model.diffusion_model.joint_blocks[2].x_block.mlp.register_forward_pre_hook(fail)
+    with pytest.raises(InterruptedError):
+        predict(erg(node, model, layers="all"), conditions, latent)
+    handle.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.diffusion_model.modules())
+    assert all(map(torch.equal, before, predict(model, conditions, latent)))
+    changed(node, model, layers="all")
+
+
 def test_a_network_without_sections_names_its_layers(node):
     with pytest.raises(ValueError, match="'middle' selects nothing: this model has 4 layers, numbered 0 to 3"):
         changed(node, random_models.build("SD3"), layers="middle")
@@ -91,5 +186,7 @@ def test_a_node_that_skips_blocks_of_such_a_network_is_an_error(node):
     changed(node, model, layers="3")
     skipping = model.clone()
     skipping.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
-    with pytest.raises(RuntimeError, match="another node adds or skips some"):
+    with pytest.raises(
+        RuntimeError, match="cannot tell the layers of MMDiT: it made 5 attention calls in this graph, but makes 6"
+    ):
         changed(node, skipping, layers="3")

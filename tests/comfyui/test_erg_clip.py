@@ -1,5 +1,7 @@
 """C-ERG in a real ComfyUI, on the demo's CLIP and on T5-, BERT- and llama-class encoders with random weights."""
 
+import sys
+
 import comfy.clip_model
 import comfy.ops
 import comfy.sd
@@ -87,6 +89,32 @@ def test_lora_before_and_after(node, demo, encode):
     assert same(encoded, encode(after, TEXT))
     assert not same(encoded, encode(tempered(node, demo[1]), TEXT))
     assert not same(encoded, encode(with_patches(demo[1], change), TEXT))
+
+
+def on_another_copy(clip, executed: bool):
+    """What ComfyUI makes of a CLIP for another device or without dynamic VRAM; executed: the copy is what encodes."""
+    clone = clip.clone()
+    clone.patcher = clip.patcher.clone(force_deepcopy=True)
+    if executed:
+        clone.cond_stage_model = clone.patcher.model
+    return clone
+
+
+def test_a_copy_of_the_encoder_is_tempered_too(node, demo, encode, caplog):
+    name = "clip_l.transformer.text_model.encoder.layers.1.self_attn.v_proj.weight"
+    change = {name: ("diff", (torch.full((128, 128), 0.05),))}
+    for twice in (False, True):  # also where two nodes changed the same layers
+        clip = tempered(node, demo[1], temperature=0.5) if twice else demo[1]
+        expected = encode(with_patches(tempered(node, clip), change), TEXT)
+        copied = on_another_copy(tempered(node, clip), executed=True)
+        assert same(expected, encode(with_patches(copied, change), TEXT))
+        assert "second copy of its text encoder" in caplog.text
+        assert not same(expected, encode(copied, TEXT))
+
+
+def test_a_copy_that_does_not_encode_is_an_error(node, demo):
+    with pytest.raises(ValueError, match="two copies of its text encoder"):
+        tempered(node, on_another_copy(demo[1], executed=False))
 
 
 def with_patches(clip, change):
@@ -199,20 +227,29 @@ def test_encoder_classes(node, encode, name):
     assert not torch.equal(one_layer[0][0], changed[0][0])
 
 
-@pytest.mark.parametrize(
-    ("names", "text_encode", "texts"),
-    [
-        (("clip", "bert"), "CLIPTextEncode", {"text": TEXT}),
-        (("clip", "t5", "llama"), "CLIPTextEncode", {"text": TEXT}),
-    ],
-)
-def test_each_of_several_encoders_is_changed(node, names, text_encode, texts):
+@pytest.mark.parametrize("names", [("clip", "bert"), ("clip", "t5", "llama")])
+def test_each_of_several_encoders_is_changed(node, encode, names):
     clip = random_clip(*names)
-    before = node(text_encode, clip=clip, **texts)[0]
-    changed = node(text_encode, clip=tempered(node, clip), **texts)[0]
+    before, changed = encode(clip, TEXT), encode(tempered(node, clip), TEXT)
     for a, b in zip(before[0][0].split(8, 1), changed[0][0].split(8, 1)):
         assert not torch.equal(a, b)
-    assert same(before, node(text_encode, clip=clip, **texts)[0])
+    assert same(before, encode(clip, TEXT))
+
+
+def test_linear_attention_between_softmax_layers_is_no_layer(node):
+    """Qwen3.5 has softmax attention in every fourth block only."""
+    from comfy.text_encoders import qwen35
+
+    network = torch.nn.Module()
+    config = qwen35._make_config("qwen35_08b")
+    network.model = qwen35.Qwen35Transformer(config, "meta", torch.float32, comfy.ops.disable_weight_init)
+    module = sys.modules[tempered_module(node)]
+    paths = module._attention_modules(network)
+    assert paths == [f"model.layers.{i}.self_attn" for i in range(3, config.num_hidden_layers, 4)]
+
+
+def tempered_module(node) -> str:
+    return next(name for name in sys.modules if name.endswith("nodes.text_encoder_attention"))
 
 
 SMALL_CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 4}

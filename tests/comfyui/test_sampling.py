@@ -130,6 +130,10 @@ def shifted(node, model):
     return node("ModelSamplingFlux", model=model, max_shift=1.15, base_shift=0.5, width=128, height=128)[0]
 
 
+def cached(node, model):
+    return node("EasyCache", model=model, reuse_threshold=0.9, start_percent=0.15, end_percent=0.95, verbose=False)[0]
+
+
 @pytest.mark.parametrize("companion", [apg, rescale, skip_layers, shifted])
 def test_companions_in_both_orders(node, demo, erg_model, prompts, sample, companion):
     after = companion(node, erg_model)
@@ -138,6 +142,61 @@ def test_companions_in_both_orders(node, demo, erg_model, prompts, sample, compa
     assert torch.equal(drawn, sample(before, *prompts))
     assert differ(drawn, sample(erg_model, *prompts))
     assert differ(drawn, sample(companion(node, demo[0]), *prompts))
+
+
+def test_easy_cache_skips_evaluations_in_both_orders(node, demo, erg_model, prompts, sample):
+    after = sample(cached(node, erg_model), *prompts, steps=12)
+    before = node("EntropyGuidanceERG", model=cached(node, demo[0]), temperature=0.3, layers="40%-60%")[0]
+    assert torch.equal(after, sample(before, *prompts, steps=12))
+    assert differ(after, sample(cached(node, demo[0]), *prompts, steps=12))
+    assert differ(after, sample(erg_model, *prompts, steps=12))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "cfg", "reason"),
+    [
+        ({}, 1.0, "it has no negative branch. Set cfg above 1"),
+        ({"start_percent": 0.6, "end_percent": 0.62}, 3.0, "no step lies between start_percent = 0.6 and"),
+    ],
+)
+def test_a_sampling_without_effect_is_said(node, demo, prompts, sample, caplog, inputs, cfg, reason):
+    sample(node("EntropyGuidanceERG", model=demo[0], **inputs)[0], *prompts, cfg=cfg)
+    assert f"had no effect in this sampling: {reason}" in caplog.text
+    caplog.clear()
+    sample(node("EntropyGuidanceERG", model=demo[0])[0], *prompts)
+    assert "had no effect" not in caplog.text
+
+
+def dual_cfg(node, model, positive, negative):
+    return node(
+        "DualCFGGuider", model=model, cond1=positive, cond2=negative, negative=negative, cfg_conds=3.0,
+        cfg_cond2_negative=2.0, style="regular",
+    )[0]  # fmt: skip
+
+
+def perp_neg(node, model, positive, negative):
+    return node(
+        "PerpNegGuider", model=model, positive=positive, negative=negative, empty_conditioning=negative, cfg=3.0,
+        neg_scale=1.0,
+    )[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("guider", [dual_cfg, perp_neg])
+def test_guiders_of_three_conditions_are_refused(node, demo, erg_model, prompts, guider):
+    noise, sampler = node("RandomNoise", noise_seed=1)[0], node("KSamplerSelect", sampler_name="euler")[0]
+    sigmas = node("BasicScheduler", model=demo[0], scheduler="simple", steps=2, denoise=1.0)[0]
+
+    def run(model):
+        latent = node("EmptyLatentImage", width=128, height=128, batch_size=1)[0]
+        return node(
+            "SamplerCustomAdvanced", noise=noise, guider=guider(node, model, *prompts), sampler=sampler, sigmas=sigmas,
+            latent_image=latent,
+        )[0]["samples"]  # fmt: skip
+
+    before = run(demo[0])
+    with pytest.raises(RuntimeError, match="This guider has more .*: use CFGGuider or a KSampler"):
+        run(erg_model)
+    assert torch.equal(before, run(demo[0]))
 
 
 def test_perturbed_attention_guidance(node, erg_model, prompts, sample):

@@ -78,7 +78,7 @@ def test_the_demo_workflow_runs_from_the_frontend(page, server, workflows):
     assert len(set(pictures)) == 8
 
 
-def test_a_neutral_graph_of_every_node_survives_saving_and_opening(page, workflows):
+def test_example_workflows_survive_saving_and_opening(page, workflows):
     """What the frontend saves is what it opened: ids, inputs and values of our nodes."""
     for path in workflows:
         open_workflow(page, path)

@@ -225,8 +225,8 @@ def _attention():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--cooldown", type=int, default=2_000, help="last steps, with a falling learning rate")
+    parser.add_argument("--steps", type=int, default=14_000)
+    parser.add_argument("--cooldown", type=int, default=5_500, help="last steps, with a falling learning rate")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--scenes", type=int, default=20_480, help="size of the training set")
     parser.add_argument("--learning-rate", type=float, default=3e-3)

@@ -30,11 +30,11 @@ class EntropyGuidanceERG(io.ComfyNode):
                 io.Float.Input(
                     "temperature", default=0.3, min=0.0, max=10.0, step=0.01,
                     tooltip="Attention temperature τ of the negative branch: below 1 flattens its attention, 1 "
-                    "changes nothing, above 1 sharpens it. The paper uses 0.01; 0.3 to 0.8 is gentler.",
+                    "changes nothing, above 1 sharpens it. The paper uses 0.01; nearer to 1 is gentler.",
                 ),
                 io.String.Input(
-                    "layers", default="40%-60%",
-                    tooltip="Which transformer blocks to change: 'all', a range of depth such as 40%-60%, numbers "
+                    "layers", default="40%-50%",
+                    tooltip="Which transformer blocks to change: 'all', a range of depth such as 40%-50%, numbers "
                     "such as 3, 7-9, and for SD1.5/SDXL also input, middle, output. The paper changes a few in the middle.",
                 ),
                 START_PERCENT,

@@ -30,7 +30,7 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                     "1 changes nothing. In the paper, below 1 made pictures follow the prompt better, above 1 more varied.",
                 ),
                 io.String.Input(
-                    "layers", default="60%-80%",
+                    "layers", default="all",
                     tooltip="Which layers of the text encoder to change: 'all', a range of depth such as 60%-80%, or "
                     "numbers such as 3, 7-9. With several encoders (SDXL, SD3, Flux) each one by its own depth.",
                 ),

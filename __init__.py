@@ -11,6 +11,7 @@ class EntropyGuidance(ComfyExtension):
         from .nodes.erg_clip import EntropyGuidanceCLIP
         from .nodes.load_demo import EntropyGuidanceLoadDemo
 
+        # The nodes of classifier guidance join once their strengths are measured and an example shows them.
         return [EntropyGuidanceERG, EntropyGuidanceCLIP, EntropyGuidanceLoadDemo]
 
 

@@ -8,6 +8,13 @@ Classifier guidance, https://arxiv.org/abs/2105.05233, in x0 form. By Tweedie's 
 
 Off-the-shelf guidance, https://arxiv.org/abs/2310.11311, takes g at x̂0, where a clean-image classifier knows its way,
 in place of the gradient at x.
+
+Scale-free, so that one strength serves every model and noise level, each gradient gets the RMS of its sample:
+
+    x̂0 ← x̂0 + s · u · rms(x̂0) · g/rms(g),    u = the share of noise in x
+
+u is a choice of ours: a shift in the last steps stays in the picture, where it is what fools a classifier, not what
+shows the class.
 """
 
 import torch
@@ -19,6 +26,11 @@ MINIMAL_SIGNAL = 0.02  # share of x0 in a flow model's x below which σ²/(1 −
 def x0_shift(sigma: Tensor, flow: bool) -> Tensor:
     """b²/a of noise levels σ: σ² or, for a flow model with σ in 0..1, σ²/(1 − σ)."""
     return sigma.square() / (1 - sigma).clamp(min=MINIMAL_SIGNAL) if flow else sigma.square()
+
+
+def noise_share(sigma: Tensor, flow: bool) -> Tensor:
+    """How much of x is noise, 0..1: σ of a flow model, σ/√(1 + σ²) for data of unit variance otherwise."""
+    return sigma if flow else sigma / (1 + sigma.square()).sqrt()
 
 
 def at_scale_of(gradient: Tensor, sample: Tensor) -> Tensor:

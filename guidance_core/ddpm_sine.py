@@ -1,7 +1,7 @@
 """The DDPM update with the sine schedule of off-the-shelf classifier guidance.
 
 DDPM: https://arxiv.org/abs/2006.11239. Sine schedule: https://arxiv.org/abs/2310.11311, which
-https://arxiv.org/abs/2511.05844 uses too. With ᾱ = 1/(1 + σ²), α_t = ᾱ_t/ᾱ_{t−1}, β_t = 1 − α_t:
+https://arxiv.org/abs/2511.05844 uses too. With α_t = ᾱ_t/ᾱ_{t−1}, β_t = 1 − α_t:
 
     x_t = √ᾱ_t x0 + √(1 − ᾱ_t) n
     mean = √ᾱ_{t−1} β_t/(1 − ᾱ_t) · x̂0 + √α_t (1 − ᾱ_{t−1})/(1 − ᾱ_t) · x_t
@@ -28,16 +28,25 @@ class DDPMSchedule:
     added: Tensor
 
 
-def ddpm_schedule(sigmas: Tensor, gamma: float) -> DDPMSchedule:
-    """From noise levels [T + 1] of x0 + σn, falling to 0 or more. gamma: γ ≥ 0; 0 is DDPM's own weight."""
-    kept = 1 / (1 + sigmas.double().square())  # ᾱ, rising
-    now, following = kept[:-1], kept[1:]
+def kept_signal(sigmas: Tensor, flow: bool) -> tuple[Tensor, Tensor]:
+    """ᾱ of noise levels, and the factor that brings x there to √ᾱ x0 + √(1 − ᾱ) n.
+
+    x is x0 + σn or, for a flow model with σ in 0..1, (1 − σ)x0 + σn.
+    """
+    signal = 1 - sigmas if flow else torch.ones_like(sigmas)
+    factor = (signal.square() + sigmas.square()).rsqrt()
+    return (signal * factor).square(), factor
+
+
+def ddpm_schedule(kept: Tensor, gamma: float) -> DDPMSchedule:
+    """From ᾱ [T + 1], rising from 0 or more to 1 or less. gamma: γ ≥ 0; 0 is DDPM's own weight."""
+    now, following = kept[:-1].double(), kept[1:].double()
     alpha = now / following
     variance = (1 - following) / (1 - now) * (1 - alpha)
-    time = torch.arange(len(now), 0, -1, device=sigmas.device) / len(now)
+    time = torch.arange(len(now), 0, -1, device=kept.device) / len(now)
     return DDPMSchedule(
-        (following.sqrt() * (1 - alpha) / (1 - now)).to(sigmas.dtype),
-        (alpha.sqrt() * (1 - following) / (1 - now)).to(sigmas.dtype),
-        variance.to(sigmas.dtype),
-        (gamma * variance.max() * torch.sin(torch.pi * time)).to(sigmas.dtype),
+        (following.sqrt() * (1 - alpha) / (1 - now)).to(kept.dtype),
+        (alpha.sqrt() * (1 - following) / (1 - now)).to(kept.dtype),
+        variance.to(kept.dtype),
+        (gamma * variance.max() * torch.sin(torch.pi * time)).to(kept.dtype),
     )

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models import get_model
 
-from guidance_core.classifier_guidance import MINIMAL_SIGNAL, at_scale_of, finite_or_none, x0_shift
-from guidance_core.ddpm_sine import ddpm_schedule
+from guidance_core.classifier_guidance import MINIMAL_SIGNAL, at_scale_of, finite_or_none, noise_share, x0_shift
+from guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from guidance_core.smooth_relu import SmoothReLU
 
 
@@ -31,6 +31,12 @@ def test_flow_shift_is_the_same_step_in_flow_coordinates(sigma):
     noise = torch.tensor(sigma, dtype=torch.float64)
     ratio = noise / (1 - noise)
     torch.testing.assert_close(x0_shift(noise, flow=True), x0_shift(ratio, flow=False) * (1 - noise))
+
+
+def test_noise_share():
+    ratio = torch.tensor([0.0, 0.75, 1e6], dtype=torch.float64)
+    torch.testing.assert_close(noise_share(ratio, flow=False), torch.tensor([0.0, 0.6, 1.0], dtype=torch.float64))
+    assert torch.equal(noise_share(ratio, flow=True), ratio)
 
 
 def test_flow_shift_is_held_at_pure_noise():
@@ -93,8 +99,8 @@ def test_smooth_relu_refuses_a_beta_of_zero():
 def test_ddpm_keeps_the_marginals(steps, highest):
     """With the true x0, a step carries N(√ᾱ_t x0, 1 − ᾱ_t) over to N(√ᾱ_{t−1} x0, 1 − ᾱ_{t−1})."""
     sigmas = torch.cat([torch.linspace(highest, 0.05, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
-    schedule = ddpm_schedule(sigmas, 0.3)
     kept = 1 / (1 + sigmas.square())
+    schedule = ddpm_schedule(kept, 0.3)
     mean = schedule.x0 + schedule.x * kept[:-1].sqrt()
     torch.testing.assert_close(mean, kept[1:].sqrt())
     variance = schedule.x.square() * (1 - kept[:-1]) + schedule.variance
@@ -102,8 +108,18 @@ def test_ddpm_keeps_the_marginals(steps, highest):
 
 
 def test_sine_schedule():
-    sigmas = torch.linspace(10, 0, 5, dtype=torch.float64)
-    schedule = ddpm_schedule(sigmas, 0.3)
+    kept = torch.linspace(0, 1, 5, dtype=torch.float64)
+    schedule = ddpm_schedule(kept, 0.3)
     expected = 0.3 * schedule.variance.max() * torch.tensor([0, 0.5**0.5, 1, 0.5**0.5], dtype=torch.float64)
     torch.testing.assert_close(schedule.added, expected)
-    assert not ddpm_schedule(sigmas, 0.0).added.any()
+    assert not ddpm_schedule(kept, 0.0).added.any()
+
+
+@given(st.floats(0, 1))
+def test_kept_signal_of_both_kinds_of_model(share):
+    sigma = torch.tensor(share, dtype=torch.float64)
+    kept, factor = kept_signal(sigma, flow=True)
+    torch.testing.assert_close((factor * (1 - sigma)).square(), kept)
+    torch.testing.assert_close((factor * sigma).square(), 1 - kept)
+    if share < 1:
+        torch.testing.assert_close(kept_signal(sigma / (1 - sigma), flow=False)[0], kept)

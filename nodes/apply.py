@@ -1,0 +1,129 @@
+"""Classifier guidance: moves each x0 prediction along the gradient of a score, for any model and sampler.
+
+The formulas are in guidance_core/classifier_guidance.py and tilted_sampling.py.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.latest import io
+
+from ..guidance_core.classifier_guidance import at_scale_of, noise_share, x0_shift
+from ..guidance_core.tilted_sampling import tilted_weights
+from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow, check_number
+from .latent_decoder import MODES, latent_decoder
+from .score import ScoreSocket
+from .score_gradient import ScoreGradient, is_flow
+
+KEY = "entropy_guidance_apply"
+
+
+class EntropyGuidanceApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EntropyGuidanceApply",
+            display_name="Apply Classifier Guidance",
+            category=CATEGORY,
+            description="Steers the sampling towards what a classifier recognises as the wanted class. Works with any "
+            "sampler, with or without a prompt, and together with CFG, ERG and ControlNet.",
+            search_aliases=["classifier guidance", "divergence", "tilted sampling"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to guide."),
+                ScoreSocket.Input("score", tooltip="From Guidance Score: the classifier and the wanted class."),
+                io.Float.Input(
+                    "scale", default=0.1, min=0.0, max=1000.0, step=0.01,
+                    tooltip="Strength of guidance; 0 changes nothing. With normalize on, how far the first step moves the "
+                    "picture, as a share of its contrast; without, the factor of the gradient.",
+                ),
+                io.Float.Input(
+                    "tilt", default=0.0, min=-100.0, max=100.0, step=0.05,
+                    tooltip="Weighs the pictures of a batch: below 0 guides those more that do not show their class "
+                    "yet (variety; the paper uses -0.2), above 0 those that do. No effect on a single picture.",
+                ),
+                io.Boolean.Input(
+                    "normalize", default=True,
+                    tooltip="Scales each gradient to the picture's own contrast and the noise that is left, so that one "
+                    "scale serves every model. Off: the gradient as it is, times σ² (noise) or σ²/(1 − σ) (flow).",
+                ),
+                START_PERCENT,
+                END_PERCENT,
+                io.Int.Input(
+                    "every", default=1, min=1, max=100, advanced=True,
+                    tooltip="Guide in every n-th step only, with n times the strength: n times cheaper.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True,
+                    tooltip="The model's VAE, with which the classifier sees pictures. Only pixel-space models go "
+                    "without.",
+                ),
+                io.Combo.Input(
+                    "decode", options=list(MODES), default="auto", optional=True, advanced=True,
+                    tooltip="How pictures are decoded for the classifier. full: the VAE, slow. half: the VAE at half "
+                    "the size. taesd: the small decoder of previews, from models/vae_approx. auto: taesd where it is "
+                    "present, otherwise half.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with classifier guidance: wire it to a sampler.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, score, scale, tilt, normalize, start_percent, end_percent, every, vae=None, decode="auto"
+    ) -> io.NodeOutput:
+        guidance = ClassifierGuidance(
+            ScoreGradient(score, latent_decoder(model, vae, decode)), scale, tilt, normalize,
+            PercentWindow(start_percent, end_percent), every,
+        )  # fmt: skip
+        model = model.clone()
+        if scale == 0:
+            return io.NodeOutput(model)
+        model.set_additional_models(KEY, [*model.get_additional_models_with_key(KEY), *guidance.gradient.patchers])
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance.sample)
+        model.set_model_sampler_post_cfg_function(guidance)
+        return io.NodeOutput(model)
+
+
+@dataclass
+class ClassifierGuidance:
+    """A sampler_post_cfg_function of ComfyUI: moves the guided prediction."""
+
+    gradient: ScoreGradient
+    scale: float
+    tilt: float
+    normalize: bool
+    window: PercentWindow
+    every: int
+
+    def __post_init__(self):
+        check_number("scale", self.scale, lowest=0)
+        check_number("tilt", self.tilt)
+        check_number("every", self.every, lowest=1)
+
+    def sample(self, executor, *args, **kwargs):
+        """A wrapper for ComfyUI's OUTER_SAMPLE."""
+        with self.gradient:
+            return executor(*args, **kwargs)
+
+    def __call__(self, args: dict) -> torch.Tensor:
+        x0, sigma, model = args["denoised"], args["sigma"], args["model"]
+        if not self._is_time(sigma, args["model_options"], model.model_sampling):
+            return x0
+        gradient, log_p = self.gradient(x0, model)
+        flow = is_flow(model.model_sampling)
+        if self.normalize:
+            gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)
+        else:
+            strength = x0_shift(sigma, flow)
+        strength = strength * self.scale * self.every * tilted_weights(log_p, self.tilt)
+        return x0 + (gradient * strength.reshape(-1, *(1,) * (x0.ndim - 1))).to(x0.dtype)
+
+    def _is_time(self, sigma, model_options, model_sampling) -> bool:
+        if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
+            return True
+        now = sigma[0].item()
+        start, end = self.window.sigmas(model_sampling)
+        # Samplers that evaluate between two of the schedule's steps belong to the earlier one.
+        step = int((model_options["transformer_options"]["sample_sigmas"] >= now * (1 - 1e-6)).sum()) - 1
+        return end <= now <= start and step % self.every == 0

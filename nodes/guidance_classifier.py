@@ -1,0 +1,59 @@
+"""The GUIDANCE_CLASSIFIER of a graph: any image classifier behind one interface, moved and freed by ComfyUI."""
+
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy_api.latest import io
+
+ClassifierSocket = io.Custom("GUIDANCE_CLASSIFIER")
+
+
+@dataclass(frozen=True)
+class GuidanceClassifier:
+    """patcher: holds a module whose forward takes images [B, 3, H, W] in 0..1 of any size, on its own device, and
+    returns logits [B, N], differentiably. labels: the N class names."""
+
+    name: str
+    patcher: comfy.model_patcher.ModelPatcher
+    labels: tuple[str, ...]
+
+
+def guidance_classifier(name: str, module: torch.nn.Module, labels) -> GuidanceClassifier:
+    """Puts a classifier under ComfyUI's model management. Raises ValueError where it has not one logit a label."""
+    module.eval().requires_grad_(False)
+    with torch.no_grad():
+        logits = module(torch.full((1, 3, 64, 64), 0.5))
+    if logits.ndim != 2 or logits.shape[1] != len(labels):
+        raise ValueError(
+            f"classifier_name = '{name}': the network has {logits.shape[-1]} classes, but its files name {len(labels)}."
+        )
+    device = comfy.model_management.get_torch_device()
+    patcher = comfy.model_patcher.ModelPatcher(module, device, comfy.model_management.unet_offload_device())
+    return GuidanceClassifier(name, patcher, tuple(labels))
+
+
+class NormalWeights:
+    """Calls modules for gradients while ComfyUI runs in inference mode.
+
+    Weights that were loaded or moved in inference mode are inference tensors, which autograd refuses to keep for a
+    backward pass. This holds normal copies of such weights, made at the first call of a module, until `clear`.
+    """
+
+    def __init__(self):
+        self._copies: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, module: torch.nn.Module, *inputs):
+        if module not in self._copies:
+            self._copies[module] = _copies(module)
+        return torch.func.functional_call(module, self._copies[module], inputs)
+
+    def clear(self) -> None:
+        self._copies.clear()
+
+
+@torch.inference_mode(False)
+def _copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: weight.detach().clone() for name, weight in weights.items() if weight.is_inference()}

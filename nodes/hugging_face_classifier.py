@@ -1,0 +1,85 @@
+"""Image classifiers in Hugging Face's format: config.json, preprocessor_config.json and safetensors in a folder."""
+
+from pathlib import Path
+
+import torch
+
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+WEIGHTS = {"use_safetensors": True, "dtype": torch.float32}  # gradients of half-precision classifiers underflow
+
+
+def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str]]:
+    """A module from images [B, 3, H, W] in 0..1 to logits, and the class names.
+
+    A zero-shot model (CLIP, SigLIP) has a class for each prompt, any other one its own classes. Raises ValueError.
+    """
+    from transformers import AutoConfig, AutoImageProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    for needed in ("preprocessor_config.json", "*.safetensors"):
+        if not any(folder.glob(needed)):
+            raise ValueError(f"the folder {folder} has no {needed}.")
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    process = AutoImageProcessor.from_pretrained(folder, **LOCAL)
+    if config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        return _zero_shot(folder, process, prompts)
+    if prompts:
+        raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
+    return _classifier(folder, process)
+
+
+class _Classifier(torch.nn.Module):
+    """network(pixel_values) after the image processor that belongs to it, which works on tensors with gradients."""
+
+    def __init__(self, network, process):
+        super().__init__()
+        self.network, self.process = network, process
+
+    def forward(self, images):
+        pixels = self.process(images=images, do_rescale=False, return_tensors="pt", device=images.device)
+        return self.logits(pixels["pixel_values"].to(self.network.dtype))
+
+    def logits(self, pixels):
+        return self.network(pixel_values=pixels).logits
+
+
+def _classifier(folder: Path, process) -> tuple[torch.nn.Module, list[str]]:
+    from transformers import AutoModelForImageClassification
+
+    network = AutoModelForImageClassification.from_pretrained(folder, **WEIGHTS, **LOCAL)
+    names = network.config.id2label
+    return _Classifier(network, process), [names[i] for i in range(len(names))]
+
+
+class _ZeroShotClassifier(_Classifier):
+    """One class for each text, whose features are computed once."""
+
+    def __init__(self, network, process, tokens):
+        super().__init__(network, process)
+        with torch.no_grad():
+            texts = network(**tokens, pixel_values=self._grey()).text_embeds
+        self.register_buffer("texts", torch.nn.functional.normalize(texts, dim=-1))
+
+    def _grey(self):
+        return self.process(images=torch.full((1, 3, 64, 64), 0.5), do_rescale=False, return_tensors="pt")[
+            "pixel_values"
+        ]
+
+    def logits(self, pixels):
+        images = torch.nn.functional.normalize(
+            self.network.get_image_features(pixel_values=pixels).pooler_output, dim=-1
+        )
+        logits = images @ self.texts.T * self.network.logit_scale.exp()
+        return logits + getattr(self.network, "logit_bias", 0)
+
+
+def _zero_shot(folder: Path, process, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str]]:
+    from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
+
+    if len(prompts) < 2:
+        raise ValueError("a zero-shot model needs two prompts or more, one on each line: they are its classes.")
+    network = AutoModelForZeroShotImageClassification.from_pretrained(folder, **WEIGHTS, **LOCAL)
+    tokens = AutoTokenizer.from_pretrained(folder, **LOCAL)(
+        list(prompts), padding="max_length", truncation=True, return_tensors="pt"
+    )
+    return _ZeroShotClassifier(network.eval(), process, tokens), list(prompts)

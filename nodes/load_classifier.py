@@ -1,0 +1,40 @@
+"""Loads an image classifier from ComfyUI's model folder `classifiers`."""
+
+from comfy_api.latest import io
+
+from .classifier_files import DEMO, classifier_names, load_classifier
+from .common import CATEGORY
+from .guidance_classifier import ClassifierSocket
+
+
+class EntropyGuidanceLoadClassifier(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EntropyGuidanceLoadClassifier",
+            display_name="Load Guidance Classifier",
+            category=CATEGORY,
+            description="Loads any image classifier, so that it can guide a picture towards a class: a Hugging Face "
+            "folder (image classification, or zero-shot CLIP and SigLIP with classes of your own) or a torchvision "
+            "state dict. Put it into ComfyUI/models/classifiers.",
+            search_aliases=["classifier guidance", "image classification", "resnet", "zero-shot", "clip", "siglip"],
+            inputs=[
+                io.Combo.Input(
+                    "classifier_name", options=classifier_names(), default=DEMO,
+                    tooltip="A folder with config.json, preprocessor_config.json and safetensors, or a .safetensors or "
+                    ".pth file whose name begins with torchvision's name of the network, such as resnet50.pth. "
+                    "entropy-guidance-demo knows the demo model's coloured shapes.",
+                ),
+                io.String.Input(
+                    "prompts", default="", multiline=True, optional=True,
+                    tooltip="Only for zero-shot models (CLIP, SigLIP): the classes, one text on each line, such as "
+                    "'a photo of a cat'. Leave it empty for any other classifier.",
+                ),
+            ],
+            outputs=[ClassifierSocket.Output("classifier", tooltip="The classifier: wire it to Guidance Score.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, classifier_name, prompts="") -> io.NodeOutput:
+        lines = tuple(filter(None, map(str.strip, prompts.splitlines())))
+        return io.NodeOutput(load_classifier(classifier_name, lines))

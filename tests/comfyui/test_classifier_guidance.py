@@ -1,0 +1,314 @@
+"""Classifier guidance in a real ComfyUI, with the demo model and its classifier."""
+
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from benchmarks import random_models
+
+WANTED = "blue square"
+
+
+@pytest.fixture(scope="module")
+def classifier(node):
+    return node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0]
+
+
+@pytest.fixture
+def empty(demo, encode):
+    return encode(demo[1], "")
+
+
+@pytest.fixture
+def guide(node, demo, classifier):
+    """guide(labels=..., scale=..., ...) gives the demo model under guidance; inputs go to the node that has them."""
+
+    def guided(model=None, labels=WANTED, score=None, vae=demo[2], **inputs):
+        formula = {key: inputs.pop(key) for key in tuple(inputs) if key in FORMULA}
+        score = score or node("EntropyGuidanceScore", classifier=classifier, labels=labels, **formula)[0]
+        return node("EntropyGuidanceApply", model=model or demo[0], score=score, vae=vae, **inputs)[0]
+
+    return guided
+
+
+FORMULA = (
+    "divergence", "divergence_weight", "target_confidence", "joint_temperature", "marginal_temperature",
+    "entropy_weight", "softplus_beta",
+)  # fmt: skip
+
+
+@pytest.fixture
+def draw(demo, empty, sample):
+    """draw(model, batch) gives latents without prompt and CFG."""
+
+    def drawn(model, batch=4, steps=6, **options):
+        return sample(model, empty, empty, cfg=1.0, batch=batch, steps=steps, **options)
+
+    return drawn
+
+
+@pytest.fixture
+def probabilities(demo, classifier):
+    """p(class | picture) [B] of latents, by the classifier."""
+
+    def measured(latents, label=WANTED):
+        pictures = demo[2].decode(latents).movedim(-1, 1)
+        return classifier.patcher.model(pictures).softmax(-1)[:, classifier.labels.index(label)]
+
+    return measured
+
+
+@pytest.mark.parametrize("divergence", ["none", "reverse_kl", "forward_kl", "jensen_shannon"])
+def test_every_divergence_leads_to_the_class(demo, guide, draw, probabilities, divergence):
+    before, after = (
+        probabilities(draw(model, 8, steps=8)) for model in (demo[0], guide(divergence=divergence, scale=1.0))
+    )
+    assert after.mean() > before.mean() + 0.1
+    assert (after > 0.5).sum() > (before > 0.5).sum()
+
+
+def test_zero_scale_is_no_node(demo, guide, draw):
+    assert torch.equal(draw(demo[0]), draw(guide(scale=0.0)))
+
+
+def test_the_model_that_went_in_stays_as_it_was(demo, guide, draw):
+    other, before = demo[0].clone(), draw(demo[0])
+    assert not torch.equal(before, draw(guide()))
+    assert torch.equal(before, draw(demo[0])) and torch.equal(before, draw(other))
+
+
+def test_a_class_for_each_image(demo, guide):
+    """In a batch of mixed labels, each image gets the gradient that it would get alone."""
+    names = ("red circle", "green triangle", "blue square")
+    x0 = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    together, log_p = gradient_of(guide(labels="\n".join(names)))(x0, demo[0].model)
+    for i, name in enumerate(names):
+        alone, log_p_alone = gradient_of(guide(labels=name))(x0[i : i + 1], demo[0].model)
+        torch.testing.assert_close(together[i], alone[0], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(log_p[i], log_p_alone[0])
+
+
+@pytest.mark.parametrize("softplus_beta", [0.0, 3.0])
+@pytest.mark.parametrize("decode", ["full", "half"])
+def test_gradients_agree_with_finite_differences(demo, guide, classifier, decode, softplus_beta):
+    """Through VAE, preprocessing and classifier, along the gradient itself."""
+    gradient = gradient_of(guide(divergence="reverse_kl", decode=decode, softplus_beta=softplus_beta))
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.randn(2, 4, 16, 16, generator=generator)
+    value, _ = gradient(x0, demo[0].model)
+    direction = value / value.flatten(1).norm(dim=1)[:, None, None, None]
+    step = 1e-2
+
+    def score(latent):
+        images = gradient.decoder.images(lambda module, *inputs: module(*inputs), latent, demo[0].model)
+        with gradient._smoothed():
+            logits = classifier.patcher.model(images).double()
+        return gradient.score.formula.value(logits, torch.tensor([classifier.labels.index(WANTED)] * 2))
+
+    slope = (score(x0 + step * direction) - score(x0 - step * direction)) / (2 * step)
+    expected = (value * direction).flatten(1).sum(1)
+    torch.testing.assert_close(slope.float(), expected, rtol=0.1, atol=0.02)
+
+
+def gradient_of(model):
+    """The ScoreGradient that a guided model carries."""
+    return model.model_options["sampler_post_cfg_function"][-1].gradient
+
+
+def test_half_resolution_points_where_the_full_one_does(demo, guide):
+    x0 = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    full, half = (gradient_of(guide(decode=mode))(x0, demo[0].model)[0].flatten(1) for mode in ("full", "half"))
+    assert torch.nn.functional.cosine_similarity(full, half).mean() > 0
+
+
+def test_weights_loaded_in_inference_mode(node, guide, demo, draw):
+    """What ComfyUI's executor gives a node: a VAE and a classifier whose weights autograd would refuse."""
+    vae = node("EntropyGuidanceLoadDemo")[2]
+    for parameter in vae.first_stage_model.parameters():
+        parameter.data = parameter.data.clone()
+    assert next(vae.first_stage_model.parameters()).is_inference()
+    torch.testing.assert_close(draw(guide(vae=vae)), draw(guide()), rtol=1e-4, atol=1e-4)
+
+
+def test_normalized_guidance_moves_by_a_share_of_the_pictures_contrast(demo, guide, empty, sample):
+    seen = []
+
+    def spy(args):
+        seen.append(args["denoised"])
+        return args["denoised"]
+
+    before = demo[0].clone()
+    before.set_model_sampler_post_cfg_function(spy)
+    guided = guide(before, scale=0.25)
+    guided.set_model_sampler_post_cfg_function(spy)
+    sample(guided, empty, empty, cfg=1.0, steps=3, batch=2)
+    for sigma, plain, moved in zip((1, 2 / 3, 1 / 3), seen[::2], seen[1::2]):
+        rms = [t.square().mean((1, 2, 3)).sqrt() for t in (moved - plain, plain)]
+        torch.testing.assert_close(rms[0], 0.25 * sigma * rms[1], rtol=1e-3, atol=1e-5)
+
+
+def test_tilt_spreads_the_strength_over_the_batch(guide, draw):
+    plain, tilted = draw(guide(tilt=0.0)), draw(guide(tilt=-5.0))
+    assert not torch.equal(plain, tilted)
+    assert torch.equal(draw(guide(tilt=0.0), 1), draw(guide(tilt=-5.0), 1))
+
+
+def evaluations(guide, draw, **inputs) -> int:
+    model = guide(**inputs)
+    gradient, count = gradient_of(model), []
+    original = gradient.decoder.images
+    object.__setattr__(gradient, "decoder", _Counting(gradient.decoder, count))
+    draw(model, 1, steps=8)
+    assert original is not None
+    return len(count)
+
+
+class _Counting:
+    def __init__(self, decoder, count):
+        self.decoder, self.count = decoder, count
+
+    def images(self, *inputs):
+        self.count.append(1)
+        return self.decoder.images(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [({}, 8), ({"every": 2}, 4), ({"every": 3}, 3), ({"start_percent": 0.5}, 4), ({"end_percent": 0.3}, 3)],
+)
+def test_window_and_every(guide, draw, inputs, expected):
+    """The demo's sigma falls linearly from 1, so eight steps stand at 0, 1/8, … 7/8 of the sampling."""
+    assert evaluations(guide, draw, **inputs) == expected
+
+
+def test_samplers_and_inpainting(demo, guide, empty, sample):
+    model = guide()
+    for sampler in ("heun", "dpmpp_2m", "euler_ancestral", "dpmpp_sde", "uni_pc", "lcm"):
+        assert sample(model, empty, empty, cfg=1.0, sampler=sampler).isfinite().all()
+    latent = {"samples": torch.ones(1, 4, 16, 16), "noise_mask": torch.zeros(1, 1, 128, 128)}
+    latent["noise_mask"][..., 64:] = 1
+    kept = sample(model, empty, empty, cfg=1.0, latent=latent)
+    torch.testing.assert_close(kept[..., :7], latent["samples"][..., :7], rtol=1e-3, atol=1e-3)
+
+
+def test_together_with_cfg_erg_and_apg(node, demo, guide, prompts, sample):
+    erg = node("EntropyGuidanceERG", model=demo[0])[0]
+    both = sample(guide(erg), *prompts)
+    assert torch.equal(both, sample(node("EntropyGuidanceERG", model=guide())[0], *prompts))
+    assert not torch.equal(both, sample(erg, *prompts)) and not torch.equal(both, sample(guide(), *prompts))
+    apg = node("APG", model=guide(), eta=0.5, norm_threshold=2.0, momentum=-0.5)[0]
+    assert sample(apg, *prompts).isfinite().all()
+
+
+def test_broken_gradients_are_said_once_and_the_step_goes_on(demo, guide, draw, caplog, monkeypatch):
+    model = guide(divergence="none", joint_temperature=0.0)
+    gradient = gradient_of(model)
+    formula = gradient.score.formula
+    broken = type(
+        "Broken",
+        (),
+        {"logit_gradient": lambda self, logits, labels: formula.logit_gradient(logits, labels) * torch.nan},
+    )
+    object.__setattr__(gradient.score, "formula", broken())
+    assert torch.equal(draw(model), draw(demo[0]))
+    assert caplog.text.count("gradients were not finite") == 1
+    assert "24 gradients" in caplog.text  # four pictures, six steps
+
+
+def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):
+    model, before = guide(), draw(demo[0])
+
+    def fail(executor, *args, **kwargs):
+        executor(*args, **kwargs)
+        raise InterruptedError
+
+    failing = model.clone()
+    failing.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "fail", fail)
+    with pytest.raises(InterruptedError):
+        draw(failing)
+    gradient = gradient_of(model)
+    assert not gradient._call._copies and gradient._broken is None
+    assert torch.equal(before, draw(demo[0]))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"scale": -1.0}, "scale = -1.0: it must be a finite number of 0 or more"),
+        ({"scale": float("nan")}, "scale = nan"),
+        ({"tilt": float("inf")}, "tilt = inf"),
+        ({"every": 0}, "every = 0"),
+        ({"start_percent": 0.8, "end_percent": 0.2}, "must end after it starts"),
+        ({"vae": None}, "vae: the model works in a latent space of 4 channels"),
+        ({"decode": "taesd"}, "decode = 'taesd': there is no"),
+        ({"labels": "blue sqare"}, "no class 'blue sqare'. Did you mean 'blue square'"),
+        ({"labels": ""}, "names no class"),
+        ({"divergence": "forward_kl", "target_confidence": 1.0}, "choose a value below 1"),
+        ({"softplus_beta": -1.0}, "softplus_beta = -1.0"),
+        ({"joint_temperature": float("nan")}, "joint_temperature = nan"),
+    ],
+)
+def test_bad_input(guide, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        guide(**inputs)
+
+
+def test_labels_that_fit_neither_one_nor_the_batch(guide, draw):
+    with pytest.raises(ValueError, match="2 classes for a batch of 4 images: give one class, or 4"):
+        draw(guide(labels="0, 1"))
+
+
+def test_a_vae_of_another_latent(guide, demo):
+    import comfy.sd
+    from comfy.taesd.taesd import TAESD
+
+    other = comfy.sd.VAE(sd=TAESD(latent_channels=16).state_dict())
+    with pytest.raises(ValueError, match="vae: it decodes 16 channels, but the model's latents have 4"):
+        guide(vae=other)
+
+
+def test_video_is_refused(guide, demo):
+    gradient = gradient_of(guide())
+    with pytest.raises(ValueError, match="does not know video: the latent has 5 frames"):
+        gradient(torch.zeros(1, 4, 5, 16, 16), demo[0].model)
+
+
+def ddpm(node, model, conditions, sampler, sigmas, latent):
+    return node(
+        "SamplerCustom", model=model, add_noise=True, noise_seed=3, cfg=1.0, positive=conditions[0],
+        negative=conditions[1], sampler=sampler, sigmas=sigmas, latent_image={"samples": latent},
+    )[1]["samples"]  # fmt: skip
+
+
+@pytest.fixture
+def guided_ddpm(node, demo, classifier):
+    def sampler(**inputs):
+        score = node("EntropyGuidanceScore", classifier=classifier, labels=WANTED)[0]
+        return node("EntropyGuidanceDDPMSampler", score=score, vae=demo[2], **inputs)[0]
+
+    return sampler
+
+
+def test_ddpm_without_guidance_is_comfyui_s_own(node, guided_ddpm):
+    model, conditions = random_models.build("SD15"), random_models.conditions()
+    sigmas = node("BasicScheduler", model=model, scheduler="normal", steps=5, denoise=1.0)[0]
+    latent = torch.zeros(2, 4, 16, 16)
+    own = ddpm(node, model, conditions, node("KSamplerSelect", sampler_name="ddpm")[0], sigmas, latent)
+    ours = ddpm(node, model, conditions, guided_ddpm(scale=0.0), sigmas, latent)
+    torch.testing.assert_close(ours, own, rtol=1e-3, atol=1e-3)
+
+
+def test_ddpm_leads_a_flow_model_to_the_class(node, demo, empty, guided_ddpm, probabilities):
+    sigmas = node("BasicScheduler", model=demo[0], scheduler="simple", steps=12, denoise=1.0)[0]
+    latent = torch.zeros(8, 4, 16, 16)
+    plain, guided = (
+        probabilities(ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=scale), sigmas, latent)).mean()
+        for scale in (0.0, 3.0)
+    )
+    assert guided > plain + 0.2
+
+
+@pytest.mark.parametrize(("inputs", "message"), [({"scale": -1.0}, "scale = -1.0"), ({"gamma": -0.1}, "gamma = -0.1")])
+def test_bad_input_of_ddpm(guided_ddpm, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        guided_ddpm(**inputs)

@@ -1,0 +1,228 @@
+"""Loading classifiers of every format that artists have, and refusing what is damaged or dangerous."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import folder_paths
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torchvision.models import ResNet18_Weights, get_model
+
+from demo.scenes import COLOURS, SHAPES
+
+
+@pytest.fixture(scope="module")
+def folder(node, tmp_path_factory):
+    """A model folder of the user's, with a classifier of each kind."""
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+
+    root = tmp_path_factory.mktemp("classifiers")
+    torch.manual_seed(0)
+    names = {0: "cat", 1: "dog", 2: "fox, red fox"}
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1], "layer_type": "basic"}
+    ResNetForImageClassification(ResNetConfig(**sizes, id2label=names)).save_pretrained(root / "animals")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(root / "animals")
+    _save_clip(root / "zero-shot")
+    torch.save(get_model("resnet18").state_dict(), root / "resnet18-f37072fd.pth")
+    small = get_model("mobilenet_v3_small", num_classes=2).state_dict()
+    metadata = {"labels": json.dumps(["day", "night"]), "architecture": "mobilenet_v3_small"}
+    save_file(small, root / "light.safetensors", metadata)
+    save_file(small, root / "mobilenet_v3_small.safetensors")
+    before = folder_paths.folder_names_and_paths["classifiers"]
+    folder_paths.add_model_folder_path("classifiers", str(root))
+    yield root
+    folder_paths.folder_names_and_paths["classifiers"] = before
+    before[0].remove(str(root))
+
+
+def _save_clip(path: Path):
+    """A CLIP of random weights with the demo's tokenizer."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    from demo.architecture import TOKENIZER
+
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=16)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        **tower,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 16,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+@pytest.fixture
+def load(node, folder):
+    def load_classifier(name, **inputs):
+        return node("EntropyGuidanceLoadClassifier", classifier_name=name, **inputs)[0]
+
+    return load_classifier
+
+
+def module_of(name):
+    return next(module for key, module in sys.modules.items() if key.endswith(f".nodes.{name}"))
+
+
+IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+
+
+def test_lists_the_demo_and_every_model_below_the_folders(folder):
+    assert module_of("classifier_files").classifier_names() == [
+        "entropy-guidance-demo", "animals", "light.safetensors", "mobilenet_v3_small.safetensors",
+        "resnet18-f37072fd.pth", "zero-shot",
+    ]  # fmt: skip
+
+
+def test_the_demo_classifier_names_coloured_shapes(load):
+    classifier = load("entropy-guidance-demo")
+    assert set(classifier.labels) == {f"{colour} {kind}" for colour in COLOURS for kind in SHAPES}
+    from random import Random
+
+    from demo.train_classifier import batch_of
+
+    pictures, labels = batch_of(Random(5), 200)
+    right = classifier.patcher.model(pictures).argmax(-1) == labels
+    assert right.float().mean() > 0.9
+
+
+def test_hugging_face(load, folder):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    classifier = load("animals")
+    assert classifier.labels == ("cat", "dog", "fox, red fox")
+    network = AutoModelForImageClassification.from_pretrained(folder / "animals").eval()
+    pixels = AutoImageProcessor.from_pretrained(folder / "animals")(IMAGES, do_rescale=False, return_tensors="pt")
+    torch.testing.assert_close(classifier.patcher.model(IMAGES), network(**pixels).logits)
+
+
+def test_zero_shot(load, folder):
+    """Against transformers' own forward pass of the same images and prompts."""
+    from transformers import AutoModelForZeroShotImageClassification, AutoProcessor
+
+    prompts = ("a red circle", "a blue square", "a green triangle")
+    classifier = load("zero-shot", prompts="\n".join(prompts))
+    assert classifier.labels == prompts
+    network = AutoModelForZeroShotImageClassification.from_pretrained(folder / "zero-shot").eval()
+    inputs = AutoProcessor.from_pretrained(folder / "zero-shot")(
+        text=list(prompts), images=IMAGES, do_rescale=False, return_tensors="pt", padding="max_length", max_length=16
+    )
+    torch.testing.assert_close(
+        classifier.patcher.model(IMAGES), network(**inputs).logits_per_image, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_torchvision(load, folder):
+    classifier = load("resnet18-f37072fd.pth")
+    assert classifier.labels == tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    network = get_model("resnet18").eval()
+    network.load_state_dict(torch.load(folder / "resnet18-f37072fd.pth", weights_only=True))
+    expected = network(ResNet18_Weights.DEFAULT.transforms()(IMAGES))
+    torch.testing.assert_close(classifier.patcher.model(IMAGES), expected)
+
+
+def test_torchvision_with_classes_of_its_own(load):
+    assert load("light.safetensors").labels == ("day", "night")
+    assert load("mobilenet_v3_small.safetensors").labels == ("0", "1")
+
+
+@pytest.mark.parametrize("name", ["entropy-guidance-demo", "animals", "resnet18-f37072fd.pth"])
+def test_images_get_gradients_through_preprocessing(load, name):
+    """Central differences along the gradient itself."""
+    network = load(name).patcher.model
+    with torch.inference_mode(False), torch.enable_grad():
+        images = IMAGES.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(network(images)[:, 1].sum(), images)
+    direction = gradient / gradient.norm()
+    high, low = (network(IMAGES + sign * 0.02 * direction)[:, 1].double().sum() for sign in (1, -1))
+    torch.testing.assert_close((gradient * direction).sum().item(), (high - low).item() / 0.04, rtol=0.05, atol=1e-6)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def truncated(folder):
+    save_file({"a": torch.zeros(100)}, folder / "bad" / "resnet18.safetensors")
+    path = folder / "bad" / "resnet18.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    return path
+
+
+def a_pickle_that_runs_code(folder):
+    path = folder / "bad" / "resnet18.pth"
+    path.write_bytes(pickle.dumps(Malicious(folder / "executed")))
+    return path
+
+
+def of_another_network(folder):
+    path = folder / "bad" / "resnet34.pth"
+    torch.save(get_model("resnet18").state_dict(), path)
+    return path
+
+
+def of_no_known_network(folder):
+    path = folder / "bad" / "mystery.pth"
+    torch.save(get_model("resnet18").state_dict(), path)
+    return path
+
+
+def labels_that_do_not_match(folder):
+    path = folder / "bad" / "mobilenet_v3_small.safetensors"
+    save_file(load_file(folder / "light.safetensors"), path, {"labels": json.dumps(["day", "night", "dusk"])})
+    return path
+
+
+def without_a_processor(folder):
+    path = folder / "bad" / "half"
+    path.mkdir()
+    (path / "config.json").write_text((folder / "animals" / "config.json").read_text())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (truncated, "damaged"),
+        (a_pickle_that_runs_code, "holds more than weights, which is not run"),
+        (of_another_network, "does not fit resnet34: .* weights are missing"),
+        (of_no_known_network, "'mystery' does not begin with the name of a torchvision classifier"),
+        (labels_that_do_not_match, "the network has 2 classes, but its files name 3"),
+        (without_a_processor, "has no preprocessor_config.json"),
+    ],
+)
+def test_bad_files_are_refused(load, folder, make, message):
+    (folder / "bad").mkdir(exist_ok=True)
+    path = make(folder)
+    try:
+        with pytest.raises(ValueError, match=f"classifier_name = '{path.relative_to(folder).as_posix()}'.*{message}"):
+            load(path.relative_to(folder).as_posix())
+    finally:
+        import shutil
+
+        shutil.rmtree(folder / "bad")
+    assert not (folder / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["../secrets", "/etc", "nothing.pth", "animals/config.json"])
+def test_names_outside_of_the_list_are_refused(load, name):
+    with pytest.raises(ValueError, match="is not in ComfyUI's model folder 'classifiers'"):
+        load(name)
+
+
+def test_prompts_are_for_zero_shot_models(load):
+    with pytest.raises(ValueError, match="needs two prompts or more"):
+        load("zero-shot", prompts="a red circle")
+    for name in ("animals", "light.safetensors"):
+        with pytest.raises(ValueError, match="Leave prompts empty"):
+            load(name, prompts="a\nb")

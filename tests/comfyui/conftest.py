@@ -19,8 +19,9 @@ def node():
 
 def _register_unlisted_nodes():
     """Nodes that are not in the menu yet."""
-    import nodes  # ComfyUI's
     from comfy_api.latest import io
+
+    import nodes  # ComfyUI's
 
     pack = next(name for name in sys.modules if name.endswith(".nodes.erg")).removesuffix(".nodes.erg")
     for name in ("load_classifier", "score", "apply", "ddpm_sampler"):

@@ -5,8 +5,10 @@ import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.sd
 import comfy.supported_models
 import torch
+from comfy.supported_models_base import ClipTarget
 
 CONTEXT = 32  # width of the text condition
 
@@ -60,6 +62,20 @@ def controlnet() -> comfy.controlnet.ControlNet:
         network = comfy.cldm.cldm.ControlNet(**sizes, hint_channels=3, operations=comfy.ops.disable_weight_init).eval()
         _randomise(network.requires_grad_(False))
     return comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device())
+
+
+def unreachable_clip() -> comfy.sd.CLIP:
+    """A CLIP object of Gemma 4's class, whose attention is written into its modules."""
+    from comfy.text_encoders import gemma4
+
+    from demo.architecture import DemoTokenizer
+
+    sizes = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }  # fmt: skip
+    target = ClipTarget(DemoTokenizer, gemma4.gemma4_te(model_class=gemma4.Gemma4_12B))
+    return comfy.sd.CLIP(target, model_options={"model_name": "gemma4", "gemma4_model_config": sizes})
 
 
 def conditions(tokens: int = 8) -> tuple[list, list]:

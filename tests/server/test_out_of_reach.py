@@ -1,0 +1,63 @@
+"""What the pack cannot work with, over HTTP: one clear error, and everything goes on working."""
+
+import shutil
+
+import pytest
+from conftest import Client
+from graphs import node, text_to_image
+
+from tools.comfyui_server import running_server
+from tools.environment import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A server with a copy of the pack, whose files a test may damage, and with models out of reach."""
+    base = tmp_path_factory.mktemp("base")
+    pack = base / "custom_nodes" / "entropy-guidance"
+    for part in ("nodes", "guidance_core", "demo"):
+        shutil.copytree(REPOSITORY / part, pack / part)
+    shutil.copy(REPOSITORY / "__init__.py", pack)
+    (base / "custom_nodes" / "unreachable_models").symlink_to(REPOSITORY / "tests" / "server" / "unreachable_models")
+    with running_server(base / "server.log", "--base-directory", str(base)) as port:
+        client = Client(port)
+        client.weights = pack / "demo" / "weights"
+        yield client
+
+
+def test_a_model_whose_attention_cannot_be_reached(own):
+    graph = text_to_image()
+    graph["pixart"] = node("UnreachableModel")
+    graph["erg"]["inputs"].update(model=["pixart", 0], layers="all")
+    graph["sampler"]["inputs"].update(positive=["pixart", 1], negative=["pixart", 2])
+    graph["latent"]["inputs"].update(width=512, height=512)
+    error = own.error(own.run(graph))
+    assert "The attention of PixArtMS cannot be reached" in error["exception_message"]
+    assert error["node_id"] == "sampler"
+    own.pictures(own.run(text_to_image()))
+
+
+def test_a_clip_whose_encoder_cannot_be_reached(own):
+    graph = text_to_image()
+    graph["gemma"] = node("UnreachableClip")
+    graph["clip"]["inputs"]["clip"] = ["gemma", 0]
+    error = own.error(own.run(graph))
+    assert "The text encoder 'gemma4' (Gemma4Model_) cannot be reached" in error["exception_message"]
+    assert error["node_id"] == "clip"
+    own.pictures(own.run(text_to_image()))
+
+
+@pytest.mark.parametrize("name", ["diffusion", "text", "vae"])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_missing_or_damaged_demo_weights(own, name, damage):
+    path = own.weights / f"{name}.safetensors"
+    whole = path.read_bytes()
+    own.post("/free", {"free_memory": True, "unload_models": True})  # forgets what the loader made before
+    try:
+        path.unlink() if damage == "missing" else path.write_bytes(whole[:-1000])
+        error = own.error(own.run(text_to_image(seed=21)))
+    finally:
+        path.write_bytes(whole)
+    assert f"{name}.safetensors is missing or damaged" in error["exception_message"]
+    assert error["node_id"] == "demo"
+    own.pictures(own.run(text_to_image(seed=21)))

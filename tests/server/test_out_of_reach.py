@@ -19,7 +19,9 @@ def own(tmp_path_factory):
         shutil.copytree(REPOSITORY / part, pack / part)
     shutil.copy(REPOSITORY / "__init__.py", pack)
     (base / "custom_nodes" / "unreachable_models").symlink_to(REPOSITORY / "tests" / "server" / "unreachable_models")
-    with running_server(base / "server.log", "--base-directory", str(base)) as port:
+    # With a ComfyUI of the user's, the pack itself is there too, from an extra path.
+    only = ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "entropy-guidance", "unreachable_models")
+    with running_server(base / "server.log", "--base-directory", str(base), *only) as port:
         client = Client(port)
         client.weights = pack / "demo" / "weights"
         yield client

@@ -245,13 +245,9 @@ def test_linear_attention_between_softmax_layers_is_no_layer(node):
     network = torch.nn.Module()
     config = qwen35._make_config("qwen35_08b")
     network.model = qwen35.Qwen35Transformer(config, "meta", torch.float32, comfy.ops.disable_weight_init)
-    module = sys.modules[tempered_module(node)]
-    paths = module._attention_modules(network)
+    glue = next(module for name, module in sys.modules.items() if name.endswith("nodes.text_encoder_attention"))
+    paths = glue._attention_modules(network)
     assert paths == [f"model.layers.{i}.self_attn" for i in range(3, config.num_hidden_layers, 4)]
-
-
-def tempered_module(node) -> str:
-    return next(name for name in sys.modules if name.endswith("nodes.text_encoder_attention"))
 
 
 SMALL_CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 4}

@@ -41,6 +41,9 @@ def _numbers_of_names(classes: Sequence[str]) -> dict[str, set[int]]:
 
 def _class_number(word: str, known: dict[str, set[int]], classes: Sequence[str]) -> int:
     numbers = known.get(word.casefold(), ())
+    spelled_so = [i for i in numbers if classes[i].strip() == word]  # ImageNet has a Cardigan and a cardigan
+    if len(spelled_so) == 1:
+        return spelled_so[0]
     if len(numbers) == 1:
         return next(iter(numbers))
     if numbers:

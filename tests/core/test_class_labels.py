@@ -48,6 +48,18 @@ def test_every_imagenet_class_by_number_and_by_its_whole_name(numbers):
         assert parse_labels("\n".join(IMAGENET[i] for i in unique), IMAGENET) == tuple(unique)
 
 
+def test_spelling_decides_between_names_that_differ_in_case():
+    assert parse_labels("Cardigan, cardigan", IMAGENET) == (264, 474)
+    with pytest.raises(ValueError, match="2 classes are called 'CARDIGAN'"):
+        parse_labels("CARDIGAN", IMAGENET)
+
+
+def test_every_whole_imagenet_name_is_its_class():
+    for i, name in enumerate(IMAGENET):
+        if IMAGENET.count(name) == 1:
+            assert parse_labels(name, IMAGENET) == (i,)
+
+
 def test_a_class_called_by_a_number_is_that_class():
     assert parse_labels("7", tuple("9876543210")) == (2,)
 

@@ -13,6 +13,7 @@ FOREGROUND_DISTANCE = 0.25  # RGB distance from the background at which a pixel 
 MIN_AREA = 40  # pixels; smaller specks do not count as shapes
 MIN_OVERLAP = 0.8  # intersection over union with the ideal shape; below it a blob has no shape
 MAX_COLOUR_DISTANCE = 0.25  # RGB
+READING_ERROR = 2.0  # pixels; each coordinate of two centres is read to half a pixel
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,6 @@ def shows_relation(image: torch.Tensor, scene: Scene) -> bool:
         return _are_pairs(blobs, scene)
     first, second = (scene.shapes[i].pair for i in (0, 1))
     return any(
-        a.pair == first and b.pair == second and relation_holds(a, b, scene.relation)
+        a.pair == first and b.pair == second and relation_holds(a, b, scene.relation, READING_ERROR)
         for a in blobs for b in blobs if a is not b
     )  # fmt: skip

@@ -113,12 +113,12 @@ def _apart(a: Shape, b: Shape) -> bool:
     return max(abs(a.x - b.x), abs(a.y - b.y)) > reach
 
 
-def relation_holds(a: Shape, b: Shape, relation: str) -> bool:
-    """True where b lies from a in the direction of the relation, more than in any other direction."""
+def relation_holds(a: Shape, b: Shape, relation: str, slack: float = 0.0) -> bool:
+    """True where b lies from a in the direction of the relation, more than in any other direction by -slack pixels."""
     dx, dy = RELATIONS[relation]
     along = dx * (b.x - a.x) + dy * (b.y - a.y)
     across = dy * (b.x - a.x) + dx * (b.y - a.y)
-    return along > abs(across)
+    return along > abs(across) - slack
 
 
 def _caption(rng: Random, shapes, background, relation) -> str:

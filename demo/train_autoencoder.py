@@ -94,9 +94,8 @@ def main() -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, options.steps, pct_start=0.1)
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for step in (progress := trange(_resume(stateful), options.steps)):
-        torch.manual_seed(
-            options.seed * 1_000_003 + step
-        )  # with this, an interrupted run goes on as if it had not been
+        # Seeds of its own for each step: an interrupted run goes on as if it had not been.
+        torch.manual_seed(options.seed * 1_000_003 + step)
         rng = Random(f"{options.seed} {step}")
         images = pictures(rng, options.batch_size, 64).to(DEVICE, memory_format=torch.channels_last)
         with torch.autocast(DEVICE.type, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Trains the demo model's classifier: `python -m demo.train_classifier`, some five minutes on two cores.
+"""Trains the demo model's classifier: `python -m demo.train_classifier`, some three minutes on one core.
 
 A small ResNet in Hugging Face's format that names the largest shape of a clean picture, trained as classifiers usually
 are: on clean pictures with hard labels, so that it is over-confident, as those that people have are.
@@ -40,7 +40,7 @@ def _is_clear(scene: Scene) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -44,12 +44,13 @@ def at_scale_of(gradient: Tensor, sample: Tensor) -> Tensor:
 def finite_or_none(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient [B, ...] with zeros for each sample that has a NaN or an infinity, and which samples had, [B]."""
     broken = ~gradient.isfinite().flatten(1).all(1)
-    return torch.where(_per_sample(broken, gradient), 0, gradient), broken
+    return torch.where(per_sample(broken, gradient), 0, gradient), broken
 
 
 def _rms(values: Tensor) -> Tensor:
-    return _per_sample(values.flatten(1).square().mean(1).sqrt(), values)
+    return per_sample(values.flatten(1).square().mean(1).sqrt(), values)
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Values [B] shaped to multiply a tensor [B, ...]."""
     return values.reshape(-1, *(1,) * (like.ndim - 1))

@@ -9,9 +9,9 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..guidance_core.classifier_guidance import at_scale_of, noise_share, x0_shift
+from ..guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
 from ..guidance_core.tilted_sampling import tilted_weights
-from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow, check_number
+from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow, check_number
 from .latent_decoder import MODES, latent_decoder
 from .score import ScoreSocket
 from .score_gradient import ScoreGradient, is_flow
@@ -27,7 +27,7 @@ class EntropyGuidanceApply(io.ComfyNode):
             display_name="Apply Classifier Guidance",
             category=CATEGORY,
             description="Steers the sampling towards what a classifier recognises as the wanted class. Works with any "
-            "sampler, with or without a prompt, and together with CFG, ERG and ControlNet.",
+            "sampler, with or without a prompt, and together with CFG, ERG and APG.",
             search_aliases=["classifier guidance", "divergence", "tilted sampling"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide."),
@@ -37,11 +37,7 @@ class EntropyGuidanceApply(io.ComfyNode):
                     tooltip="Strength of guidance; 0 changes nothing. With normalize on, how far the first step moves the "
                     "picture, as a share of its contrast; without, the factor of the gradient.",
                 ),
-                io.Float.Input(
-                    "tilt", default=0.0, min=-100.0, max=100.0, step=0.05,
-                    tooltip="Weighs the pictures of a batch: below 0 guides those more that do not show their class "
-                    "yet (variety; the paper uses -0.2), above 0 those that do. No effect on a single picture.",
-                ),
+                TILT,
                 io.Boolean.Input(
                     "normalize", default=True,
                     tooltip="Scales each gradient to the picture's own contrast and the noise that is left, so that one "
@@ -53,11 +49,7 @@ class EntropyGuidanceApply(io.ComfyNode):
                     "every", default=1, min=1, max=100, advanced=True,
                     tooltip="Guide in every n-th step only, with n times the strength: n times cheaper.",
                 ),
-                io.Vae.Input(
-                    "vae", optional=True,
-                    tooltip="The model's VAE, with which the classifier sees pictures. Only pixel-space models go "
-                    "without.",
-                ),
+                VAE,
                 io.Combo.Input(
                     "decode", options=list(MODES), default="auto", optional=True, advanced=True,
                     tooltip="How pictures are decoded for the classifier. full: the VAE, slow. half: the VAE at half "
@@ -117,7 +109,7 @@ class ClassifierGuidance:
         else:
             strength = x0_shift(sigma, flow)
         strength = strength * self.scale * self.every * tilted_weights(log_p, self.tilt)
-        return x0 + (gradient * strength.reshape(-1, *(1,) * (x0.ndim - 1))).to(x0.dtype)
+        return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
 
     def _is_time(self, sigma, model_options, model_sampling) -> bool:
         if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device

@@ -1,4 +1,4 @@
-"""What every node of the pack has in common: its place in the menu and its percent window."""
+"""What every node of the pack has in common: its place in the menu, and the inputs that several share."""
 
 import math
 from dataclasses import dataclass
@@ -14,6 +14,17 @@ START_PERCENT = io.Float.Input(
 END_PERCENT = io.Float.Input(
     "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
     tooltip="When the effect ends, as a share of the sampling: 1 is the last step.",
+)  # fmt: skip
+
+
+TILT = io.Float.Input(
+    "tilt", default=0.0, min=-100.0, max=100.0, step=0.05,
+    tooltip="Weighs the pictures of a batch: below 0 guides those more that do not show their class yet (variety; the "
+    "paper uses -0.2), above 0 those that do. No effect on a single picture.",
+)  # fmt: skip
+VAE = io.Vae.Input(
+    "vae", optional=True,
+    tooltip="The model's VAE, with which the classifier sees pictures. Only pixel-space models go without.",
 )  # fmt: skip
 
 

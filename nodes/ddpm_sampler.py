@@ -12,9 +12,10 @@ from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy_api.latest import io
 from tqdm.auto import trange
 
+from ..guidance_core.classifier_guidance import per_sample
 from ..guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from ..guidance_core.tilted_sampling import tilted_weights
-from .common import CATEGORY, check_number
+from .common import CATEGORY, TILT, VAE, check_number
 from .latent_decoder import latent_decoder
 from .score import GuidanceScore, ScoreSocket
 from .score_gradient import ScoreGradient, is_flow
@@ -41,16 +42,8 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                     tooltip="Size γ of the sine that is added to each step's own variance as the weight of guidance, as "
                     "a share of the largest variance. The paper uses 0.3; 0 is plain DDPM guidance.",
                 ),
-                io.Float.Input(
-                    "tilt", default=0.0, min=-100.0, max=100.0, step=0.05,
-                    tooltip="Weighs the pictures of a batch: below 0 guides those more that do not show their class "
-                    "yet (variety; the paper uses -0.2), above 0 those that do. No effect on a single picture.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True,
-                    tooltip="The model's VAE, with which the classifier sees pictures. Only pixel-space models go "
-                    "without.",
-                ),
+                TILT,
+                VAE,
             ],
             outputs=[io.Sampler.Output(tooltip="The sampler: wire it to SamplerCustom or SamplerCustomAdvanced.")],
         )  # fmt: skip
@@ -98,4 +91,4 @@ class GuidedDDPM:
     def _pull(self, gradient: ScoreGradient, x0, network) -> torch.Tensor:
         direction, log_p = gradient(x0, network)
         weights = self.scale * tilted_weights(log_p, self.tilt)
-        return direction * weights.reshape(-1, *(1,) * (x0.ndim - 1))
+        return direction * per_sample(weights, x0)

@@ -44,7 +44,7 @@ class EntropyGuidanceScore(io.ComfyNode):
                 io.Combo.Input(
                     "divergence", options=["none", *DIVERGENCES], default="jensen_shannon",
                     tooltip="Pulls the classifier's opinion towards a softened target. none: plain guidance. "
-                    "reverse_kl: keeps variety. forward_kl: precise, least varied. jensen_shannon: between the two.",
+                    "In the paper reverse_kl keeps variety, forward_kl is most precise, jensen_shannon is balanced.",
                 ),
                 io.Float.Input(
                     "divergence_weight", default=1.0, min=0.0, max=100.0, step=0.05,

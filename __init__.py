@@ -1,4 +1,4 @@
-"""ComfyUI Entropy Guidance: Entropy Rectifying Guidance (ERG) as nodes."""
+"""ComfyUI Entropy Guidance: Entropy Rectifying Guidance (ERG) and classifier guidance as nodes."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -7,12 +7,23 @@ WEB_DIRECTORY = "./web"
 
 class EntropyGuidance(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        from .nodes.apply import EntropyGuidanceApply
+        from .nodes.ddpm_sampler import EntropyGuidanceDDPMSampler
         from .nodes.erg import EntropyGuidanceERG
         from .nodes.erg_clip import EntropyGuidanceCLIP
+        from .nodes.load_classifier import EntropyGuidanceLoadClassifier
         from .nodes.load_demo import EntropyGuidanceLoadDemo
+        from .nodes.score import EntropyGuidanceScore
 
-        # The nodes of classifier guidance join once their strengths are measured and an example shows them.
-        return [EntropyGuidanceERG, EntropyGuidanceCLIP, EntropyGuidanceLoadDemo]
+        return [
+            EntropyGuidanceERG,
+            EntropyGuidanceCLIP,
+            EntropyGuidanceLoadClassifier,
+            EntropyGuidanceScore,
+            EntropyGuidanceApply,
+            EntropyGuidanceDDPMSampler,
+            EntropyGuidanceLoadDemo,
+        ]
 
 
 async def comfy_entrypoint() -> EntropyGuidance:

@@ -1,6 +1,7 @@
 """A real ComfyUI inside this process, with the pack loaded by ComfyUI's own loader. Import it before ComfyUI."""
 
 import asyncio
+import importlib
 import sys
 
 import torch
@@ -30,3 +31,9 @@ def run_node(node_id: str, **inputs):
     node = node.PREPARE_CLASS_CLONE(None)
     defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
     return node.execute(**{**defaults, **inputs}).result
+
+
+def pack_module(name: str):
+    """A module of this pack as ComfyUI loaded it, such as nodes.adm_classifier."""
+    pack = next(loaded for loaded in sys.modules if loaded.endswith(".nodes.erg")).removesuffix(".nodes.erg")
+    return importlib.import_module(f"{pack}.{name}")

@@ -46,11 +46,11 @@ def _compare(model, erg, conditions, latent, name) -> tuple[list[tuple[float, fl
         for side in sides:  # the first run learns the layers
             side()
         memory = [peak_memory(side) for side in sides]
-        times = [tuple(map(_seconds, sides)) for _ in tqdm(range(PAIRS), desc=name, leave=False)]
+        times = [tuple(map(seconds, sides)) for _ in tqdm(range(PAIRS), desc=name, leave=False)]
     return times, memory
 
 
-def _seconds(step) -> float:
+def seconds(step) -> float:
     start = perf_counter()
     step()
     _synchronize()

@@ -1,7 +1,7 @@
-"""Trains the demo model's classifier: `python -m demo.train_classifier`, some three minutes on one core.
+"""Trains the demo model's classifier: `python -m demo.train_classifier`, some two minutes on one core.
 
-A small ResNet in Hugging Face's format that names the largest shape of a clean picture, trained as classifiers usually
-are: on clean pictures with hard labels, so that it is over-confident, as those that people have are.
+A small ResNet in Hugging Face's format that names the colour of a picture's largest shape. Trained as classifiers
+usually are, with hard labels and augmented pictures (blurred, noisy): sure of itself, and never told a noise level.
 """
 
 import argparse
@@ -10,22 +10,22 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import v2
 from tqdm import trange
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from tools.environment import REPOSITORY
 
-from .scenes import COLOURS, SHAPES, Scene, render, sample_scene
+from .scenes import COLOURS, Scene, render, sample_scene
 
 FOLDER = REPOSITORY / "demo" / "weights" / "classifier"
-CLASSES = [f"{colour} {kind}" for colour in COLOURS for kind in SHAPES]
+CLASSES = list(COLOURS)
 PROCESSOR = {"size": {"height": 64, "width": 64}}
 
 
 def largest(scene: Scene) -> int:
     """The class number of a scene's largest shape."""
-    shape = max(scene.shapes, key=lambda shape: shape.radius)
-    return CLASSES.index(f"{shape.colour} {shape.kind}")
+    return CLASSES.index(max(scene.shapes, key=lambda shape: shape.radius).colour)
 
 
 def batch_of(rng: Random, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,9 +38,21 @@ def _is_clear(scene: Scene) -> bool:
     return len({shape.size for shape in scene.shapes}) == len(scene.shapes)
 
 
+def augment(pixels: torch.Tensor, rng: Random) -> torch.Tensor:
+    """Blurs half of the pictures by up to 6 pixels, and adds noise to half of them."""
+    changed = []
+    for group in pixels.split(8):
+        if rng.random() < 0.5:
+            group = v2.functional.gaussian_blur(group, 25, rng.uniform(0.1, 6.0))
+        if rng.random() < 0.5:
+            group = group + rng.uniform(0, 0.5) * torch.randn_like(group)
+        changed.append(group)
+    return torch.cat(changed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -58,13 +70,15 @@ def main() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, options.steps)
 
-    def logits(pictures):
-        pixels = process(images=pictures, do_rescale=False, return_tensors="pt")["pixel_values"]
+    def pixels_of(pictures):
+        return process(images=pictures, do_rescale=False, return_tensors="pt")["pixel_values"]
+
+    def logits(pixels):
         return network(pixel_values=pixels.to(device)).logits
 
     for _ in (progress := trange(options.steps)):
         pictures, labels = batch_of(rng, options.batch_size)
-        loss = F.cross_entropy(logits(pictures), labels.to(device))
+        loss = F.cross_entropy(logits(augment(pixels_of(pictures), rng)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -73,7 +87,7 @@ def main() -> None:
     network.eval()
     with torch.no_grad():
         pictures, labels = batch_of(Random("test"), 1000)
-        right = (logits(pictures).argmax(-1).cpu() == labels).float().mean().item()
+        right = (logits(pixels_of(pictures)).argmax(-1).cpu() == labels).float().mean().item()
     print(f"Right on {right:.1%} of 1,000 new scenes")
     network.half().save_pretrained(FOLDER)
     process.save_pretrained(FOLDER)

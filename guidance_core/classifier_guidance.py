@@ -38,7 +38,9 @@ def at_scale_of(gradient: Tensor, sample: Tensor) -> Tensor:
 
     Both [B, ...]. A gradient of zeros stays zero.
     """
-    return gradient * (_rms(sample) / _rms(gradient).clamp(min=torch.finfo(gradient.dtype).tiny))
+    peak = per_sample(gradient.abs().flatten(1).amax(1), gradient)
+    shape = gradient / torch.where(peak > 0, peak, 1)  # squares of a sure classifier's gradient underflow
+    return shape * (_rms(sample) / torch.where(peak > 0, _rms(shape), 1))
 
 
 def finite_or_none(gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,9 @@ from comfy_api.latest import io
 from ..guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
 from ..guidance_core.tilted_sampling import tilted_weights
 from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow, check_number
-from .latent_decoder import MODES, latent_decoder
+from .latent_decoder import MODES
 from .score import ScoreSocket
-from .score_gradient import ScoreGradient, is_flow
+from .score_gradient import ScoreGradient, is_flow, score_gradient
 
 KEY = "entropy_guidance_apply"
 
@@ -33,7 +33,7 @@ class EntropyGuidanceApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to guide."),
                 ScoreSocket.Input("score", tooltip="From Guidance Score: the classifier and the wanted class."),
                 io.Float.Input(
-                    "scale", default=0.1, min=0.0, max=1000.0, step=0.01,
+                    "scale", default=0.3, min=0.0, max=1000.0, step=0.01,
                     tooltip="Strength of guidance; 0 changes nothing. With normalize on, how far the first step moves the "
                     "picture, as a share of its contrast; without, the factor of the gradient.",
                 ),
@@ -46,7 +46,7 @@ class EntropyGuidanceApply(io.ComfyNode):
                 START_PERCENT,
                 END_PERCENT,
                 io.Int.Input(
-                    "every", default=1, min=1, max=100, advanced=True,
+                    "every", default=4, min=1, max=100, advanced=True,
                     tooltip="Guide in every n-th step only, with n times the strength: n times cheaper.",
                 ),
                 VAE,
@@ -54,7 +54,7 @@ class EntropyGuidanceApply(io.ComfyNode):
                     "decode", options=list(MODES), default="auto", optional=True, advanced=True,
                     tooltip="How pictures are decoded for the classifier. full: the VAE, slow. half: the VAE at half "
                     "the size. taesd: the small decoder of previews, from models/vae_approx. auto: taesd where it is "
-                    "present, otherwise half.",
+                    "present or the VAE is one itself, otherwise half.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with classifier guidance: wire it to a sampler.")],
@@ -65,7 +65,7 @@ class EntropyGuidanceApply(io.ComfyNode):
         cls, model, score, scale, tilt, normalize, start_percent, end_percent, every, vae=None, decode="auto"
     ) -> io.NodeOutput:
         guidance = ClassifierGuidance(
-            ScoreGradient(score, latent_decoder(model, vae, decode)), scale, tilt, normalize,
+            score_gradient(score, model, vae, decode), scale, tilt, normalize,
             PercentWindow(start_percent, end_percent), every,
         )  # fmt: skip
         model = model.clone()
@@ -102,7 +102,7 @@ class ClassifierGuidance:
         x0, sigma, model = args["denoised"], args["sigma"], args["model"]
         if not self._is_time(sigma, args["model_options"], model.model_sampling):
             return x0
-        gradient, log_p = self.gradient(x0, model)
+        gradient, log_p = self.gradient(args["input"], x0, sigma, model)
         flow = is_flow(model.model_sampling)
         if self.normalize:
             gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)

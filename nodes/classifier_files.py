@@ -1,7 +1,7 @@
 """Finds classifiers in ComfyUI's model folder `classifiers`, and loads each by its format.
 
-A folder with a config.json is a Hugging Face model, a .safetensors or .pth file a torchvision network. Nothing in
-a file is executed: weights are read as safetensors or with `weights_only`.
+A folder with a config.json is a Hugging Face model; a .safetensors, .pth or .pt file is a noise-aware classifier or a
+torchvision network. Nothing in a file is executed: weights are read as safetensors or with `weights_only`.
 """
 
 from pathlib import Path
@@ -9,12 +9,14 @@ from pathlib import Path
 import folder_paths
 import torch
 
+from .adm_classifier import is_adm
+from .classifier_weights import read_weights
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
 
 FOLDER = "classifiers"
 DEMO = "entropy-guidance-demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights" / "classifier"
-WEIGHT_FILES = (".safetensors", ".pth")
+WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 
@@ -44,15 +46,26 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
             f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
         )
     path = DEMO_FOLDER if name == DEMO else _path(name)
-    if path.is_dir():
-        from .hugging_face_classifier import load
-    else:
-        from .torchvision_classifier import load
     try:
-        module, labels = load(path, prompts)
+        module, labels = _load(path, prompts)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"classifier_name = '{name}' cannot be loaded: {error}") from error
     return guidance_classifier(name, module, labels)
+
+
+def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str]]:
+    if path.is_dir():
+        from .hugging_face_classifier import load
+
+        return load(path, prompts)
+    if prompts:
+        raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
+    weights, metadata = read_weights(path)
+    if is_adm(weights):
+        from .adm_classifier import load
+    else:
+        from .torchvision_classifier import load
+    return load(weights, metadata, path.stem)
 
 
 def _path(name: str) -> Path:

@@ -24,7 +24,8 @@ TILT = io.Float.Input(
 )  # fmt: skip
 VAE = io.Vae.Input(
     "vae", optional=True,
-    tooltip="The model's VAE, with which the classifier sees pictures. Only pixel-space models go without.",
+    tooltip="The model's VAE, with which the classifier sees pictures. Pixel-space models and noise-aware classifiers go "
+    "without.",
 )  # fmt: skip
 
 

@@ -16,9 +16,8 @@ from ..guidance_core.classifier_guidance import per_sample
 from ..guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from ..guidance_core.tilted_sampling import tilted_weights
 from .common import CATEGORY, TILT, VAE, check_number
-from .latent_decoder import latent_decoder
 from .score import GuidanceScore, ScoreSocket
-from .score_gradient import ScoreGradient, is_flow
+from .score_gradient import ScoreGradient, is_flow, score_gradient
 
 
 class EntropyGuidanceDDPMSampler(io.ComfyNode):
@@ -71,7 +70,7 @@ class GuidedDDPM:
         extra_args = extra_args or {}
         patcher = model.inner_model.model_patcher
         network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
-        gradient = ScoreGradient(self.score, latent_decoder(patcher, self.vae, "auto"))
+        gradient = score_gradient(self.score, patcher, self.vae)
         comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
         noise = default_noise_sampler(x, seed=extra_args.get("seed"))
         kept, factor = kept_signal(sigmas, flow)
@@ -83,12 +82,15 @@ class GuidedDDPM:
                     callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
                 if self.scale:
-                    mean = mean + (schedule.variance[i] + schedule.added[i]) * self._pull(gradient, x0, network)
+                    pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network)
+                    mean = mean + (schedule.variance[i] + schedule.added[i]) * pull
                 following = mean + schedule.variance[i].sqrt() * noise(sigmas[i], sigmas[i + 1])
                 x = following / factor[i + 1]
         return x
 
-    def _pull(self, gradient: ScoreGradient, x0, network) -> torch.Tensor:
-        direction, log_p = gradient(x0, network)
+    def _pull(self, gradient: ScoreGradient, x, x0, sigma, factor, network) -> torch.Tensor:
+        direction, log_p = gradient(x, x0, sigma * x.new_ones(len(x)), network)
+        if self.score.classifier.noise_aware:
+            direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)
         return direction * per_sample(weights, x0)

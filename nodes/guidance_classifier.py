@@ -7,24 +7,31 @@ import comfy.model_patcher
 import torch
 from comfy_api.latest import io
 
+from .adm_classifier import NoiseAwareClassifier
+
 ClassifierSocket = io.Custom("GUIDANCE_CLASSIFIER")
 
 
 @dataclass(frozen=True)
 class GuidanceClassifier:
     """patcher: holds a module whose forward takes images [B, 3, H, W] in 0..1 of any size, on its own device, and
-    returns logits [B, N], differentiably. labels: the N class names."""
+    returns logits [B, N], differentiably; or a NoiseAwareClassifier. labels: the N class names."""
 
     name: str
     patcher: comfy.model_patcher.ModelPatcher
     labels: tuple[str, ...]
+
+    @property
+    def noise_aware(self) -> bool:
+        """Whether the module reads what is sampled, noise and all, rather than a clean picture."""
+        return isinstance(self.patcher.model, NoiseAwareClassifier)
 
 
 def guidance_classifier(name: str, module: torch.nn.Module, labels) -> GuidanceClassifier:
     """Puts a classifier under ComfyUI's model management. Raises ValueError where it has not one logit a label."""
     module.eval().requires_grad_(False)
     with torch.no_grad():
-        logits = module(torch.full((1, 3, 64, 64), 0.5))
+        logits = module(*_example(module))
     if logits.ndim != 2 or logits.shape[1] != len(labels):
         raise ValueError(
             f"classifier_name = '{name}': the network has {logits.shape[-1]} classes, but its files name {len(labels)}."
@@ -32,6 +39,13 @@ def guidance_classifier(name: str, module: torch.nn.Module, labels) -> GuidanceC
     device = comfy.model_management.get_torch_device()
     patcher = comfy.model_patcher.ModelPatcher(module, device, comfy.model_management.unet_offload_device())
     return GuidanceClassifier(name, patcher, tuple(labels))
+
+
+def _example(module: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+    """Inputs that a module takes."""
+    if isinstance(module, NoiseAwareClassifier):
+        return torch.zeros(1, module.channels, module.image_size, module.image_size), torch.tensor([0.5])
+    return (torch.full((1, 3, 64, 64), 0.5),)
 
 
 class NormalWeights:

@@ -15,15 +15,16 @@ class EntropyGuidanceLoadClassifier(io.ComfyNode):
             display_name="Load Guidance Classifier",
             category=CATEGORY,
             description="Loads any image classifier, so that it can guide a picture towards a class: a Hugging Face "
-            "folder (image classification, or zero-shot CLIP and SigLIP with classes of your own) or a torchvision "
-            "state dict. Put it into ComfyUI/models/classifiers.",
-            search_aliases=["classifier guidance", "image classification", "resnet", "zero-shot", "clip", "siglip"],
+            "folder (image classification, or zero-shot CLIP and SigLIP with classes of your own), a torchvision "
+            "state dict, or a noise-aware classifier. Put it into ComfyUI/models/classifiers.",
+            search_aliases=["classifier guidance", "image classification", "resnet", "zero-shot", "clip", "siglip", "noise-aware"],
             inputs=[
                 io.Combo.Input(
                     "classifier_name", options=classifier_names(), default=DEMO,
-                    tooltip="A folder with config.json, preprocessor_config.json and safetensors, or a .safetensors or "
-                    ".pth file whose name begins with torchvision's name of the network, such as resnet50.pth. "
-                    "entropy-guidance-demo knows the demo model's coloured shapes.",
+                    tooltip="A folder with config.json, preprocessor_config.json and safetensors; or a .safetensors, "
+                    ".pth or .pt file whose name begins with torchvision's name of the network, such as resnet50.pth, "
+                    "or is that of a noise-aware classifier, such as 128x128_classifier.pt. entropy-guidance-demo "
+                    "knows the colours of the demo model's shapes.",
                 ),
                 io.String.Input(
                     "prompts", default="", multiline=True, optional=True,

@@ -60,7 +60,7 @@ class EntropyGuidanceScore(io.ComfyNode):
                     tooltip="Weight τ1 of the wanted class's logit.",
                 ),
                 io.Float.Input(
-                    "marginal_temperature", default=1.0, min=0.0, max=10.0, step=0.05, advanced=True,
+                    "marginal_temperature", default=0.5, min=0.0, max=10.0, step=0.05, advanced=True,
                     tooltip="Weight τ2 of all classes' logits against it. Below joint_temperature (0.5 in the paper's "
                     "baseline), a classifier that is already sure goes on guiding.",
                 ),
@@ -69,7 +69,7 @@ class EntropyGuidanceScore(io.ComfyNode):
                     tooltip="Above 0 rewards a classifier in doubt (variety), below 0 a certain one. 0 is off.",
                 ),
                 io.Float.Input(
-                    "softplus_beta", default=0.0, min=0.0, max=100.0, step=0.5, advanced=True,
+                    "softplus_beta", default=3.0, min=0.0, max=100.0, step=0.5, advanced=True,
                     tooltip="Smooths the ReLUs of the classifier while it guides, for even gradients: softplus with "
                     "this β (3 in the paper's baseline; larger is nearer to ReLU). 0 leaves them as they are.",
                 ),

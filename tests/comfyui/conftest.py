@@ -1,8 +1,5 @@
 """A real ComfyUI inside this process, with the pack loaded by ComfyUI's own loader."""
 
-import importlib
-import sys
-
 import pytest
 import torch
 
@@ -13,21 +10,7 @@ from benchmarks import in_process
 def node():
     """Runs a node by its id: node("EntropyGuidanceERG", model=...) returns its outputs."""
     in_process.load_nodes()
-    _register_unlisted_nodes()
     return in_process.run_node
-
-
-def _register_unlisted_nodes():
-    """Nodes that are not in the menu yet."""
-    from comfy_api.latest import io
-
-    import nodes  # ComfyUI's
-
-    pack = next(name for name in sys.modules if name.endswith(".nodes.erg")).removesuffix(".nodes.erg")
-    for name in ("load_classifier", "score", "apply", "ddpm_sampler"):
-        for node in vars(importlib.import_module(f"{pack}.nodes.{name}")).values():
-            if isinstance(node, type) and issubclass(node, io.ComfyNode) and node is not io.ComfyNode:
-                nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ def test_flow_shift_is_held_at_pure_noise():
     assert x0_shift(torch.tensor(1.0), flow=True).item() == pytest.approx(1 / MINIMAL_SIGNAL)
 
 
-@given(st.integers(0, 2**31), st.floats(1e-20, 1e10))
+@given(st.integers(0, 2**31), st.floats(1e-34, 1e30))
 def test_scaled_gradients_have_the_samples_rms(seed, size):
     generator = torch.Generator().manual_seed(seed)
     gradient, sample = (torch.randn(3, 4, 5, generator=generator) for _ in "gs")

@@ -3,6 +3,11 @@
 DEFAULTS = {"layers": "40%-60%", "temperature": 0.3, "start_percent": 0.0, "end_percent": 1.0, "attention": "all",
             "alpha": 1.0, "step_size": 1.0, "iterations": 1}  # fmt: skip
 
+SCORE = {"labels": "blue", "divergence": "jensen_shannon", "divergence_weight": 1.0, "target_confidence": 0.9,
+         "joint_temperature": 1.0, "marginal_temperature": 0.5, "entropy_weight": 0.0, "softplus_beta": 3.0}  # fmt: skip
+GUIDANCE = {"scale": 0.2, "tilt": 0.0, "normalize": True, "start_percent": 0.0, "end_percent": 1.0, "every": 1,
+            "decode": "auto"}  # fmt: skip
+
 
 def text_to_image(
     erg=True, clip_temperature=0.01, clip_layers="all", steps=3, cfg=2.0, batch=1, seed=1, **inputs
@@ -26,6 +31,31 @@ def text_to_image(
         del graph["erg"], graph["clip"]
         graph["sampler"]["inputs"]["model"] = ["demo", 0]
         graph["negative"]["inputs"].update(clip=["demo", 1], text="")
+    return graph
+
+
+def classifier_guided(loader=None, score=None, guidance=None, batch=1, vae=True, steps=3) -> dict:
+    """The demo model without a prompt, steered by its classifier; dictionaries change inputs of the pack's nodes."""
+    graph = {
+        "demo": node("EntropyGuidanceLoadDemo"),
+        "empty": node("CLIPTextEncode", clip=["demo", 1], text=""),
+        "latent": node("EmptyLatentImage", width=128, height=128, batch_size=batch),
+        "classifier": node(
+            "EntropyGuidanceLoadClassifier", **{"classifier_name": "entropy-guidance-demo", "prompts": "", **(loader or {})}
+        ),
+        "score": node("EntropyGuidanceScore", classifier=["classifier", 0], **{**SCORE, **(score or {})}),
+        "apply": node(
+            "EntropyGuidanceApply", model=["demo", 0], score=["score", 0], **{**GUIDANCE, **(guidance or {})}
+        ),
+        "sampler": node(
+            "KSampler", model=["apply", 0], positive=["empty", 0], negative=["empty", 0], latent_image=["latent", 0],
+            seed=1, steps=steps, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+        ),
+        "decoded": node("VAEDecode", samples=["sampler", 0], vae=["demo", 2]),
+        "saved": node("SaveImage", images=["decoded", 0], filename_prefix="test"),
+    }  # fmt: skip
+    if vae:
+        graph["apply"]["inputs"]["vae"] = ["demo", 2]
     return graph
 
 

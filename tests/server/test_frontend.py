@@ -64,9 +64,10 @@ def test_templates_browser_offers_the_workflows(server, workflows):
         server.get_text(f"/api/workflow_templates/{pack}/{path.stem}.jpg")
 
 
-def test_the_demo_workflow_runs_from_the_frontend(page, server, workflows):
-    (path,) = [path for path in workflows if "demo" in path.name]
-    assert len(set(run(page, server, json.loads(path.read_text())))) == 8
+@pytest.mark.parametrize(("name", "pictures"), [("ERG beside CFG", 8), ("Classifier guidance", 16)])
+def test_the_demo_workflows_run_from_the_frontend(page, server, workflows, name, pictures):
+    (path,) = [path for path in workflows if path.name == f"{name} (demo model).json"]
+    assert len(set(run(page, server, json.loads(path.read_text())))) == pictures
 
 
 def test_the_checkpoint_workflow_runs_from_the_frontend(page, server, workflows):
@@ -116,4 +117,7 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
     titles = page.evaluate(
         "() => Object.values(LiteGraph.registered_node_types).filter(t => t.category === 'entropy guidance').map(t => t.title)"
     )
-    assert {"Entropy Rectifying Guidance (ERG)", "ERG Text Encoder (C-ERG)", "Load Demo Model"} <= set(titles)
+    assert set(titles) >= {
+        "Entropy Rectifying Guidance (ERG)", "ERG Text Encoder (C-ERG)", "Load Guidance Classifier", "Guidance Score",
+        "Apply Classifier Guidance", "Guided DDPM Sampler", "Load Demo Model",
+    }  # fmt: skip

@@ -5,10 +5,13 @@ import re
 import time
 
 import pytest
-from graphs import node, text_to_image
+from graphs import classifier_guided, node, text_to_image
 from PIL import Image
 
-NODES = ("EntropyGuidanceERG", "EntropyGuidanceCLIP", "EntropyGuidanceLoadDemo")
+NODES = (
+    "EntropyGuidanceERG", "EntropyGuidanceCLIP", "EntropyGuidanceLoadClassifier", "EntropyGuidanceScore",
+    "EntropyGuidanceApply", "EntropyGuidanceDDPMSampler", "EntropyGuidanceLoadDemo",
+)  # fmt: skip
 
 
 def pixels(picture: bytes) -> bytes:
@@ -125,6 +128,60 @@ def test_bad_values_from_another_node_are_refused_too(server):
     error = server.error(server.run(graph))
     assert error["node_type"] == "EntropyGuidanceERG"
     assert "temperature = -2.0: it must be a finite number of 0 or more" in error["exception_message"]
+
+
+def test_a_classifier_guides(server, plain):
+    drawn = [
+        server.pictures(server.run(classifier_guided(guidance={"scale": scale}, batch=2))) for scale in (0.0, 0.2, 0.2)
+    ]
+    unguided, guided, again = ([pixels(picture) for picture in pictures] for pictures in drawn)
+    assert len(guided) == 2 and not set(unguided) & set(guided)
+    assert guided == again
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+def test_the_guided_ddpm_sampler_draws(server):
+    graph = classifier_guided()
+    graph["ddpm"] = node(
+        "EntropyGuidanceDDPMSampler", score=["score", 0], scale=1.0, gamma=0.3, tilt=0.0, vae=["demo", 2]
+    )
+    graph["steps"] = node("BasicScheduler", model=["demo", 0], scheduler="simple", steps=4, denoise=1.0)
+    graph["sampler"] = node(
+        "SamplerCustom", model=["demo", 0], add_noise=True, noise_seed=1, cfg=1.0, positive=["empty", 0],
+        negative=["empty", 0], sampler=["ddpm", 0], sigmas=["steps", 0], latent_image=["latent", 0],
+    )  # fmt: skip
+    del graph["apply"]
+    assert server.pictures(server.run(graph))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "stopped_at"),
+    [
+        ({"score": {"labels": "bleu"}}, "no class 'bleu'. Did you mean 'blue'", "score"),
+        ({"score": {"labels": "6"}}, "6", "score"),
+        (
+            {"score": {"divergence": "forward_kl", "target_confidence": 1.0}},
+            "target_confidence = 1 makes the divergence 'forward_kl' infinite",
+            "score",
+        ),
+        ({"loader": {"prompts": "a cat\na dog"}}, "prompts are for zero-shot models", "classifier"),
+        ({"guidance": {"start_percent": 0.5, "end_percent": 0.5}}, "the window must end after it starts", "apply"),
+        ({"guidance": {"decode": "taesd"}}, "decode = 'taesd': there is no", "apply"),
+        ({"vae": False}, "vae: the model works in a latent space of 4 channels", "apply"),
+        ({"score": {"labels": "red, blue"}, "batch": 3}, "2 classes for a batch of 3 images", "sampler"),
+    ],
+)
+def test_bad_input_to_classifier_guidance(server, plain, changes, message, stopped_at):
+    error = server.error(server.run(classifier_guided(**changes)))
+    assert message in error["exception_message"]
+    assert error["node_id"] == stopped_at
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+def test_a_classifier_outside_of_the_model_folders_is_refused(server):
+    response = server.post("/prompt", {"prompt": classifier_guided(loader={"classifier_name": "../../secrets.pth"})})
+    assert response.status_code == 400
+    assert "Value not in list" in response.text
 
 
 def test_interrupt_leaves_nothing_behind(server, plain):

@@ -1,0 +1,140 @@
+"""What classifier guidance costs: arithmetic on Stable Diffusion 1.5, time and memory of the demo model's steps, and
+how far the gradient through a small picture points from the one through the whole VAE."""
+
+from statistics import median
+
+import comfy.ops
+import torch
+import torch.nn.functional as F
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.taesd.taesd import TAESD
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet50
+
+import nodes
+
+from .in_process import pack_module, run_node
+from .step_cost import peak_memory, seconds
+
+PAIRS = 5
+STEPS = 8
+# Stable Diffusion 1.5 as published.
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1] * 9 + [0] * 3,
+    "transformer_depth_middle": 1, "channel_mult": [1, 2, 4, 4], "num_heads": 8, "use_spatial_transformer": True,
+    "context_dim": 768, "legacy": False, "use_temporal_attention": False,
+}  # fmt: skip
+VAE = {
+    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
+
+
+def measure() -> None:
+    _arithmetic()
+    _demo_steps()
+    _directions()
+
+
+def _arithmetic() -> None:
+    with FakeTensorMode():  # shapes alone
+        unet = UNetModel(**UNET, operations=comfy.ops.disable_weight_init)
+        vae, small = AutoencoderKL(ddconfig=VAE, embed_dim=4), TAESD(latent_channels=4)
+        classifier = resnet50()
+        for network in (unet, vae, small, classifier):
+            network.requires_grad_(False)
+        options = {"optimized_attention_override": _countable_attention}
+        evaluation = _multiplications(
+            lambda: unet(
+                torch.empty(1, 4, 64, 64), torch.empty(1), torch.empty(1, 77, 768), transformer_options=options
+            )
+        )
+        gradients = {
+            "full": _gradient(vae, classifier, 64), "half": _gradient(vae, classifier, 32),
+            "taesd": _gradient(small, classifier, 64),
+        }  # fmt: skip
+    print(
+        f"\nOne gradient at 512 × 512, Stable Diffusion 1.5 and ResNet-50; a U-Net evaluation is {evaluation:.3f} TMAC"
+    )
+    for name, cost in gradients.items():
+        print(
+            f"{name:8}{cost:8.3f} TMAC = {cost / evaluation:5.2f} evaluations; every 4th step {cost / evaluation / 4:.2f}"
+        )
+
+
+def _countable_attention(function, *args, **kwargs):
+    return attention_pytorch(*args, **{**kwargs, "_inside_attn_wrapper": True})
+
+
+def _gradient(vae, classifier, size: int) -> float:
+    def run():
+        latent = torch.empty(1, 4, size, size, requires_grad=True)
+        picture = F.interpolate(vae.decode(latent), size=(224, 224), mode="bilinear", antialias=True)
+        classifier(picture).sum().backward()
+
+    return _multiplications(run)
+
+
+def _multiplications(run) -> float:
+    """Multiplications and additions, in units of 10¹²."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 2e12
+
+
+def _demo_steps() -> None:
+    print(f"\nDemo model, 4 pictures, guided / unguided step: median of {PAIRS} alternating pairs, and peak memory")
+    plain = _sampling(None)
+    plain()
+    memory = peak_memory(plain)
+    for decode in ("full", "half"):
+        for every in (1, 4):
+            guided = _sampling({"decode": decode, "every": every})
+            guided()
+            pairs = [(seconds(plain), seconds(guided)) for _ in range(PAIRS)]
+            ratio, step = median(b / a for a, b in pairs), 1000 * median(a for a, _ in pairs) / STEPS
+            print(
+                f"{decode:8}every {every}:  time {ratio:6.1f} of {step:.0f} ms,  memory {peak_memory(guided) / memory:5.1f} "
+                f"of {memory / 2**20:.0f} MiB"
+            )
+
+
+def _sampling(guidance: dict | None):
+    """A function that samples four pictures of the demo model."""
+    model, clip, vae = run_node("EntropyGuidanceLoadDemo")
+    empty = run_node("CLIPTextEncode", clip=clip, text="")[0]
+    if guidance is not None:
+        model = run_node("EntropyGuidanceApply", model=model, score=_score(), vae=vae, **guidance)[0]
+    latent = {"samples": torch.zeros(4, 4, 16, 16)}
+    return lambda: nodes.common_ksampler(model, 1, STEPS, 1.0, "euler", "simple", empty, empty, latent)
+
+
+def _score():
+    classifier = run_node("EntropyGuidanceLoadClassifier")[0]
+    return run_node("EntropyGuidanceScore", classifier=classifier, labels="blue")[0]
+
+
+def _directions() -> None:
+    """Cosine between the gradients through half and whole pictures, at predictions along a sampling."""
+    model, clip, vae = run_node("EntropyGuidanceLoadDemo")
+    empty = run_node("CLIPTextEncode", clip=clip, text="")[0]
+    score_gradient = pack_module("nodes.score_gradient").score_gradient
+    gradients = {decode: score_gradient(_score(), model, vae, decode) for decode in ("full", "half")}
+    print("\nCosine between the gradients through half and whole pictures, 16 pictures (mean)")
+
+    def compare(args):
+        full, half = (
+            gradient(args["input"], args["denoised"], args["sigma"], args["model"])[0].flatten(1)
+            for gradient in gradients.values()
+        )
+        print(f"noise {args['sigma'][0]:.2f}: {F.cosine_similarity(full, half).mean():.3f}")
+        return args["denoised"]
+
+    model = model.clone()
+    model.set_model_sampler_post_cfg_function(compare)
+    latent = {"samples": torch.zeros(16, 4, 16, 16)}
+    nodes.common_ksampler(model, 1, 5, 1.0, "euler", "simple", empty, empty, latent)

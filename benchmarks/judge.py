@@ -1,0 +1,137 @@
+"""A judge of pictures that no guidance has seen: Fréchet distance, precision and recall in its features.
+
+No pretrained network knows the demo model's world, so the judge is trained here, once, on clean pictures, to read off
+everything that a scene has: background, colours and kinds of its shapes and their places. Its weights stay in
+`.dev/benchmarks`.
+"""
+
+from itertools import islice
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_model, save_model
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+from torchmetrics.image.fid import FrechetInceptionDistance
+from tqdm import trange
+from transformers import ResNetConfig, ResNetModel
+
+from demo.scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, Scene, render, sample_scene
+from demo.train_classifier import CLASSES, largest
+from tools.environment import DEV
+
+WEIGHTS = DEV / "benchmarks" / "judge.safetensors"
+STEPS, BATCH = 700, 64
+FEATURES = 96
+NEIGHBOURS = 3  # k of improved precision and recall, https://arxiv.org/abs/1904.06991
+PAIRS = [(colour, kind) for colour in COLOURS for kind in SHAPES]
+ANSWERS = (len(PAIRS), len(PAIRS) + 1, len(BACKGROUNDS))  # the first shape, the second or none, the background
+
+
+class Judge(torch.nn.Module):
+    """Features [B, FEATURES] of pictures [B, 3, 128, 128] in 0..1."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = ResNetModel(
+            ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64, FEATURES], depths=[1] * 4, layer_type="basic")
+        )
+        self.answers = torch.nn.Linear(FEATURES, sum(ANSWERS) + 2)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        pixels = 2 * F.interpolate(pictures.float(), scale_factor=0.5, mode="area") - 1
+        return self.network(pixels).pooler_output.flatten(1)
+
+    def loss(self, scenes: list[Scene]) -> Tensor:
+        answers = self.answers(self(torch.stack([render(scene) for scene in scenes])))
+        *classes, place = answers.split((*ANSWERS, 2), 1)
+        truths = torch.tensor([_truth(scene) for scene in scenes])
+        places = torch.tensor([(_first(scene).x, _first(scene).y) for scene in scenes]) / IMAGE_SIZE
+        return sum(map(F.cross_entropy, classes, truths.unbind(1))) + 10 * F.mse_loss(place, places)
+
+
+def clear_scenes(rng: Random, count: int) -> list[Scene]:
+    """Scenes of one shape, or of two of which one is clearly larger: those that belong to one class."""
+    scenes = iter(lambda: sample_scene(rng), None)
+    return list(islice((s for s in scenes if len({shape.size for shape in s.shapes}) == len(s.shapes)), count))
+
+
+def _first(scene: Scene):
+    return max(scene.shapes, key=lambda shape: shape.radius)
+
+
+def _truth(scene: Scene) -> tuple[int, int, int]:
+    second = [PAIRS.index(shape.pair) for shape in scene.shapes if shape is not _first(scene)]
+    return PAIRS.index(_first(scene).pair), second[0] if second else len(PAIRS), [*BACKGROUNDS].index(scene.background)
+
+
+def judge() -> Judge:
+    """The trained judge; trains it where it is not there yet, some three minutes on one core."""
+    network = Judge()
+    if WEIGHTS.exists():
+        load_model(network, WEIGHTS)
+        return network.eval()
+    torch.manual_seed(1)
+    rng = Random("judge")
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, STEPS)
+    for _ in trange(STEPS, desc="judge"):
+        optimizer.zero_grad(set_to_none=True)
+        network.loss(clear_scenes(rng, BATCH)).backward()
+        optimizer.step()
+        schedule.step()
+    WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
+    save_model(network, str(WEIGHTS))
+    return network.eval()
+
+
+class Reference:
+    """Real pictures, and how far others are from them."""
+
+    def __init__(self, count: int):
+        self.judge = judge()
+        scenes = clear_scenes(Random("reference"), count)
+        self.features = self._see(torch.stack([render(scene) for scene in scenes]))
+        self.labels = torch.tensor([largest(scene) for scene in scenes])
+
+    def compare(self, pictures: Tensor, labels: Tensor) -> dict[str, float]:
+        """Fréchet distance, joint Fréchet distance, precision and recall of pictures [N, 3, 128, 128] in 0..1, drawn
+        for labels [N]."""
+        features = self._see(pictures)
+        return {
+            "Fréchet": _frechet(self.features, features),
+            "joint": _frechet(self._joined(self.features, self.labels), self._joined(features, labels)),
+            "precision": _share_within(features, self.features),
+            "recall": _share_within(self.features, features),
+        }
+
+    @torch.no_grad()
+    def _see(self, pictures: Tensor) -> Tensor:
+        return torch.cat([self.judge(batch) for batch in pictures.split(BATCH)])
+
+    def _joined(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Features beside their class, which weighs as much as they do: https://arxiv.org/abs/1907.08175."""
+        weight = self.features.norm(dim=1).mean()
+        return torch.cat([features, weight * F.one_hot(labels, len(CLASSES))], 1)
+
+
+class _Features(torch.nn.Identity):
+    """Gives torchmetrics features as they are."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.num_features = count
+
+
+def _frechet(real: Tensor, drawn: Tensor) -> float:
+    distance = FrechetInceptionDistance(_Features(real.shape[1]))
+    distance.update(real, real=True)
+    distance.update(drawn, real=False)
+    return distance.compute().item()
+
+
+def _share_within(points: Tensor, others: Tensor) -> float:
+    """Share of points that lie nearer to one of the others than that one's k-th neighbour among them does."""
+    radii = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(others).kneighbors(others)[0][:, -1]
+    return (torch.cdist(points, others) <= torch.from_numpy(radii)).any(1).float().mean().item()

@@ -1,0 +1,339 @@
+"""Noise-aware classifiers p(y | x_t, t), which read the noisy picture itself, in the layout of guided-diffusion.
+
+https://arxiv.org/abs/2105.05233: the first half of a diffusion U-Net, told the timestep, with attention as its pool.
+The state dict is that of the published 64x64_classifier.pt to 512x512_classifier.pt; residual blocks are ComfyUI's.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from math import isqrt
+
+import torch
+import torch.nn.functional as F
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, TimestepEmbedSequential
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
+from torch import Tensor, nn
+
+from .classifier_weights import class_names
+
+STEPS = 1000  # of every schedule
+GROUPS = 32  # of every normalization
+POSITIONS = "out.2.positional_embedding"
+
+
+class DiscreteSchedule(nn.Module):
+    """Timesteps 0..999, at each of which a picture keeps ᾱ of its signal. betas: β_t [1000], float64."""
+
+    def __init__(self, betas: Tensor):
+        super().__init__()
+        self.register_buffer("kept", (1 - betas).cumprod(0).float(), persistent=False)
+
+    def forward(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """x as it is, and the timesteps [B] of ᾱ [B]: between two of the table by its share, at its ends beyond."""
+        kept = kept.to(self.kept.dtype)
+        after = torch.searchsorted(-self.kept, -kept).clamp(1, STEPS - 1)
+        high, low = self.kept[after - 1], self.kept[after]
+        return x, after - 1 + ((high - kept) / (high - low)).clamp(0, 1)
+
+
+class FlowSchedule(nn.Module):
+    """x = (1 − t)x0 + tn, with timestep 1000t."""
+
+    def forward(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """x brought from √ᾱ x0 + √(1 − ᾱ) n to (1 − t)x0 + tn, and the timesteps [B]."""
+        kept = kept.clamp(0, 1)  # rounding can leave the range, which is no number under the root
+        signal, noise = kept.sqrt(), (1 - kept).sqrt()
+        total = signal + noise
+        return x / total.to(x.dtype)[:, None, None, None], STEPS * noise / total
+
+
+def _linear_betas() -> Tensor:
+    return torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
+
+
+def _cosine_betas() -> Tensor:
+    time = torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
+    kept = torch.cos((time + 0.008) / 1.008 * torch.pi / 2).square()
+    return (1 - kept[1:] / kept[:-1]).clamp(max=0.999)
+
+
+SCHEDULES = {
+    "linear": lambda: DiscreteSchedule(_linear_betas()),
+    "cosine": lambda: DiscreteSchedule(_cosine_betas()),
+    "flow": FlowSchedule,
+}
+
+
+@dataclass(frozen=True)
+class AdmConfig:
+    """The shape of a classifier, and the noise it knows. Raises ValueError for one that cannot be built.
+
+    image_size: height and width of x; it halves from level to level. in_channels: of x, 3 for pixels. width: features
+    that a multiplier of 1 stands for. depth: residual blocks of a level, 1 or more. multipliers: one for each level.
+    attention_levels: the levels with attention after each block, from 0; the end of the network always has it.
+    classes: N. head_channels: features of an attention head. schedule: "linear", "cosine" or "flow".
+    """
+
+    image_size: int
+    in_channels: int
+    width: int
+    depth: int
+    multipliers: tuple[float, ...]
+    attention_levels: tuple[int, ...]
+    classes: int
+    head_channels: int = 64
+    schedule: str = "linear"
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"noise_schedule = '{self.schedule}' is unknown: use one of {', '.join(SCHEDULES)}.")
+        if self.image_size % 2 ** (len(self.multipliers) - 1):
+            raise ValueError(f"image_size = {self.image_size} cannot be halved for {len(self.multipliers)} levels.")
+        if any(channels % GROUPS for channels in self.channels):
+            raise ValueError(f"the levels have {self.channels} channels: use multiples of {GROUPS}.")
+        heads_of = {self.channels[level] for level in (*self.attention_levels, -1)}
+        if any(channels % self.head_channels for channels in heads_of):
+            raise ValueError(
+                f"num_head_channels = {self.head_channels} does not divide {sorted(heads_of)}, the channels of the "
+                "levels with attention."
+            )
+
+    @property
+    def channels(self) -> list[int]:
+        """Features of each level."""
+        return [round(self.width * multiplier) for multiplier in self.multipliers]
+
+    @property
+    def pool_size(self) -> int:
+        """Height and width of the last level."""
+        return self.image_size >> (len(self.multipliers) - 1)
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of features [B, C, H, W], added to them."""
+
+    def __init__(self, channels: int, head_channels: int):
+        super().__init__()
+        self.heads = channels // head_channels
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = _zero(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        qkv = self.qkv(self.norm(flat)).unflatten(1, (self.heads, 3, -1))  # each head's q, k and v together
+        mixed = F.scaled_dot_product_attention(*qkv.mT.contiguous().unbind(2))
+        return x + self.proj_out(mixed.mT.flatten(1, 2)).view_as(x)
+
+
+class AttentionPool(nn.Module):
+    """Features [B, C, S, S] to logits [B, N]: their mean asks, and all positions answer."""
+
+    def __init__(self, size: int, channels: int, head_channels: int, classes: int):
+        super().__init__()
+        self.heads = channels // head_channels
+        self.positional_embedding = nn.Parameter(torch.randn(channels, size**2 + 1) / channels**0.5)
+        self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
+        self.c_proj = nn.Conv1d(channels, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        tokens = torch.cat([flat.mean(-1, keepdim=True), flat], -1) + self.positional_embedding
+        qkv = self.qkv_proj(tokens).unflatten(1, (3, self.heads, -1))  # all heads' q, then k, then v
+        q, k, v = qkv.mT.contiguous().unbind(1)
+        mixed = F.scaled_dot_product_attention(q[:, :, :1], k, v)
+        return self.c_proj(mixed.mT.flatten(1, 2))[:, :, 0]
+
+
+class _Layers:
+    """What ResBlock asks for. ComfyUI's own layers leave new weights uninitialized, which training cannot use."""
+
+    GroupNorm, Linear = nn.GroupNorm, nn.Linear
+
+    @staticmethod
+    def conv_nd(_dims: int, *args, **kwargs) -> nn.Module:
+        return nn.Conv2d(*args, **kwargs)
+
+
+class AdmEncoder(nn.Module):
+    """The network in the published layout; its attributes' names are the state dict's."""
+
+    def __init__(self, config: AdmConfig):
+        super().__init__()
+        self.width, last = config.width, config.channels[-1]
+        embedded = 4 * config.width
+        self.time_embed = nn.Sequential(nn.Linear(config.width, embedded), nn.SiLU(), nn.Linear(embedded, embedded))
+        self.input_blocks = nn.ModuleList(_input_blocks(config))
+        self.middle_block = TimestepEmbedSequential(
+            _residual(config, last, last), Attention(last, config.head_channels), _residual(config, last, last)
+        )
+        pool = AttentionPool(config.pool_size, last, config.head_channels, config.classes)
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, last), nn.SiLU(), pool)
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """x [B, C, S, S] as its schedule noises it, and timesteps [B] in 0..1000, to logits [B, N]."""
+        embedding = self.time_embed(timestep_embedding(timesteps, self.width).to(x.dtype))
+        for block in (*self.input_blocks, self.middle_block):
+            x = block(x, embedding)
+        return self.out(x)
+
+
+def _input_blocks(config: AdmConfig):
+    before = config.channels[0]
+    yield TimestepEmbedSequential(nn.Conv2d(config.in_channels, before, 3, padding=1))
+    for level, channels in enumerate(config.channels):
+        if level:
+            yield TimestepEmbedSequential(_residual(config, before, before, down=True))
+        for _ in range(config.depth):
+            attention = [Attention(channels, config.head_channels)] if level in config.attention_levels else []
+            yield TimestepEmbedSequential(_residual(config, before, channels), *attention)
+            before = channels
+
+
+def _residual(config: AdmConfig, before: int, channels: int, down: bool = False) -> ResBlock:
+    block = ResBlock(
+        before, 4 * config.width, dropout=0, out_channels=channels, use_scale_shift_norm=True, down=down,
+        operations=_Layers,
+    )  # fmt: skip
+    _zero(block.out_layers[-1])
+    return block
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    """The last layer of a branch, so that a new network starts as its skip connections alone."""
+    for weight in layer.parameters():
+        nn.init.zeros_(weight)
+    return layer
+
+
+def adm_network(config: AdmConfig) -> AdmEncoder:
+    """A new network, ready to be trained."""
+    return AdmEncoder(config)
+
+
+class NoiseAwareClassifier(nn.Module):
+    """p(y | x_t, t) with x in the form that all diffusion models can be brought to.
+
+    channels, image_size: what x has to have. network: its state dict is what a file holds.
+    """
+
+    def __init__(self, network: AdmEncoder, config: AdmConfig):
+        super().__init__()
+        self.channels, self.image_size = config.in_channels, config.image_size
+        self.network, self.schedule = network, SCHEDULES[config.schedule]()
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        """x [B, C, S, S] = √ᾱ x0 + √(1 − ᾱ) n with x0 scaled as in training, and ᾱ [B] in 0..1, to logits [B, N].
+
+        Raises ValueError where x has another size.
+        """
+        if x.shape[1:] != (self.channels, self.image_size, self.image_size):
+            raise ValueError(
+                f"This noise-aware classifier reads {self.channels} channels of {self.image_size} × {self.image_size}, "
+                f"and what is sampled has {' × '.join(map(str, x.shape[1:]))}."
+            )
+        return self.network(*self.schedule(x, kept))
+
+
+def is_adm(keys) -> bool:
+    """Whether a state dict of these keys is of this layout."""
+    return {"time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", POSITIONS} <= set(keys)
+
+
+def metadata_of(config: AdmConfig, labels: list[str]) -> dict[str, str]:
+    """What `load` cannot tell from weights, for the metadata of a safetensors file."""
+    return {
+        "image_size": str(config.image_size),
+        "num_head_channels": str(config.head_channels),
+        "noise_schedule": config.schedule,
+        "labels": json.dumps(labels),
+    }
+
+
+def load(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> tuple[NoiseAwareClassifier, list[str]]:
+    """The classifier of a state dict, and its class names. stem: the file's name.
+
+    All metadata is optional. image_size: by default what the name begins with, as in 64x64_classifier. noise_schedule:
+    by default as published, cosine for 64 and linear for others. num_head_channels: by default 64. labels: a JSON
+    list; by default ImageNet's for 1000 classes, and numbers otherwise. Raises ValueError for weights or metadata
+    that do not fit.
+    """
+    config = _config(weights, metadata, stem)
+    with torch.device("meta"):  # no memory for weights that are not the file's
+        network = adm_network(config)
+    _check(network.state_dict(), weights)
+    # Copies, so that nothing stays mapped to a file that its user may replace.
+    copies = {key: weight.to(torch.float32, copy=True) for key, weight in weights.items()}
+    network.load_state_dict(copies, assign=True)
+    return NoiseAwareClassifier(network, config), class_names(metadata, config.classes)
+
+
+def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> AdmConfig:
+    image_size = _image_size(metadata, stem)
+    levels, depth = _levels_and_depth(weights, image_size)
+    firsts = [1 + level * (depth + 1) for level in range(levels)]  # the first block of each level
+    width = _shape(weights, "time_embed.0.weight", 2)[1]
+    channels = [_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
+    return AdmConfig(
+        image_size=image_size,
+        in_channels=_shape(weights, "input_blocks.0.0.weight", 4)[1],
+        width=width,
+        depth=depth,
+        multipliers=tuple(count / width for count in channels),
+        attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
+        classes=_shape(weights, "out.2.c_proj.weight", 3)[0],
+        head_channels=_whole_number(metadata, "num_head_channels", "64"),
+        schedule=metadata.get("noise_schedule", "cosine" if image_size == 64 else "linear"),
+    )
+
+
+def _image_size(metadata: dict[str, str], stem: str) -> int:
+    named = re.match(r"(\d+)x\1_classifier", stem)
+    if not named and "image_size" not in metadata:
+        raise ValueError(
+            f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
+            "64x64_classifier, or give 'image_size' in the metadata."
+        )
+    return _whole_number(metadata, "image_size", named and named[1])
+
+
+def _whole_number(metadata: dict[str, str], key: str, default: str | None) -> int:
+    text = metadata.get(key, default)
+    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
+        raise ValueError(f"{key} = '{text}' is not a whole number from 1 to 999999.")
+    return int(text)
+
+
+def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int, int]:
+    """A level is a count of `depth` blocks and one more: the way down to it, or the first convolution."""
+    size = isqrt(max(_shape(weights, POSITIONS, 2)[1] - 1, 0))
+    levels = next((n for n in range(1, 20) if size << (n - 1) == image_size), 0)
+    blocks = len({key.split(".")[1] for key in weights if key.startswith("input_blocks.")})
+    if not levels or blocks % levels or blocks == levels:
+        raise ValueError(
+            f"these are not the weights of a classifier of {image_size} × {image_size}: its {blocks} blocks end at "
+            f"{size} × {size}. Correct the size in the file's name or metadata."
+        )
+    return levels, blocks // levels - 1
+
+
+def _shape(weights: dict[str, Tensor], key: str, dimensions: int) -> torch.Size:
+    if key not in weights or weights[key].ndim != dimensions:
+        raise ValueError(f"the weight '{key}' of {dimensions} dimensions is missing: the file is not complete.")
+    return weights[key].shape
+
+
+def _check(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {[*missing, *unknown][0]}: use "
+            "the classifier's file as it was published or saved."
+        )
+    for key, weight in expected.items():
+        if weights[key].shape != weight.shape:
+            raise ValueError(
+                f"the weight '{key}' is {tuple(weights[key].shape)} rather than {tuple(weight.shape)}: use the "
+                "classifier's file as it was published or saved."
+            )

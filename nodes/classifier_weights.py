@@ -1,0 +1,47 @@
+"""Reads files of weights without executing anything in them."""
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The state dict and the metadata (safetensors only) of a file. Raises ValueError for files of anything else."""
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}).") from error
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise ValueError(f"{path} is not a state dict of tensors.")
+    return weights, {}
+
+
+def class_names(metadata: dict[str, str], classes: int) -> list[str]:
+    """The metadata's 'labels' (a JSON list), for 1000 classes ImageNet's, and numbers otherwise. Raises ValueError."""
+    if "labels" in metadata:
+        return _listed(metadata["labels"])
+    if classes == 1000:
+        from torchvision.models import ResNet50_Weights
+
+        return ResNet50_Weights.DEFAULT.meta["categories"]
+    return [str(i) for i in range(classes)]
+
+
+def _listed(text: str) -> list[str]:
+    try:
+        labels = json.loads(text)
+    except json.JSONDecodeError:
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels = '{text[:80]}' in the metadata is not a JSON list of names.")
+    return labels

@@ -40,6 +40,7 @@ def measure() -> None:
     _directions()
 
 
+@torch.inference_mode(False)
 def _arithmetic() -> None:
     with FakeTensorMode():  # shapes alone
         unet = UNetModel(**UNET, operations=comfy.ops.disable_weight_init)

@@ -43,9 +43,10 @@ def at_scale_of(gradient: Tensor, sample: Tensor) -> Tensor:
     return shape * (_rms(sample) / torch.where(peak > 0, _rms(shape), 1))
 
 
-def finite_or_none(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient [B, ...] with zeros for each sample that has a NaN or an infinity, and which samples had, [B]."""
-    broken = ~gradient.isfinite().flatten(1).all(1)
+def finite_or_none(gradient: Tensor, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient [B, ...] with zeros for each sample that has a NaN or an infinity, in its log-probability [B] too,
+    and which samples had, [B]."""
+    broken = ~(gradient.isfinite().flatten(1).all(1) & log_probabilities.isfinite())
     return torch.where(per_sample(broken, gradient), 0, gradient), broken
 
 

@@ -34,8 +34,9 @@ class EntropyGuidanceApply(io.ComfyNode):
                 ScoreSocket.Input("score", tooltip="From Guidance Score: the classifier and the wanted class."),
                 io.Float.Input(
                     "scale", default=0.3, min=0.0, max=1000.0, step=0.01,
-                    tooltip="Strength of guidance; 0 changes nothing. With normalize on, how far the first step moves the "
-                    "picture, as a share of its contrast; without, the factor of the gradient.",
+                    tooltip="Strength of guidance; 0 changes nothing. With normalize on, how far a step moves the predicted "
+                    "picture while all is noise, as a share of its own size, and less as the noise goes; without, the "
+                    "factor of the gradient.",
                 ),
                 TILT,
                 io.Boolean.Input(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import folder_paths
 import torch
+from safetensors import SafetensorError
 
 from .adm_classifier import is_adm
 from .classifier_weights import read_weights
@@ -17,6 +18,10 @@ FOLDER = "classifiers"
 DEMO = "entropy-guidance-demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights" / "classifier"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+# What damaged or incomplete files raise in the libraries that read them.
+LOADING_ERRORS = (
+    OSError, ValueError, KeyError, RuntimeError, EOFError, ImportError, AttributeError, TypeError, SafetensorError,
+)  # fmt: skip
 
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 
@@ -48,8 +53,9 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
     path = DEMO_FOLDER if name == DEMO else _path(name)
     try:
         module, labels = _load(path, prompts)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"classifier_name = '{name}' cannot be loaded: {error}") from error
+    except LOADING_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"classifier_name = '{name}' cannot be loaded from {path}: {reason}") from error
     return guidance_classifier(name, module, labels)
 
 

@@ -22,7 +22,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
-        raise ValueError(f"{path} is not a state dict of tensors.")
+        raise ValueError(f"{path} is not a state dict of tensors: save the network's state_dict() alone.")
     return weights, {}
 
 

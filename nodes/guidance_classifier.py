@@ -30,8 +30,11 @@ class GuidanceClassifier:
 def guidance_classifier(name: str, module: torch.nn.Module, labels) -> GuidanceClassifier:
     """Puts a classifier under ComfyUI's model management. Raises ValueError where it has not one logit a label."""
     module.eval().requires_grad_(False)
-    with torch.no_grad():
-        logits = module(*_example(module))
+    example, *others = _example(module)
+    with torch.enable_grad():
+        logits = module(example.requires_grad_(), *others)
+    if not logits.requires_grad:
+        raise ValueError(f"classifier_name = '{name}': its preprocessing has no gradient, so it cannot guide.")
     if logits.ndim != 2 or logits.shape[1] != len(labels):
         raise ValueError(
             f"classifier_name = '{name}': the network has {logits.shape[-1]} classes, but its files name {len(labels)}."
@@ -52,7 +55,8 @@ class NormalWeights:
     """Calls modules for gradients while ComfyUI runs in inference mode.
 
     Weights that were loaded or moved in inference mode are inference tensors, which autograd refuses to keep for a
-    backward pass. This holds normal copies of such weights, made at the first call of a module, until `clear`.
+    backward pass; weights that ComfyUI streams to the device would be gone by then. This holds normal copies of such
+    weights on the inputs' device, made at the first call of a module, until `clear`.
     """
 
     def __init__(self):
@@ -60,7 +64,7 @@ class NormalWeights:
 
     def __call__(self, module: torch.nn.Module, *inputs):
         if module not in self._copies:
-            self._copies[module] = _copies(module)
+            self._copies[module] = _copies(module, inputs[0].device)
         return torch.func.functional_call(module, self._copies[module], inputs)
 
     def clear(self) -> None:
@@ -68,6 +72,10 @@ class NormalWeights:
 
 
 @torch.inference_mode(False)
-def _copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copies(module: torch.nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
     weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {name: weight.detach().clone() for name, weight in weights.items() if weight.is_inference()}
+    return {
+        name: weight.detach().to(device, copy=True)
+        for name, weight in weights.items()
+        if weight.is_inference() or weight.device != device
+    }

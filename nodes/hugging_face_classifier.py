@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
-WEIGHTS = {"use_safetensors": True, "dtype": torch.float32}  # gradients of half-precision classifiers underflow
+WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
 
 
 def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str]]:
@@ -21,11 +21,21 @@ def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[
             raise ValueError(f"the folder {folder} has no {needed}.")
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     process = AutoImageProcessor.from_pretrained(folder, **LOCAL)
-    if config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+    has_classes = any(name.endswith("ForImageClassification") for name in config.architectures or ())
+    if config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES and not has_classes:
         return _zero_shot(folder, process, prompts)
     if prompts:
         raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
     return _classifier(folder, process)
+
+
+def _network(auto, folder: Path) -> torch.nn.Module:
+    """Raises ValueError where the files lack weights, which the library would make up."""
+    network, info = auto.from_pretrained(folder, **WEIGHTS, **LOCAL)
+    lacking = [*info["missing_keys"], *info["mismatched_keys"]]
+    if lacking:
+        raise ValueError(f"{len(lacking)} of its weights are missing or of another shape, such as {lacking[0]}.")
+    return network.float()  # gradients of half-precision classifiers underflow
 
 
 class _Classifier(torch.nn.Module):
@@ -46,7 +56,7 @@ class _Classifier(torch.nn.Module):
 def _classifier(folder: Path, process) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForImageClassification
 
-    network = AutoModelForImageClassification.from_pretrained(folder, **WEIGHTS, **LOCAL)
+    network = _network(AutoModelForImageClassification, folder)
     names = network.config.id2label
     return _Classifier(network, process), [names[i] for i in range(len(names))]
 
@@ -66,9 +76,9 @@ class _ZeroShotClassifier(_Classifier):
         ]
 
     def logits(self, pixels):
-        images = torch.nn.functional.normalize(
-            self.network.get_image_features(pixel_values=pixels).pooler_output, dim=-1
-        )
+        features = self.network.get_image_features(pixel_values=pixels)
+        features = getattr(features, "pooler_output", features)  # transformers 4 returns the tensor itself
+        images = torch.nn.functional.normalize(features, dim=-1)
         logits = images @ self.texts.T * self.network.logit_scale.exp()
         return logits + getattr(self.network, "logit_bias", 0)
 
@@ -78,7 +88,7 @@ def _zero_shot(folder: Path, process, prompts: tuple[str, ...]) -> tuple[torch.n
 
     if len(prompts) < 2:
         raise ValueError("a zero-shot model needs two prompts or more, one on each line: they are its classes.")
-    network = AutoModelForZeroShotImageClassification.from_pretrained(folder, **WEIGHTS, **LOCAL)
+    network = _network(AutoModelForZeroShotImageClassification, folder)
     tokens = AutoTokenizer.from_pretrained(folder, **LOCAL)(
         list(prompts), padding="max_length", truncation=True, return_tensors="pt"
     )

@@ -4,48 +4,61 @@ full: the VAE's decoder. half: the same on the latent at half its size, a quarte
 decoder of previews (models/vae_approx), a fraction of it. Pixel-space models need none.
 """
 
+import logging
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import comfy.model_management
 import folder_paths
 import torch
 import torch.nn.functional as F
+from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 MODES = ("auto", "full", "half", "taesd")
+TAESD_MEMORY = 330_000  # bytes that a TAESD's decoding holds for each latent pixel: some 20 maps of 64 × 8 × 8 floats
 
 
 @dataclass(frozen=True)
 class LatentDecoder:
-    """mode: 'full', 'half', 'taesd' or 'pixels'. patcher: what ComfyUI has to load, None for pixels.
+    """mode: 'full', 'half', 'taesd' or 'pixels'. latent: the model's latent format.
 
-    decode: a module from latents to pictures. scale, shift: scale · picture + shift lies in 0..1.
+    patcher: what ComfyUI has to load, None for pixels. decode: a module from latents to pictures. scale, shift:
+    scale · picture + shift lies in 0..1. frames: whether the VAE takes latents with a time axis. memory: bytes that
+    decoding one latent of a shape takes without gradients.
     """
 
     mode: str
+    latent: LatentFormat
     patcher: ModelPatcher | None = None
     decode: torch.nn.Module | None = None
     dtype: torch.dtype = torch.float32
     scale: float = 0.5
     shift: float = 0.5
-    frames: bool = False  # whether the VAE takes latents with a time axis
+    frames: bool = False
+    memory: Callable[[tuple], float] = lambda shape: 0.0
 
-    def images(self, call: Callable, x0: torch.Tensor, model) -> torch.Tensor:
-        """Images [B, 3, H, W] in about 0..1 of predictions [B, C, h, w] or [B, C, 1, h, w] of a model.
+    def images(self, call: Callable, x0: torch.Tensor) -> torch.Tensor:
+        """Images [B, 3, H, W] in about 0..1 of predictions [B, C, h, w] or [B, C, 1, h, w] of the model.
 
         call: runs a module on inputs, with gradients.
         """
-        if x0.ndim == 5:
-            x0 = x0[:, :, 0]
-        latent = x0 if self.mode == "taesd" else model.process_latent_out(x0)  # TAESD reads the model's own scale
+        latent = x0 if self.mode == "taesd" else self.latent.process_out(x0)  # TAESD reads the model's own scale
+        latent = latent[:, :, 0] if latent.ndim == 5 else latent
         if self.mode == "pixels":
             return self.scale * latent + self.shift
         if self.mode == "half":
             latent = F.interpolate(latent, scale_factor=0.5, mode="area")
-        pictures = call(self.decode, (latent[:, :, None] if self.frames else latent).to(self.dtype))
+        latent = latent.to(self.patcher.load_device, self.dtype)
+        pictures = call(self.decode, latent[:, :, None] if self.frames else latent)
         return self.scale * (pictures[:, :, 0] if self.frames else pictures).float() + self.shift
+
+    def memory_of(self, x0: torch.Tensor) -> float:
+        """Bytes that decoding one of the predictions takes without gradients."""
+        height, width = (side // 2 if self.mode == "half" else side for side in x0.shape[-2:])
+        return self.memory((1, x0.shape[1], *((1,) if self.frames else ()), height, width))
 
 
 class _Decode(torch.nn.Module):
@@ -61,10 +74,10 @@ class _Decode(torch.nn.Module):
 
 def latent_decoder(model: ModelPatcher, vae, mode: str) -> LatentDecoder:
     """The decoder for a model's predictions. Raises ValueError where `vae` or `decode` do not fit the model."""
-    latent = model.get_model_object("latent_format")
+    latent = _normal(model.get_model_object("latent_format"))
+    if latent.latent_channels == 3 and (vae is None or latent.spacial_downscale_ratio == 1):
+        return LatentDecoder("pixels", latent)
     if vae is None:
-        if latent.latent_channels == 3:
-            return LatentDecoder("pixels")
         raise ValueError(
             f"vae: the model works in a latent space of {latent.latent_channels} channels. Wire its VAE, so that the "
             "classifier can look at pictures."
@@ -78,17 +91,33 @@ def latent_decoder(model: ModelPatcher, vae, mode: str) -> LatentDecoder:
     small = _preview_decoder(latent)
     if mode == "auto":
         mode = "taesd" if small else "full" if isinstance(vae.first_stage_model, TAESD) else "half"
+        if mode == "half" and latent.taesd_decoder_name:
+            logging.info(
+                "Classifier guidance decodes at half the size, a rough shortcut: put %s into models/vae_approx for "
+                "better guidance in less time.", latent.taesd_decoder_name,
+            )  # fmt: skip
     if mode != "taesd":
         scale, shift = _range(vae)
         return LatentDecoder(
-            mode, vae.patcher, _Decode(vae.first_stage_model), vae.vae_dtype, scale, shift, vae.latent_dim == 3
-        )
+            mode, latent, vae.patcher, _Decode(vae.first_stage_model), vae.vae_dtype, scale, shift,
+            frames=vae.latent_dim == 3, memory=lambda shape: vae.memory_used_decode(shape, vae.vae_dtype),
+        )  # fmt: skip
     if not small:
         raise ValueError(
             f"decode = 'taesd': there is no {latent.taesd_decoder_name or 'such decoder for this model'} in ComfyUI's "
             "models/vae_approx. Choose 'half' or 'full'."
         )
-    return _taesd(small, latent.latent_channels)
+    return _taesd(small, latent)
+
+
+@torch.inference_mode(False)
+def _normal(latent: LatentFormat) -> LatentFormat:
+    """A latent format whose tensors autograd takes: those made while a graph runs are inference tensors."""
+    latent = copy(latent)
+    for name, value in vars(latent).items():
+        if torch.is_tensor(value):
+            setattr(latent, name, value.clone())
+    return latent
 
 
 def _range(vae) -> tuple[float, float]:
@@ -107,8 +136,9 @@ def _preview_decoder(latent) -> str | None:
 
 
 @torch.inference_mode(False)
-def _taesd(path: str, channels: int) -> LatentDecoder:
-    network = TAESD(None, path, latent_channels=channels).eval().requires_grad_(False)
+def _taesd(path: str, latent: LatentFormat) -> LatentDecoder:
+    network = TAESD(None, path, latent_channels=latent.latent_channels).eval().requires_grad_(False)
     management = comfy.model_management
     patcher = ModelPatcher(network, management.get_torch_device(), management.vae_offload_device())
-    return LatentDecoder("taesd", patcher, _Decode(network))
+    memory = lambda shape: TAESD_MEMORY * shape[-2] * shape[-1]  # noqa: E731
+    return LatentDecoder("taesd", latent, patcher, _Decode(network), memory=memory)

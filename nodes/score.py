@@ -39,7 +39,7 @@ class EntropyGuidanceScore(io.ComfyNode):
                 io.String.Input(
                     "labels", default="0", multiline=True,
                     tooltip="The class by name or number: one for all images, or one for each image of the batch, on "
-                    "lines of their own or separated by commas.",
+                    "lines of their own or separated by commas. A misspelt name lists the nearest ones.",
                 ),
                 io.Combo.Input(
                     "divergence", options=["none", *DIVERGENCES], default="jensen_shannon",
@@ -48,7 +48,7 @@ class EntropyGuidanceScore(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "divergence_weight", default=1.0, min=0.0, max=100.0, step=0.05,
-                    tooltip="Weight a of the divergence. 0 is plain guidance.",
+                    tooltip="Weight a of the divergence; without one it has no effect. 0 is plain guidance.",
                 ),
                 io.Float.Input(
                     "target_confidence", default=0.9, min=0.0, max=1.0, step=0.01,

@@ -3,6 +3,7 @@
 import logging
 from contextlib import nullcontext
 
+import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import CONST, EPS
@@ -16,6 +17,8 @@ from .guidance_classifier import NormalWeights
 from .latent_decoder import LatentDecoder, latent_decoder
 from .score import GuidanceScore
 
+GRAPH_MEMORY = 4  # what decoding for a gradient takes, relative to decoding alone: autograd keeps every layer's output
+
 
 class ScoreGradient:
     """Used as `with gradient:` around a sampling, whose end frees what it made, whether that is good or bad.
@@ -26,6 +29,11 @@ class ScoreGradient:
     def __init__(self, score: GuidanceScore, decoder: LatentDecoder | None):
         self.score, self.decoder = score, decoder
         self._call = NormalWeights()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._call.clear()
+        self._batch = None  # classes [B] on the device, and how many pictures are looked at at once
         self._broken = None  # on the device: how many gradients were not finite
 
     @property
@@ -35,39 +43,59 @@ class ScoreGradient:
         return [patcher for patcher in (self.score.classifier.patcher, decoder) if patcher is not None]
 
     def __enter__(self):
-        self._broken = None
+        self._forget()
 
     def __exit__(self, *_):
-        if self._broken is not None and (count := int(self._broken)):
+        broken = self._broken
+        self._forget()
+        if broken is not None and (count := int(broken)):
             logging.warning(
                 "Classifier guidance: %d gradients were not finite; those pictures took their steps without guidance.",
                 count,
             )
-        self._broken = None
-        self._call.clear()
 
     @torch.inference_mode(False)
     def __call__(self, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, model) -> tuple[torch.Tensor, ...]:
-        """∇S [B, C, ...], zero where it is not finite, and log p(y|·) [B], for what is sampled at noise levels σ [B].
+        """∇S [B, C, ...] and log p(y|·) [B] of what is sampled at noise levels σ [B]; both 0 where one is not finite.
 
         The gradient is taken at the prediction x0, or at x for a classifier that reads noise.
         """
-        if x0.ndim == 5 and x0.shape[2] != 1:
-            raise ValueError(f"Classifier guidance does not know video: the latent has {x0.shape[2]} frames.")
-        labels = torch.tensor(labels_of_batch(self.score.labels, len(x0)), device=x0.device)
-        with torch.enable_grad():
-            leaf = (x0 if self.decoder else x).detach().clone().float().requires_grad_()
-            logits = self._see_clean(leaf, model) if self.decoder else self._see_noisy(leaf, sigma.clone(), model)
-            detached = logits.detach()
-            (gradient,) = torch.autograd.grad(
-                logits, leaf, self.score.formula.logit_gradient(detached, labels).to(logits.dtype)
-            )
-        gradient, broken = finite_or_none(gradient)
+        _check_pictures(x0)
+        if self._batch is None or len(self._batch[0]) != len(x0):
+            self._batch = self._labels_on(x0.device, len(x0)), self._at_once(x0)
+        labels, at_once = self._batch
+        seen = x0 if self.decoder else x
+        parts = zip(*(values.split(at_once) for values in (seen, sigma, labels)))
+        gradients, log_p = zip(*(self._gradient(*part, model) for part in parts))
+        log_p = torch.cat(log_p)
+        gradient, broken = finite_or_none(torch.cat(gradients), log_p)
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
-        return gradient, log_probability(detached, labels)
+        return gradient, torch.where(broken, 0, log_p)
 
-    def _see_clean(self, x0, model) -> torch.Tensor:
-        return self._classify(self.decoder.images(self._call, x0, model))
+    def _labels_on(self, device: torch.device, count: int) -> torch.Tensor:
+        return torch.tensor(labels_of_batch(self.score.labels, count), device=device)
+
+    def _at_once(self, x0: torch.Tensor) -> int:
+        """How many pictures fit into memory together."""
+        needed = GRAPH_MEMORY * self.decoder.memory_of(x0) if self.decoder else 0
+        free = comfy.model_management.get_free_memory(x0.device)
+        return len(x0) if needed * len(x0) <= free else max(int(free // needed), 1)
+
+    @torch.enable_grad()
+    def _gradient(self, seen, sigma, labels, model) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = seen.detach().clone().float().requires_grad_()
+        logits = self._see_clean(leaf) if self.decoder else self._see_noisy(leaf, sigma.clone(), model)
+        detached, labels = logits.detach(), labels.to(logits.device)
+        slope = self.score.formula.logit_gradient(detached, labels)
+        # Of size 1 on its way back through half-precision decoders, where a sure classifier's would be lost.
+        size = slope.abs().amax(1, keepdim=True).clamp(min=torch.finfo(slope.dtype).tiny)
+        (gradient,) = torch.autograd.grad(logits, leaf, (slope / size).to(logits.dtype))
+        size = size.to(gradient.device)[:, 0]
+        return gradient * per_sample(size, gradient), log_probability(detached, labels).to(gradient.device)
+
+    def _see_clean(self, x0) -> torch.Tensor:
+        pictures = self.decoder.images(self._call, x0)
+        return self._classify(pictures.to(self.score.classifier.patcher.load_device))
 
     def _see_noisy(self, x, sigma, model) -> torch.Tensor:
         kept, factor = kept_signal(sigma, is_flow(model.model_sampling))
@@ -80,8 +108,19 @@ class ScoreGradient:
             return self._call(self.score.classifier.patcher.model, *inputs)
 
 
+def _check_pictures(x0: torch.Tensor) -> None:
+    if x0.ndim == 5 and x0.shape[2] != 1:
+        raise ValueError(f"Classifier guidance does not know video: the latent has {x0.shape[2]} frames.")
+    if x0.ndim not in (4, 5):
+        raise ValueError(
+            f"Classifier guidance knows pictures, not sound or video with sound: the latent's shape is {[*x0.shape]}."
+        )
+
+
 def score_gradient(score: GuidanceScore, model: ModelPatcher, vae, decode: str = "auto") -> ScoreGradient:
-    """The gradient of a score for a model. Raises ValueError where classifier, `vae` or `decode` do not fit it."""
+    """The gradient of a score for a model. Raises ValueError where classifier, `vae` or `decode` do not fit it, and
+    RuntimeError for models of a kind that `is_flow` does not know."""
+    is_flow(model.get_model_object("model_sampling"))
     if not score.classifier.noise_aware:
         return ScoreGradient(score, latent_decoder(model, vae, decode))
     reads, latents = score.classifier.patcher.model.channels, model.get_model_object("latent_format").latent_channels

@@ -1,6 +1,7 @@
 """Image classifiers as state dicts of torchvision networks, such as resnet50-11ad3fa6.pth or vit_b_16.safetensors."""
 
 import re
+from pathlib import Path
 
 import torch
 
@@ -15,10 +16,11 @@ def load(weights: dict[str, torch.Tensor], metadata: dict[str, str], stem: str) 
     """
     import torchvision
 
-    architecture = _architecture(metadata.get("architecture") or stem)
-    entry = torchvision.models.get_model_weights(architecture).DEFAULT
+    architecture, entry = _architecture(metadata.get("architecture") or stem)
     classes = _count_classes(architecture, weights)
     network = torchvision.models.get_model(architecture, weights=None, num_classes=classes)
+    if hasattr(network, "transform_input"):  # Inception and GoogLeNet, whose published weights want it
+        network.transform_input = True
     fit = network.load_state_dict(weights, strict=False)
     if fit.missing_keys or fit.unexpected_keys:
         raise ValueError(
@@ -39,15 +41,20 @@ def _count_classes(architecture: str, weights: dict[str, torch.Tensor]) -> int:
     return len(weights[last])
 
 
-def _architecture(text: str) -> str:
-    """The longest name of a torchvision classifier that a text begins with."""
+def _architecture(text: str):
+    """Name and entry (preprocessing and more) of the published weights whose file name a text begins with, or else of
+    the newest weights of the network whose name it begins with; the longest that fits."""
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    fitting = [name for name in known if re.match(rf"{re.escape(name)}(?![a-z0-9_])", text)]
+    entries = {}
+    for name in torchvision.models.list_models(module=torchvision.models):
+        weights = torchvision.models.get_model_weights(name)
+        entries[name] = name, weights.DEFAULT
+        entries.update({Path(entry.url).stem: (name, entry) for entry in weights})
+    fitting = [known for known in entries if re.match(rf"{re.escape(known)}(?![a-z0-9_])", text)]
     if not fitting:
         raise ValueError(
             f"'{text}' does not begin with the name of a torchvision classifier, such as resnet50 or vit_b_16: rename "
             "the file to name its architecture."
         )
-    return max(fitting, key=len)
+    return entries[max(fitting, key=len)]

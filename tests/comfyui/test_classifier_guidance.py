@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from benchmarks import random_models
+from benchmarks import in_process, random_models
 
 WANTED = "blue"
 
@@ -155,7 +155,7 @@ def test_gradients_agree_with_finite_differences(demo, guide, classifier, decode
     step = 1e-2
 
     def score(latent):
-        images = gradient.decoder.images(lambda module, *inputs: module(*inputs), latent, demo[0].model)
+        images = gradient.decoder.images(lambda module, *inputs: module(*inputs), latent)
         logits = gradient._classify(images).double()
         return gradient.score.formula.value(logits, torch.tensor([classifier.labels.index(WANTED)] * 2))
 
@@ -209,13 +209,12 @@ def evaluations(guide, draw, **inputs) -> int:
     model, count = guide(**inputs), 0
     gradient = gradient_of(model)
 
-    class Counting:
-        def images(self, *inputs):
-            nonlocal count
-            count += 1
-            return decoder.images(*inputs)
+    def counted(images):
+        nonlocal count
+        count += 1
+        return images
 
-    decoder, gradient.decoder = gradient.decoder, Counting()
+    gradient.decoder = Decoder(gradient.decoder, counted)
     draw(model, 1, steps=8)
     return count
 
@@ -273,19 +272,43 @@ def test_together_with_a_controlnet(node, guide, sample):
     assert all(not torch.equal(drawn[i], drawn[j]) for i in range(4) for j in range(i))
 
 
-def test_broken_gradients_are_said_once_and_the_step_goes_on(demo, guide, draw, caplog, monkeypatch):
-    model = guide(divergence="none", joint_temperature=0.0)
+class Decoder:
+    """A decoder whose pictures a function changes."""
+
+    def __init__(self, decoder, change):
+        self.decoder, self.change = decoder, change
+        self.patcher, self.memory_of = decoder.patcher, decoder.memory_of
+
+    def images(self, call, x0):
+        return self.change(self.decoder.images(call, x0))
+
+
+def test_broken_gradients_are_said_once_and_spare_the_other_pictures(demo, guide, draw, caplog):
+    broken = torch.tensor([1, torch.nan, 1, 1])[:, None, None, None]
+    model = guide()
+    expected = draw(model, 4)
     gradient = gradient_of(model)
-    formula = gradient.score.formula
-    broken = type(
-        "Broken",
-        (),
-        {"logit_gradient": lambda self, logits, labels: formula.logit_gradient(logits, labels) * torch.nan},
-    )
-    object.__setattr__(gradient.score, "formula", broken())
-    assert torch.equal(draw(model), draw(demo[0]))
+    gradient.decoder = Decoder(gradient.decoder, lambda images: images * broken.clone())
+    drawn = draw(model, 4)
+    torch.testing.assert_close(drawn[[0, 2, 3]], expected[[0, 2, 3]])
+    torch.testing.assert_close(drawn[1], draw(demo[0], 4)[1])
     assert caplog.text.count("gradients were not finite") == 1
-    assert "24 gradients" in caplog.text  # four pictures, six steps
+    assert "6 gradients" in caplog.text  # one picture, six steps
+
+
+def test_pictures_are_looked_at_one_by_one_where_memory_is_short(guide, monkeypatch):
+    import comfy.model_management
+
+    model, x0 = guide(decode="half"), torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    together = gradient_at(model, x0)
+    counts = []
+    gradient = gradient_of(model)
+    gradient.decoder = Decoder(gradient.decoder, lambda images: counts.append(len(images)) or images)
+    gradient._forget()
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 1)
+    for one, all_ in zip(gradient_at(model, x0), together):
+        torch.testing.assert_close(one, all_, rtol=1e-3, atol=1e-5)
+    assert counts == [1, 1, 1]
 
 
 def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):
@@ -337,6 +360,27 @@ def test_a_vae_of_another_latent(guide, demo):
     other = comfy.sd.VAE(sd=TAESD(latent_channels=16).state_dict())
     with pytest.raises(ValueError, match="vae: it decodes 16 channels, but the model's latents have 4"):
         guide(vae=other)
+
+
+def test_latents_of_one_frame_and_formats_made_of_tensors(demo):
+    """Wan's format, of Qwen-Image too, scales latents of five dimensions by tensors, made in inference mode here."""
+    wan = comfy.latent_formats.Wan21()
+    assert wan.latents_mean.is_inference()
+    latent_decoder = in_process.pack_module("nodes.latent_decoder")
+    decoder = latent_decoder.LatentDecoder("pixels", latent_decoder._normal(wan), scale=1.0, shift=0.0)
+    x0 = torch.randn(2, 16, 1, 4, 4)
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x0.clone().requires_grad_()
+        images = decoder.images(None, leaf)
+        (gradient,) = torch.autograd.grad(images.sum(), leaf)
+    torch.testing.assert_close(images, wan.process_out(x0)[:, :, 0])
+    torch.testing.assert_close(gradient, (wan.process_out(x0 + 1) - wan.process_out(x0)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5000), (1, 64, 200)])
+def test_sound_is_refused(guide, shape):
+    with pytest.raises(ValueError, match="knows pictures, not sound"):
+        gradient_at(guide(), torch.zeros(shape))
 
 
 def test_video_is_refused(guide):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -127,6 +128,30 @@ def test_torchvision(load, folder):
     torch.testing.assert_close(classifier.patcher.model(IMAGES), expected)
 
 
+def test_a_classifier_made_of_a_zero_shot_model(load, folder):
+    """Fine-tuned CLIP and SigLIP carry the model type of the zero-shot model."""
+    from transformers import SiglipConfig, SiglipForImageClassification, ViTImageProcessor
+
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = SiglipConfig(vision_config={**tower, "image_size": 32, "patch_size": 8}, text_config=tower)
+    config.id2label = {0: "cat", 1: "dog"}
+    path = folder / "fine-tuned"
+    SiglipForImageClassification(config).save_pretrained(path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(path)
+    assert load("fine-tuned").labels == ("cat", "dog")
+    shutil.rmtree(path)
+
+
+def test_every_published_file_of_torchvision_is_recognised():
+    import torchvision
+
+    architecture = module_of("torchvision_classifier")._architecture
+    for name in torchvision.models.list_models(module=torchvision.models):
+        for entry in torchvision.models.get_model_weights(name):
+            assert architecture(Path(entry.url).stem) == (name, entry)
+        assert architecture(f"{name}-mine")[0] == name
+
+
 def test_torchvision_with_classes_of_its_own(load):
     assert load("light.safetensors").labels == ("day", "night")
     assert load("mobilenet_v3_small.safetensors").labels == ("0", "1")
@@ -190,9 +215,34 @@ def without_a_processor(folder):
     return path
 
 
+def without_a_head(folder):
+    path = folder / "bad" / "backbone"
+    shutil.copytree(folder / "animals", path)
+    weights = load_file(path / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "classifier" not in k}, path / "model.safetensors", {"format": "pt"})
+    return path
+
+
+def truncated_folder(folder):
+    path = folder / "bad" / "animals"
+    shutil.copytree(folder / "animals", path)
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+    return path
+
+
+def empty(folder):
+    path = folder / "bad" / "resnet18.pth"
+    path.touch()
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (without_a_head, "of its weights are missing or of another shape, such as classifier"),
+        (truncated_folder, "cannot be loaded from .*bad/animals: "),
+        (empty, "cannot be loaded from .*bad/resnet18.pth: "),
         (truncated, "damaged"),
         (a_pickle_that_runs_code, "holds more than weights, which is not run"),
         (of_another_network, "does not fit resnet34: .* weights are missing"),
@@ -208,8 +258,6 @@ def test_bad_files_are_refused(load, folder, make, message):
         with pytest.raises(ValueError, match=f"classifier_name = '{path.relative_to(folder).as_posix()}'.*{message}"):
             load(path.relative_to(folder).as_posix())
     finally:
-        import shutil
-
         shutil.rmtree(folder / "bad")
     assert not (folder / "executed").exists()
 

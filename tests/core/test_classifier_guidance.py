@@ -59,9 +59,10 @@ def test_zero_gradients_stay_zero():
 def test_broken_gradients_are_dropped_sample_by_sample():
     gradient = torch.ones(4, 2, 2)
     gradient[1, 0, 0], gradient[3, 1, 1] = torch.nan, -torch.inf
-    kept, broken = finite_or_none(gradient)
-    assert broken.tolist() == [False, True, False, True]
-    assert torch.equal(kept, torch.ones(4, 2, 2) * torch.tensor([1.0, 0, 1, 0])[:, None, None])
+    log_p = torch.tensor([-1.0, -1.0, torch.nan, -1.0])
+    kept, broken = finite_or_none(gradient, log_p)
+    assert broken.tolist() == [False, True, True, True]
+    assert torch.equal(kept, torch.ones(4, 2, 2) * torch.tensor([1.0, 0, 0, 0])[:, None, None])
 
 
 @pytest.mark.parametrize(

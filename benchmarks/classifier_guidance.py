@@ -124,7 +124,7 @@ def keep(method: str, scale: float, samples: int, result: dict[str, float]) -> N
         writer.writerow({"method": method, "scale": scale, "samples": samples, **result})
 
 
-def run(bench: Bench, name: str, few: int, many: int) -> None:
+def run(bench: Bench, name: str, few: int, many: int, at: float | None) -> None:
     method = METHODS[name]
 
     def measured(scale: float, samples: int) -> dict[str, float]:
@@ -132,8 +132,9 @@ def run(bench: Bench, name: str, few: int, many: int) -> None:
             keep(name, scale, samples, bench.measure(method, scale, samples))
         return kept_results()[name, scale, samples]
 
-    best = min(method.scales, key=lambda scale: measured(scale, few)["joint"]) if few else method.scales[0]
-    measured(best, many)
+    if at is None:
+        at = min(method.scales, key=lambda scale: measured(scale, few)["joint"])
+    measured(at, many)
 
 
 def report() -> None:
@@ -160,12 +161,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--few", type=int, default=180, help="pictures a scale is tried on")
     parser.add_argument("--many", type=int, default=1020, help="pictures of the row at the best scale")
+    parser.add_argument("--at", type=float, help="measure at this scale, without a trial")
     options = parser.parse_args()
     args.bf16_vae = True  # half the time of a gradient on a CPU
     in_process.load_nodes()
     bench = Bench()
     for name in tqdm(options.methods):
-        run(bench, name, options.few, options.many)
+        run(bench, name, options.few, options.many, options.at)
     report()
 
 

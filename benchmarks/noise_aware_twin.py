@@ -40,7 +40,7 @@ def _train() -> None:
         classes=len(CLASSES), head_channels=32, schedule="flow",
     )  # fmt: skip
     torch.manual_seed(2)
-    network = adm.adm_network(config)
+    network = adm.AdmEncoder(config)
     latents, labels = _latents()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, STEPS)

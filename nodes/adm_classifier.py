@@ -207,11 +207,6 @@ def _zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def adm_network(config: AdmConfig) -> AdmEncoder:
-    """A new network, ready to be trained."""
-    return AdmEncoder(config)
-
-
 class NoiseAwareClassifier(nn.Module):
     """p(y | x_t, t) with x in the form that all diffusion models can be brought to.
 
@@ -261,7 +256,7 @@ def load(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> tup
     """
     config = _config(weights, metadata, stem)
     with torch.device("meta"):  # no memory for weights that are not the file's
-        network = adm_network(config)
+        network = AdmEncoder(config)
     _check(network.state_dict(), weights)
     # Copies, so that nothing stays mapped to a file that its user may replace.
     copies = {key: weight.to(torch.float32, copy=True) for key, weight in weights.items()}

@@ -27,7 +27,7 @@ def classifier_of(adm, config, seed=0, dtype=torch.float32):
     """All its weights are random, those that start at zero too, and large enough for attention to be uneven."""
     torch.manual_seed(seed)
     with torch.inference_mode(False):
-        classifier = adm.NoiseAwareClassifier(adm.adm_network(config), config).to(dtype)
+        classifier = adm.NoiseAwareClassifier(adm.AdmEncoder(config), config).to(dtype)
         for weight in classifier.parameters():
             torch.nn.init.normal_(weight, std=0.15).requires_grad_(False)
     return classifier
@@ -52,7 +52,7 @@ def test_published_layouts(adm, size):
     depth, multipliers, attention, count, schedule = PUBLISHED[size]
     config = adm.AdmConfig(size, 3, 128, depth, multipliers, attention, classes=1000, schedule=schedule)
     with torch.device("meta"):
-        weights = adm.adm_network(config).state_dict()
+        weights = adm.AdmEncoder(config).state_dict()
     first = int(128 * multipliers[0])
     shapes = {
         "time_embed.0.weight": (512, 128),
@@ -142,7 +142,7 @@ def test_a_new_network_can_be_trained(adm, config):
     """Each branch starts at zero, and all weights get gradients once these have left it."""
     with torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(0)
-        classifier = adm.NoiseAwareClassifier(adm.adm_network(config), config)
+        classifier = adm.NoiseAwareClassifier(adm.AdmEncoder(config), config)
         optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1)
         x, kept = noisy(config).clone(), torch.tensor([0.1, 0.9])
         losses = []
@@ -295,7 +295,7 @@ def unchanged(weights):
     ],
 )  # fmt: skip
 def test_bad_files_are_refused(adm, config, folder, node, change, metadata, message):
-    weights = change(adm.adm_network(config).state_dict())
+    weights = change(adm.AdmEncoder(config).state_dict())
     metadata = {**adm.metadata_of(config, list("abcde")), **metadata}
     save_file(weights, folder / "my_classifier.safetensors", {key: text for key, text in metadata.items() if text})
     with pytest.raises(ValueError, match=f"classifier_name = 'my_classifier.safetensors'.*{message}"):
@@ -303,13 +303,13 @@ def test_bad_files_are_refused(adm, config, folder, node, change, metadata, mess
 
 
 def test_the_file_names_a_size_that_the_weights_have_not(adm, config, folder, node):
-    torch.save(adm.adm_network(config).state_dict(), folder / "64x64_classifier.pt")
+    torch.save(adm.AdmEncoder(config).state_dict(), folder / "64x64_classifier.pt")
     with pytest.raises(ValueError, match="not the weights of a classifier of 64 × 64"):
         node("EntropyGuidanceLoadClassifier", classifier_name="64x64_classifier.pt")
 
 
 def test_prompts_are_refused(adm, config, folder, node):
-    torch.save(adm.adm_network(config).state_dict(), folder / "16x16_classifier.pt")
+    torch.save(adm.AdmEncoder(config).state_dict(), folder / "16x16_classifier.pt")
     with pytest.raises(ValueError, match="Leave prompts empty"):
         node("EntropyGuidanceLoadClassifier", classifier_name="16x16_classifier.pt", prompts="a\nb")
 

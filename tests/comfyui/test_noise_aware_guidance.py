@@ -19,7 +19,7 @@ def classifier(node, tmp_path_factory):
         head_channels=32, schedule="flow",
     )  # fmt: skip
     torch.manual_seed(0)
-    network = adm.adm_network(config)
+    network = adm.AdmEncoder(config)
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     folder = tmp_path_factory.mktemp("noise-aware")

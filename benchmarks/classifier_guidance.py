@@ -2,7 +2,7 @@
 
 Pictures without a prompt, steered to the colour of their largest shape, the colours in turn, all methods from the
 same noise. Each method first tries its scales on a few pictures; the one with the lowest joint Fréchet distance is
-then measured. An hour and a half on one core; finished rows are kept, so that an interrupted run goes on, and several
+then measured. Three hours on one core; finished rows are kept, so that an interrupted run goes on, and several
 processes can share the methods.
 
 accuracy: the largest shape has the colour that was asked for, read by demo/scene_checker.py. clean: share of shapes
@@ -159,7 +159,7 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--few", type=int, default=180, help="pictures a scale is tried on")
+    parser.add_argument("--few", type=int, default=120, help="pictures a scale is tried on")
     parser.add_argument("--many", type=int, default=1020, help="pictures of the row at the best scale")
     parser.add_argument("--at", type=float, help="measure at this scale, without a trial")
     options = parser.parse_args()

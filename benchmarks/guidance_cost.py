@@ -17,6 +17,7 @@ from torchvision.models import resnet50
 import nodes
 
 from .in_process import pack_module, run_node
+from .random_models import SD_VAE
 from .step_cost import peak_memory, seconds
 
 PAIRS = 5
@@ -27,10 +28,6 @@ UNET = {
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1] * 9 + [0] * 3,
     "transformer_depth_middle": 1, "channel_mult": [1, 2, 4, 4], "num_heads": 8, "use_spatial_transformer": True,
     "context_dim": 768, "legacy": False, "use_temporal_attention": False,
-}  # fmt: skip
-VAE = {
-    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
 }  # fmt: skip
 
 
@@ -44,7 +41,7 @@ def measure() -> None:
 def _arithmetic() -> None:
     with FakeTensorMode():  # shapes alone
         unet = UNetModel(**UNET, operations=comfy.ops.disable_weight_init)
-        vae, small = AutoencoderKL(ddconfig=VAE, embed_dim=4), TAESD(latent_channels=4)
+        vae, small = AutoencoderKL(ddconfig=SD_VAE, embed_dim=4), TAESD(latent_channels=4)
         classifier = resnet50()
         for network in (unet, vae, small, classifier):
             network.requires_grad_(False)
@@ -88,20 +85,20 @@ def _multiplications(run) -> float:
 
 
 def _demo_steps() -> None:
-    print(f"\nDemo model, 4 pictures, guided / unguided step: median of {PAIRS} alternating pairs, and peak memory")
     plain = _sampling(None)
     plain()
-    memory = peak_memory(plain)
+    print(
+        f"\nDemo model, 4 pictures, guided / unguided step: median of {PAIRS} alternating pairs, and peak memory "
+        f"({peak_memory(plain) / 2**20:.0f} MiB unguided)"
+    )
     for decode in ("full", "half"):
         for every in (1, 4):
             guided = _sampling({"decode": decode, "every": every})
             guided()
             pairs = [(seconds(plain), seconds(guided)) for _ in range(PAIRS)]
             ratio, step = median(b / a for a, b in pairs), 1000 * median(a for a, _ in pairs) / STEPS
-            print(
-                f"{decode:8}every {every}:  time {ratio:6.1f} of {step:.0f} ms,  memory {peak_memory(guided) / memory:5.1f} "
-                f"of {memory / 2**20:.0f} MiB"
-            )
+            held = peak_memory(guided) / 2**20
+            print(f"{decode:8}every {every}:  time {ratio:6.1f} of {step:.0f} ms,  memory {held:.0f} MiB")
 
 
 def _sampling(guidance: dict | None):

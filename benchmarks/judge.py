@@ -5,7 +5,6 @@ everything that a scene has: background, colours and kinds of its shapes and the
 `.dev/benchmarks`.
 """
 
-from itertools import islice
 from random import Random
 
 import torch
@@ -17,8 +16,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from tqdm import trange
 from transformers import ResNetConfig, ResNetModel
 
-from demo.scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, Scene, render, sample_scene
-from demo.train_classifier import CLASSES, largest
+from demo.scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, Scene, render
+from demo.train_classifier import CLASSES, clear_scenes, largest
 from tools.environment import DEV
 
 WEIGHTS = DEV / "benchmarks" / "judge.safetensors"
@@ -49,12 +48,6 @@ class Judge(torch.nn.Module):
         truths = torch.tensor([_truth(scene) for scene in scenes])
         places = torch.tensor([(_first(scene).x, _first(scene).y) for scene in scenes]) / IMAGE_SIZE
         return sum(map(F.cross_entropy, classes, truths.unbind(1))) + 10 * F.mse_loss(place, places)
-
-
-def clear_scenes(rng: Random, count: int) -> list[Scene]:
-    """Scenes of one shape, or of two of which one is clearly larger: those that belong to one class."""
-    scenes = iter(lambda: sample_scene(rng), None)
-    return list(islice((s for s in scenes if len({shape.size for shape in s.shapes}) == len(s.shapes)), count))
 
 
 def _first(scene: Scene):

@@ -8,6 +8,7 @@ import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.supported_models_base import ClipTarget
 
 CONTEXT = 32  # width of the text condition
@@ -29,6 +30,11 @@ PIXART = {
     "in_channels": 4, "hidden_size": 64, "num_heads": 2, "depth": 2, "patch_size": 2, "caption_channels": CONTEXT,
     "model_max_length": 8, "micro_condition": False, "pe_interpolation": 1,
 }  # fmt: skip
+# Stable Diffusion's, at full size: ComfyUI recognises no smaller one.
+SD_VAE = {
+    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
 SMALL = {"SD15": UNET, "SD3": MMDIT, "PixArtSigma": PIXART}
 
 
@@ -38,8 +44,13 @@ def build(architecture: str, dtype=torch.float32, **sizes) -> comfy.model_patche
     if architecture == "SD3":
         linear = {"in_features": CONTEXT, "out_features": 64 * sizes["depth"]}
         sizes["context_embedder_config"] = {"target": "torch.nn.Linear", "params": linear}
-    config = getattr(comfy.supported_models, architecture)(sizes)
-    config.set_inference_dtype(dtype, None)
+    return build_config(getattr(comfy.supported_models, architecture), sizes, dtype)
+
+
+def build_config(config, sizes: dict, dtype=None) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of a class of comfy.supported_models, of the given sizes."""
+    config = config(dict(sizes))
+    config.set_inference_dtype(dtype or torch.float32, None)
     device = comfy.model_management.get_torch_device()
     with torch.inference_mode(False):
         model = config.get_model({}, "").eval().requires_grad_(False)
@@ -49,10 +60,25 @@ def build(architecture: str, dtype=torch.float32, **sizes) -> comfy.model_patche
 
 def _randomise(network: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
-    for tensor in (*network.parameters(), *network.buffers()):
+    for tensor in network.state_dict(keep_vars=True).values():
+        if not tensor.is_floating_point():
+            continue
         # Wide layers get small weights, so that activations keep their size.
         scale = tensor.shape[-1] ** -0.5 if tensor.ndim == 2 else 0.2
         tensor.data = (torch.randn(tensor.shape, generator=generator) * scale).to(tensor.dtype)
+
+
+def autoencoder_kl() -> comfy.sd.VAE:
+    """A VAE object of Stable Diffusion's class whose random weights keep the size of what passes through."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False):
+        weights = AutoencoderKL(ddconfig=SD_VAE, embed_dim=4).state_dict()
+        for name, weight in weights.items():
+            if weight.ndim > 1:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * weight[0].numel() ** -0.5)
+            else:
+                weight.fill_(float("norm" in name and name.endswith("weight")))
+        return comfy.sd.VAE(sd=weights)
 
 
 def controlnet() -> comfy.controlnet.ControlNet:

@@ -28,9 +28,14 @@ def largest(scene: Scene) -> int:
     return CLASSES.index(max(scene.shapes, key=lambda shape: shape.radius).colour)
 
 
+def clear_scenes(rng: Random, count: int) -> list[Scene]:
+    """Scenes of one shape, or of two of which one is clearly larger: those that belong to one class."""
+    return list(islice(filter(_is_clear, iter(lambda: sample_scene(rng), None)), count))
+
+
 def batch_of(rng: Random, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures [count, 3, 128, 128] in 0..1, each with one shape that is clearly the largest, and their classes."""
-    scenes = list(islice(filter(_is_clear, iter(lambda: sample_scene(rng), None)), count))
+    scenes = clear_scenes(rng, count)
     return torch.stack([render(scene) for scene in scenes]), torch.tensor([largest(scene) for scene in scenes])
 
 

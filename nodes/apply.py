@@ -3,7 +3,7 @@
 The formulas are in guidance_core/classifier_guidance.py and tilted_sampling.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -41,8 +41,8 @@ class EntropyGuidanceApply(io.ComfyNode):
                 TILT,
                 io.Boolean.Input(
                     "normalize", default=True,
-                    tooltip="Scales each gradient to the picture's own contrast and the noise that is left, so that one "
-                    "scale serves every model. Off: the gradient as it is, times σ² (noise) or σ²/(1 − σ) (flow).",
+                    tooltip="Scales each gradient to the predicted picture's own size and the noise that is left, so that "
+                    "one scale serves every model. Off: the gradient as it is, times σ² (noise) or σ²/(1 − σ) (flow).",
                 ),
                 START_PERCENT,
                 END_PERCENT,
@@ -88,6 +88,7 @@ class ClassifierGuidance:
     normalize: bool
     window: PercentWindow
     every: int
+    _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
 
     def __post_init__(self):
         check_number("scale", self.scale, lowest=0)
@@ -96,6 +97,7 @@ class ClassifierGuidance:
 
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE."""
+        self._schedule = None
         with self.gradient:
             return executor(*args, **kwargs)
 
@@ -115,8 +117,11 @@ class ClassifierGuidance:
     def _is_time(self, sigma, model_options, model_sampling) -> bool:
         if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
             return True
+        if self._schedule is None:
+            steps = model_options["transformer_options"]["sample_sigmas"].tolist()
+            self._schedule = steps, *self.window.sigmas(model_sampling)
+        steps, start, end = self._schedule
         now = sigma[0].item()
-        start, end = self.window.sigmas(model_sampling)
         # Samplers that evaluate between two of the schedule's steps belong to the earlier one.
-        step = int((model_options["transformer_options"]["sample_sigmas"] >= now * (1 - 1e-6)).sum()) - 1
+        step = sum(sigma >= now * (1 - 1e-6) for sigma in steps) - 1
         return end <= now <= start and step % self.every == 0

@@ -3,9 +3,11 @@
 import comfy.latent_formats
 import comfy.samplers
 import comfy.sd
+import folder_paths
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from safetensors.torch import save_file
 
 from benchmarks import in_process, random_models
 
@@ -90,9 +92,49 @@ def test_models_that_add_noise_move_by_its_square(node, guide, sample, kind):
     gradient = gradient_of(guided)
     for sigma, plain, moved in seen:
         slope, _ = gradient(plain, plain, sigma, guided.model)
+        assert slope.abs().amax() > 0
         torch.testing.assert_close(
             moved - plain, 0.01 * sigma.square()[:, None, None, None] * slope, rtol=1e-3, atol=1e-4
         )
+
+
+def test_a_preview_decoder_is_used_where_there_is_one(demo, guide, sample, tmp_path):
+    """The demo's decoder in the place of Stable Diffusion 1.5's TAESD."""
+    network = demo[2].first_stage_model
+    save_file(network.taesd_decoder.state_dict(), tmp_path / "taesd_decoder.safetensors")
+    folder_paths.add_model_folder_path("vae_approx", str(tmp_path))
+    try:
+        model = random_models.build("SD15")
+        guided = guide(model)
+        decoder = gradient_of(guided).decoder
+        x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        assert decoder.mode == "taesd"
+        images = decoder.images(lambda module, *inputs: module(*inputs), x0)
+        torch.testing.assert_close(images, network.taesd_decoder(x0))
+        drawn = [sample(m, *random_models.conditions(), steps=2) for m in (model, guided)]
+        assert not torch.equal(*drawn) and drawn[1].isfinite().all()
+    finally:
+        folder_paths.folder_names_and_paths["vae_approx"][0].remove(str(tmp_path))
+        folder_paths.filename_list_cache.pop("vae_approx", None)
+
+
+def test_gradients_through_stable_diffusion_s_vae(guide, classifier):
+    """ComfyUI's AutoencoderKL with random weights, of full width: along the gradient itself."""
+    vae = random_models.autoencoder_kl()
+    guided = guide(random_models.build("SD15"), vae=vae, divergence="none", softplus_beta=30.0)
+    decoder = gradient_of(guided).decoder
+    assert decoder.mode == "half"
+    x0 = 0.1 * torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    value, _ = gradient_at(guided, x0)
+    direction = value / value.norm()
+
+    def score(latent):
+        logits = gradient_of(guided)._classify(decoder.images(lambda module, *inputs: module(*inputs), latent))
+        return gradient_of(guided).score.formula.value(logits.double(), torch.tensor([classifier.labels.index(WANTED)]))
+
+    step = 1e-3
+    slope = (score(x0 + step * direction) - score(x0 - step * direction)) / (2 * step)
+    torch.testing.assert_close(slope.float(), value.norm()[None], rtol=0.1, atol=0.0)
 
 
 def test_pixel_space_models_need_no_vae(guide, sample, probabilities):

@@ -158,7 +158,7 @@ def test_the_guided_ddpm_sampler_draws(server):
     ("changes", "message", "stopped_at"),
     [
         ({"score": {"labels": "bleu"}}, "no class 'bleu'. Did you mean 'blue'", "score"),
-        ({"score": {"labels": "6"}}, "6", "score"),
+        ({"score": {"labels": "6"}}, "there is no class 6; the classifier has 6, numbered from 0", "score"),
         (
             {"score": {"divergence": "forward_kl", "target_confidence": 1.0}},
             "target_confidence = 1 makes the divergence 'forward_kl' infinite",
@@ -184,8 +184,13 @@ def test_a_classifier_outside_of_the_model_folders_is_refused(server):
     assert "Value not in list" in response.text
 
 
-def test_interrupt_leaves_nothing_behind(server, plain):
-    long = server.queue(text_to_image(steps=2000, layers="all", temperature=0.01, seed=99))
+@pytest.mark.parametrize(
+    "graph",
+    [text_to_image(steps=2000, layers="all", temperature=0.01, seed=99), classifier_guided(steps=2000)],
+    ids=["erg", "classifier"],
+)
+def test_interrupt_leaves_nothing_behind(server, plain, graph):
+    long = server.queue(graph)
     while not server.get("/queue")["queue_running"]:
         time.sleep(0.1)
     time.sleep(2)

@@ -11,6 +11,7 @@ class EntropyGuidance(ComfyExtension):
         from .nodes.ddpm_sampler import EntropyGuidanceDDPMSampler
         from .nodes.erg import EntropyGuidanceERG
         from .nodes.erg_clip import EntropyGuidanceCLIP
+        from .nodes.guider import EntropyGuidanceGuider
         from .nodes.load_classifier import EntropyGuidanceLoadClassifier
         from .nodes.load_demo import EntropyGuidanceLoadDemo
         from .nodes.score import EntropyGuidanceScore
@@ -18,6 +19,7 @@ class EntropyGuidance(ComfyExtension):
         return [
             EntropyGuidanceERG,
             EntropyGuidanceCLIP,
+            EntropyGuidanceGuider,
             EntropyGuidanceLoadClassifier,
             EntropyGuidanceScore,
             EntropyGuidanceApply,

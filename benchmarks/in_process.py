@@ -13,6 +13,7 @@ sys.path.insert(0, str(COMFYUI))  # before anything of this repository that has 
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()
+args.use_pytorch_cross_attention = True  # as on most GPUs; the server of the tests keeps a CPU's own default
 
 import nodes  # noqa: E402  (ComfyUI's)
 

@@ -6,20 +6,29 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
+import comfy.utils
 import torch
 
 
 @contextmanager
 def prepared(model, conditions, latent: torch.Tensor, sigma: float = 0.6):
-    """A function that predicts for each CONDITIONING, positive first, in one call of calc_cond_batch."""
+    """A function that predicts for each CONDITIONING, positive first, in one call of calc_cond_batch.
+
+    None among the conditions is not evaluated, as ComfyUI does at cfg 1. Nested latents are packed, as in a sampler.
+    """
+    shapes = None
+    if latent.is_nested:
+        latent, shapes = comfy.utils.pack_latents(latent.unbind())
     latent = latent.to(model.load_device)
-    named = {str(i): comfy.sampler_helpers.convert_cond(condition) for i, condition in enumerate(conditions)}
+    convert = comfy.sampler_helpers.convert_cond
+    named = {str(i): convert(condition) for i, condition in enumerate(conditions) if condition is not None}
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     comfy.sampler_helpers.prepare_model_patcher(model, named, options)
     comfy.model_management.load_models_gpu([model])
     model.pre_run()
     try:
-        processed = list(comfy.samplers.process_conds(model.model, latent, named, latent.device).values())
+        found = comfy.samplers.process_conds(model.model, latent, named, latent.device, latent_shapes=shapes)
+        processed = [found.get(str(i)) for i in range(len(conditions))]
         sigmas = torch.full((len(latent),), sigma, device=latent.device)
         yield lambda: comfy.samplers.calc_cond_batch(model.model, processed, latent, sigmas, options)
     finally:

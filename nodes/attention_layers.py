@@ -3,14 +3,24 @@
 ComfyUI calls `transformer_options["optimized_attention_override"]` for each attention. Most networks tell it their
 block (`block`, `block_type`, `block_index` in the same options); the others only keep an order of calls. Both are
 learnt from one forward pass the first time that a network is sampled, so that no table of architectures is needed.
+
+Modules that read the condition before it meets the picture (text refiners and poolers) are no layers: ERG leaves them as
+they are, as the paper does; a flatter reading of the prompt is the text encoder's matter (C-ERG).
 """
 
+import re
 from dataclasses import dataclass
+from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import torch
 
+from .attention_reach import is_first_part
+
 OVERRIDE = "optimized_attention_override"
+READERS_OF_THE_CONDITION = re.compile(
+    r"context_refiner|siglip_refiner|token_refiner|text_transformer_blocks|embeddings_connector|refiner_blocks|llm_adapter"
+)
 BLOCK_KEYS = ("block", "block_type", "block_index")
 NOT_PART_OF_THE_NETWORK = ("wrappers", "callbacks", "patches", "patches_replace", OVERRIDE)
 
@@ -25,66 +35,98 @@ def block_key(options: dict) -> tuple | None:
 class LayerMap:
     """The layers of a network in order of execution.
 
-    sections: for each layer its U-Net section ('input', 'middle', 'output') or None.
-    of_key: layer number of each block key; empty for a network that tells none.
-    of_call: layer number, or None, of each attention call of a forward pass, for a network that tells no keys.
+    numbers: layer number of each block key, and of the name of each block that tells none.
+    of_call: layer number, or None, of each attention call of a forward pass that comes without a block key.
     """
 
-    sections: tuple[str | None, ...]
-    of_key: dict[tuple, int]
+    numbers: dict[tuple | str, int]
     of_call: tuple[int | None, ...]
 
-    def layer(self, options: dict, call: int) -> int | None:
-        """The layer of an attention call; None for a call outside of the layers (a text refiner, a pooler)."""
-        if self.of_key:
-            return self.of_key.get(block_key(options))
-        return self.of_call[call] if call < len(self.of_call) else None
+    @cached_property
+    def sections(self) -> tuple[str | None, ...]:
+        """For each layer its U-Net section ('input', 'middle', 'output') or None."""
+        return tuple(name[0][0] if isinstance(name, tuple) and name[0] else None for name in self.numbers)
 
-    def fits(self, calls: int) -> bool:
-        """Whether a forward pass of so many attention calls is one that this map describes."""
-        return bool(self.of_key) or calls == len(self.of_call)
-
-
-_known: WeakKeyDictionary[torch.nn.Module, LayerMap] = WeakKeyDictionary()
+    def fits(self, calls: int, selected: frozenset[int]) -> bool:
+        """Whether a forward pass of so many calls without a block key is one that this map describes."""
+        return calls == len(self.of_call) or selected.isdisjoint(self.of_call)
 
 
-def layer_map(network: torch.nn.Module, forward, *, renew: bool = False) -> LayerMap:
+class CallReader:
+    """Tells the layer of each attention call of one forward pass."""
+
+    def __init__(self, layers: LayerMap):
+        self.layers, self.without_key = layers, 0
+
+    def __call__(self, options: dict) -> int | None:
+        """The layer; None for a call outside of the layers (a reader of the prompt, another node's attention)."""
+        key = block_key(options)
+        if key is not None:
+            return self.layers.numbers.get(key)
+        if is_first_part(options):
+            self.without_key += 1
+        of_call, call = self.layers.of_call, self.without_key - 1
+        return of_call[call] if call < len(of_call) else None
+
+
+# For each network, by the blocks that other nodes replace in it.
+_known: WeakKeyDictionary[torch.nn.Module, dict[frozenset, LayerMap]] = WeakKeyDictionary()
+
+
+def layer_map(network: torch.nn.Module, forward, replaced: frozenset = frozenset(), *, renew: bool = False) -> LayerMap:
     """The layer map of a diffusion network; the first call for a network costs one evaluation of it.
 
-    forward: evaluates the network for given transformer options, which it completes. renew: learn the map again.
+    forward: forward(options) evaluates the network for given transformer options, forward(options, True) with the blocks
+    that other nodes replace; it completes the options. replaced: the names of those blocks. Such a map costs one more
+    evaluation, for a network that tells no keys, and keeps the numbers that layers have without other nodes.
+    renew: learn the map again.
     Raises RuntimeError where no attention of the network passes through ComfyUI's override.
     """
-    if renew or network not in _known:
-        _known[network] = _census(network, forward)
-    return _known[network]
+    known = _known.setdefault(network, {})
+    if renew:
+        known.clear()
+    if frozenset() not in known:
+        known[frozenset()] = _census(network, forward)
+    if replaced not in known:
+        whole = known[frozenset()]
+        known[replaced] = whole if not whole.of_call else _census(network, partial(forward, replacing=True), whole)
+    return known[replaced]
 
 
-def _census(network: torch.nn.Module, forward) -> LayerMap:
+def replaced_blocks(options: dict) -> frozenset:
+    """The blocks that other nodes replace (skip layer guidance, for one), by ComfyUI's names for them."""
+    return frozenset((kind, name) for kind, names in options.get("patches_replace", {}).items() for name in names)
+
+
+def _census(network: torch.nn.Module, forward, whole: LayerMap | None = None) -> LayerMap:
     calls: list[tuple[tuple | None, str | None]] = []
     running: list[str] = []
 
     def record(attention, *args, transformer_options=None, **kwargs):
-        calls.append((block_key(transformer_options), running[0] if running else None))
+        if is_first_part(transformer_options):
+            calls.append((block_key(transformer_options), running[0] if running else None))
         return attention(*args, transformer_options=transformer_options, **kwargs)
 
     with _BlockTrail(network, running):
         forward({OVERRIDE: record})
-    if not calls:
+    if not calls and whole is None:
         raise RuntimeError(
             f"The attention of {type(network).__name__} cannot be reached: this model does not pass it through "
             "ComfyUI's attention override. Nothing was changed; take the node out for this model."
         )
-    return _layers(calls)
+    # A layer is a block that tells its key, or else an entry of a module list, or else a call of its own.
+    names = [key or name or f"call {i}" for i, (key, name) in enumerate(calls)]
+    numbers = whole.numbers if whole else _number(names)
+    of_call = tuple(numbers.get(name) for name, (key, _) in zip(names, calls) if key is None)
+    return LayerMap(numbers, of_call)
 
 
-def _layers(calls) -> LayerMap:
-    keys = list(dict.fromkeys(key for key, _ in calls if key is not None))
-    if keys:
-        return LayerMap(tuple(key[0][0] if key[0] else None for key in keys), {k: i for i, k in enumerate(keys)}, ())
-    # Calls outside of any block list are layers of their own; a refiner is none, as where keys tell it apart.
-    names = [name or f"call {i}" for i, (_, name) in enumerate(calls)]
-    numbers = {name: i for i, name in enumerate(n for n in dict.fromkeys(names) if "refiner" not in n)}
-    return LayerMap((None,) * len(numbers), {}, tuple(numbers.get(name) for name in names))
+def _number(names: list[tuple | str]) -> dict[tuple | str, int]:
+    return {name: i for i, name in enumerate(n for n in dict.fromkeys(names) if not _reads_the_condition(n))}
+
+
+def _reads_the_condition(name: tuple | str) -> bool:
+    return isinstance(name, str) and READERS_OF_THE_CONDITION.search(name) is not None
 
 
 class _BlockTrail:

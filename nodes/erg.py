@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
+from .attention_reach import reach_attention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 from .weak_branch import KINDS, WeakBranchAttention
 
@@ -71,6 +72,7 @@ class EntropyGuidanceERG(io.ComfyNode):
         branch = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
         model = model.clone()
         if not energy.is_ordinary:
+            reach_attention(model)
             model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, branch)
             model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, branch.sample)
         return io.NodeOutput(model)

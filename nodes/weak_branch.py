@@ -1,13 +1,15 @@
-"""Changes the attention energy of the negative branch of guidance, for one patched clone of a model.
+"""Changes the attention energy of the weak branch of guidance, for one patched clone of a model.
 
-ComfyUI evaluates the positive and the negative condition in one batch where it can; `cond_or_uncond` in the
-transformer options names the condition of each chunk of rows (0 positive, 1 negative). The wrapper below runs around
-each evaluation of the network and hands it an attention override that knows the rows of this evaluation. What changes
-the model lives in that evaluation's own options: nothing stays behind after an interrupt, an exception or the sampling.
+ComfyUI evaluates the conditions of guidance in one batch where it can; `cond_or_uncond` in the transformer options names
+the condition of each chunk of rows: for a KSampler 0 is the positive and 1 the negative one, which is the weak branch.
+The wrapper below runs around each evaluation of the network and hands it an attention override that knows the rows of
+this evaluation. What changes the model lives in that evaluation's own options: nothing stays behind after an interrupt,
+an exception or the sampling.
 """
 
 import logging
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,34 +19,48 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY as COMPILED
 
 from ..guidance_core.attention_energy import AttentionEnergy, descend, step
 from ..guidance_core.layer_selection import LayerSelection
-from .attention_layers import NOT_PART_OF_THE_NETWORK, OVERRIDE, LayerMap, block_key, layer_map
+from .attention_layers import (
+    NOT_PART_OF_THE_NETWORK,
+    OVERRIDE,
+    CallReader,
+    LayerMap,
+    block_key,
+    layer_map,
+    replaced_blocks,
+)
+from .attention_reach import labels_of_part, options_in_reach, order_of_rows
 from .common import PercentWindow
 
-NEGATIVE = 1  # ComfyUI's number of the negative condition in `cond_or_uncond`
 KINDS = ("all", "self", "cross")
+# The number in `cond_or_uncond` of the condition that guidance leads away from, by the name of the guider's class.
+NEGATIVE = 1
+WEAK_CONDITION = {"Guider_DualCFG": 0, "Guider_PerpNeg": 2, "EntropyGuider": 1}
 
 
 @dataclass
 class WeakBranchAttention:
-    """A wrapper for ComfyUI's APPLY_MODEL: ordinary attention for positive rows, `energy` for negative ones."""
+    """A wrapper for ComfyUI's APPLY_MODEL: `energy` for the rows of the weak branch, ordinary attention for all others."""
 
     energy: AttentionEnergy
     layers: LayerSelection
     window: PercentWindow
     kind: str = "all"
     _made: dict = field(default_factory=dict, repr=False)
-    _seen: Counter = field(default_factory=Counter, repr=False)  # what happened in the sampling that is running
+    # Of the sampling that is running: what happened, and the number of the weak condition where its guider is known.
+    _seen: Counter = field(default_factory=Counter, repr=False)
+    _weak_condition: int | None = field(default=None, repr=False)
 
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
         self._seen.clear()
+        self._weak_condition = WEAK_CONDITION.get(type(executor.class_obj).__name__)
         result = executor(*args, **kwargs)
         if not self._seen["changed"]:
             logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", self._why_not())
         return result
 
     def _why_not(self) -> str:
-        if not self._seen["negative"]:
+        if not self._seen["weak"]:
             return "it has no negative branch. Set cfg above 1, or use a guider with a negative input."
         if not self._seen["in time"]:
             return (
@@ -57,39 +73,52 @@ class WeakBranchAttention:
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
         model, inputs = executor.class_obj, (x, t, c_concat, c_crossattn)
-        chunks = tuple(transformer_options.get("cond_or_uncond", ()))
-        _refuse_unknown_conditions(chunks)
-        if NEGATIVE not in chunks:
+        weak = self._weak_chunks(transformer_options.get("cond_or_uncond", ()))
+        if not any(weak):
             return executor(*inputs, control, transformer_options, **conditions)
-        self._seen["negative"] += 1
+        self._seen["weak"] += 1
         if not self._is_time(t, model.model_sampling):
             return executor(*inputs, control, transformer_options, **conditions)
         self._seen["in time"] += 1
-        _refuse_compiled(transformer_options)
 
-        def bare_forward(options):
+        def bare_forward(options, replacing=False):
             """The network without what other nodes add to it, and without a ControlNet's lists, which it uses up."""
             bare = {key: value for key, value in transformer_options.items() if key not in NOT_PART_OF_THE_NETWORK}
-            executor.original(*inputs, None, {**bare, **options}, **conditions)
+            if replacing:
+                bare["patches_replace"] = transformer_options["patches_replace"]
+            with options_in_reach(options), _uncompiled(transformer_options):
+                executor.original(*inputs, None, {**bare, **options}, **conditions)
 
-        network = model.diffusion_model
+        network = getattr(model.diffusion_model, "_orig_mod", model.diffusion_model)  # of a compiled one
+        weak = order_of_rows(network, weak, len(x))
         for renew in (False, True):
-            layers = layer_map(network, bare_forward, renew=renew)
-            evaluation = _Evaluation(self, layers, chunks, transformer_options.get(OVERRIDE))
+            layers = layer_map(network, bare_forward, replaced_blocks(transformer_options), renew=renew)
+            evaluation = _Evaluation(self, layers, weak, transformer_options.get(OVERRIDE))
             options = {**transformer_options, OVERRIDE: evaluation}
             # The lists of a ControlNet are used up by an evaluation, and a second one needs them too.
-            result = executor(*inputs, _copied(control), options, **conditions)
+            with options_in_reach(options), _uncompiled(transformer_options):
+                result = executor(*inputs, _copied(control), options, **conditions)
             if not evaluation.calls:  # another node, EasyCache for one, reused an earlier evaluation
                 return result
-            if layers.fits(evaluation.calls):
+            if layers.fits(evaluation.layer_of.without_key, evaluation.selected):
                 evaluation.check(network)
                 self._seen["changed"] += 1
                 return result
         raise RuntimeError(
-            f"ERG cannot tell the layers of {type(network).__name__}: it made {evaluation.calls} attention calls in "
+            f"ERG cannot tell the layers of {type(network).__name__}: it made {evaluation.layer_of.without_key} attention calls in "
             f"this graph, but makes {len(layers.of_call)} without other nodes. Take out the node that skips or adds "
             "layers (skip layer guidance, a cache)."
         )
+
+    def _weak_chunks(self, conditions) -> tuple[bool, ...]:
+        """For each chunk of a batch whether it is the weak branch's. Raises RuntimeError where that cannot be told."""
+        if self._weak_condition is None and any(condition > NEGATIVE for condition in conditions):
+            raise RuntimeError(
+                "ERG cannot tell which of this guider's conditions is its weak branch, because it has more than a positive "
+                "and a negative one. Use a KSampler, CFGGuider, DualCFGGuider, PerpNegGuider or the ERG Guider."
+            )
+        weak = NEGATIVE if self._weak_condition is None else self._weak_condition
+        return tuple(condition == weak for condition in conditions)
 
     def once(self, make, *key):
         """make(*key), computed once for each key: whatever does not change from step to step."""
@@ -105,36 +134,40 @@ class WeakBranchAttention:
         return end <= sigma[0].item() <= start
 
     @torch.inference_mode(False)
-    def factor(self, chunks, rows, dimensions, dtype, device) -> torch.Tensor:
-        """τ for negative rows and 1 for positive ones, shaped to scale q."""
+    def factor(self, weak, rows, dimensions, dtype, device) -> torch.Tensor:
+        """τ for rows of the weak branch and 1 for others, shaped to scale q."""
         factor = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
-        factor[_negative_rows(chunks, rows, device)] = self.energy.temperature
+        factor[_weak_rows(weak, rows, device)] = self.energy.temperature
         return factor
 
 
 class _Evaluation:
     """The attention override for one evaluation of the network."""
 
-    def __init__(self, branch: WeakBranchAttention, layers: LayerMap, chunks: tuple[int, ...], previous):
-        self.branch, self.layers, self.chunks, self.previous = branch, layers, chunks, previous
+    def __init__(self, branch: WeakBranchAttention, layers: LayerMap, weak: tuple[bool, ...], previous):
+        self.branch, self.layer_of, self.weak, self.previous = branch, CallReader(layers), weak, previous
         self.selected = branch.once(branch.layers.choose, layers.sections)
         self.calls = self.changed = 0
         self.calls_of_block = Counter()
 
     def __call__(self, attention, q, k, v, heads, *args, **kwargs):
-        layer = self.layers.layer(kwargs["transformer_options"], self.calls)
+        options = kwargs["transformer_options"]
+        layer = self.layer_of(options)
         self.calls += 1
         if self.previous is not None:  # another pack's: it stays in force, and may call ComfyUI's attention itself
             attention = partial(self.previous, attention)
-        if layer not in self.selected or not self._is_kind(q, k, kwargs["transformer_options"]):
+        if layer not in self.selected or not self._is_kind(q, k, options):
             return attention(q, k, v, heads, *args, **kwargs)
         self.changed += 1
+        weak = labels_of_part(options, self.weak)
+        if not any(weak):
+            return attention(q, k, v, heads, *args, **kwargs)
         # q is not scaled in place: some networks (Wan's image-to-video blocks) attend twice with the same queries.
-        factor = self.branch.once(self.branch.factor, self.chunks, q.shape[0], q.ndim, q.dtype, q.device)
+        factor = self.branch.once(self.branch.factor, weak, q.shape[0], q.ndim, q.dtype, q.device)
         retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
         if self.branch.energy.only_scales_queries:
             return retrieved
-        return self._descend(attention, retrieved, q, k, v, heads, args, kwargs)
+        return self._descend(attention, retrieved, weak, q, k, v, heads, args, kwargs)
 
     def _is_kind(self, q, k, options) -> bool:
         kind = self.branch.kind
@@ -149,9 +182,9 @@ class _Evaluation:
         self.calls_of_block[block] += 1
         return self.calls_of_block[block] % 2 == 0
 
-    def _descend(self, attention, retrieved, q, k, v, heads, args, kwargs):
-        """The general energy: the negative rows of what attention retrieved become K_iter descent steps."""
-        rows = self.branch.once(_negative_rows, self.chunks, q.shape[0], q.device)
+    def _descend(self, attention, retrieved, weak, q, k, v, heads, args, kwargs):
+        """The general energy: the weak rows of what attention retrieved become K_iter descent steps."""
+        rows = self.branch.once(_weak_rows, weak, q.shape[0], q.device)
         energy, layout = self.branch.energy, _OutputLayout(heads, kwargs)
         state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], energy)
         if energy.iterations > 1:
@@ -179,19 +212,14 @@ class _Evaluation:
         )
 
 
-def _refuse_unknown_conditions(chunks: tuple[int, ...]) -> None:
-    """Guiders of three conditions number them in their own ways: which one is the weak branch cannot be told."""
-    if any(chunk > NEGATIVE for chunk in chunks):
-        raise RuntimeError(
-            "ERG works with a positive and a negative condition. This guider has more (DualCFGGuider, PerpNegGuider): "
-            "use CFGGuider or a KSampler."
-        )
+def _uncompiled(transformer_options: dict):
+    """A context in which a network that is compiled runs without its compiled code.
 
-
-def _refuse_compiled(transformer_options: dict) -> None:
-    """Compiled networks keep the attention they were compiled with, so ERG could not be turned on and off."""
-    if COMPILED in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
-        raise RuntimeError("ERG cannot change the attention of a compiled model yet: take out TorchCompileModel.")
+    ComfyUI tells torch.compile not to look at the transformer options, so that compiled code keeps the attention it was
+    compiled with: it could neither take ERG up nor leave it out again.
+    """
+    compiled = COMPILED in transformer_options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _copied(control):
@@ -199,20 +227,20 @@ def _copied(control):
 
 
 @torch.inference_mode(False)
-def _negative_rows(chunks: tuple[int, ...], rows: int, device: torch.device) -> torch.Tensor:
-    """Numbers of the rows that belong to a negative chunk. All chunks have equally many rows, one after the other."""
-    if rows % len(chunks):
+def _weak_rows(weak: tuple[bool, ...], rows: int, device: torch.device) -> torch.Tensor:
+    """Numbers of the rows in the weak chunks. All chunks have equally many rows, one after the other."""
+    if rows % len(weak):
         raise RuntimeError(
-            f"This model runs attention on {rows} rows for {len(chunks)} conditions: which rows are the negative "
+            f"This model runs attention on {rows} rows for {len(weak)} conditions: which rows are the negative "
             "ones cannot be told. Please report the model; until then, take the node out for it."
         )
-    each = rows // len(chunks)
-    return torch.tensor([i for i in range(rows) if chunks[i // each] == NEGATIVE], device=device)
+    each = rows // len(weak)
+    return torch.tensor([i for i in range(rows) if weak[i // each]], device=device, dtype=torch.long)
 
 
 @dataclass(frozen=True)
 class _RowTaker:
-    """Takes the negative rows of whatever has one row for each row of q; a mask shared by all rows stays as it is."""
+    """Takes the weak rows of whatever has one row for each row of q; a mask shared by all rows stays as it is."""
 
     rows: torch.Tensor
     count: int

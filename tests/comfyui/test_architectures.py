@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from benchmarks import random_models
 from benchmarks.one_step import predict
@@ -17,8 +18,7 @@ def erg(node, model, **inputs):
 
 
 def latent_of(model) -> torch.Tensor:
-    smallest = 64 if model.model.diffusion_model.__class__.__name__ == "PixArtMS" else 16
-    return random_models.latent(model, smallest, batch=2)
+    return random_models.latent(model, 16, batch=2)
 
 
 def changed(node, model, **inputs) -> torch.Tensor:
@@ -157,12 +157,14 @@ def test_a_network_without_sections_names_its_layers(node):
         changed(node, random_models.build("SD3"), layers="middle")
 
 
-def test_a_model_whose_attention_cannot_be_reached_is_an_error(node):
-    """PixArt keeps ComfyUI's override from its attention."""
-    model = random_models.build("PixArtSigma")
+def test_a_model_without_attention_is_an_error(node):
+    """A U-Net whose every attention is taken out."""
+    model = random_models.build(
+        "SD15", transformer_depth=[0, 0, 0], transformer_depth_output=[0] * 6, transformer_depth_middle=-1
+    )
     conditions, latent = random_models.conditions(), latent_of(model)
     before = predict(model, conditions, latent)
-    with pytest.raises(RuntimeError, match="attention of PixArtMS cannot be reached"):
+    with pytest.raises(RuntimeError, match="attention of UNetModel cannot be reached"):
         predict(erg(node, model, layers="all"), conditions, latent)
     assert all(map(torch.equal, before, predict(model, conditions, latent)))
 
@@ -181,12 +183,37 @@ def test_layers_of_a_network_without_keys_are_learnt_again_when_its_calls_change
     assert not torch.equal(every, fewer)
 
 
-def test_a_node_that_skips_blocks_of_such_a_network_is_an_error(node):
+def test_a_node_that_skips_blocks_of_such_a_network_leaves_the_numbers_of_the_others(node):
     model = random_models.build("SD3")
-    changed(node, model, layers="3")
     skipping = model.clone()
     skipping.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
-    with pytest.raises(
-        RuntimeError, match="cannot tell the layers of .*MMDIT.*: it made 4 attention calls in this graph, but makes 6"
-    ):
-        changed(node, skipping, layers="3")
+    seen = {i: changed(node, skipping, layers=str(i)) for i in (0, 2, 3)}
+    assert len({prediction.sum().item() for prediction in seen.values()}) == 3
+    with pytest.raises(RuntimeError, match="another node replaces the selected layers"):
+        changed(node, skipping, layers="1")
+
+    # The oracle: the same block taken out of the network's list, and the layer counted in what is left.
+    blocks = model.model.diffusion_model.joint_blocks
+    block = blocks[1]
+    del blocks[1]
+    expected = changed(node, model, layers="2")
+    blocks.insert(1, block)
+    torch.testing.assert_close(seen[3], expected)
+
+
+def test_calls_that_come_and_go_without_a_word_are_an_error(node):
+    """Another node's wrapper, which runs inside of ERG's, adds a block that nothing tells of."""
+    model = random_models.build("SD3")
+    blocks = model.model.diffusion_model.joint_blocks
+
+    def one_more(executor, *args, **kwargs):
+        blocks.insert(1, blocks[0])
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            del blocks[1]
+
+    guided = erg(node, model, layers="3")
+    guided.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", one_more)
+    with pytest.raises(RuntimeError, match="cannot tell the layers of .*MMDIT.*: it made 8 .*, but makes 6 without"):
+        predict(guided, random_models.conditions(), latent_of(model))

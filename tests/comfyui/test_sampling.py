@@ -167,38 +167,6 @@ def test_a_sampling_without_effect_is_said(node, demo, prompts, sample, caplog, 
     assert "had no effect" not in caplog.text
 
 
-def dual_cfg(node, model, positive, negative):
-    return node(
-        "DualCFGGuider", model=model, cond1=positive, cond2=negative, negative=negative, cfg_conds=3.0,
-        cfg_cond2_negative=2.0, style="regular",
-    )[0]  # fmt: skip
-
-
-def perp_neg(node, model, positive, negative):
-    return node(
-        "PerpNegGuider", model=model, positive=positive, negative=negative, empty_conditioning=negative, cfg=3.0,
-        neg_scale=1.0,
-    )[0]  # fmt: skip
-
-
-@pytest.mark.parametrize("guider", [dual_cfg, perp_neg])
-def test_guiders_of_three_conditions_are_refused(node, demo, erg_model, prompts, guider):
-    noise, sampler = node("RandomNoise", noise_seed=1)[0], node("KSamplerSelect", sampler_name="euler")[0]
-    sigmas = node("BasicScheduler", model=demo[0], scheduler="simple", steps=2, denoise=1.0)[0]
-
-    def run(model):
-        latent = node("EmptyLatentImage", width=128, height=128, batch_size=1)[0]
-        return node(
-            "SamplerCustomAdvanced", noise=noise, guider=guider(node, model, *prompts), sampler=sampler, sigmas=sigmas,
-            latent_image=latent,
-        )[0]["samples"]  # fmt: skip
-
-    before = run(demo[0])
-    with pytest.raises(RuntimeError, match="This guider has more .*: use CFGGuider or a KSampler"):
-        run(erg_model)
-    assert torch.equal(before, run(demo[0]))
-
-
 def test_perturbed_attention_guidance(node, erg_model, prompts, sample):
     """Core's PAG perturbs the middle block of a U-Net; on the demo's network it changes nothing and breaks nothing."""
     model = node("PerturbedAttentionGuidance", model=erg_model, scale=3.0)[0]

@@ -8,6 +8,7 @@ WEB_DIRECTORY = "./web"
 class EntropyGuidance(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .nodes.apply import EntropyGuidanceApply
+        from .nodes.cads import EntropyGuidanceCADS
         from .nodes.ddpm_sampler import EntropyGuidanceDDPMSampler
         from .nodes.erg import EntropyGuidanceERG
         from .nodes.erg_clip import EntropyGuidanceCLIP
@@ -19,6 +20,7 @@ class EntropyGuidance(ComfyExtension):
         return [
             EntropyGuidanceERG,
             EntropyGuidanceCLIP,
+            EntropyGuidanceCADS,
             EntropyGuidanceGuider,
             EntropyGuidanceLoadClassifier,
             EntropyGuidanceScore,

@@ -1,7 +1,9 @@
 """One step of a sampler without the sampler: what it asks of a model."""
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
@@ -10,9 +12,31 @@ import comfy.utils
 import torch
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a sampler's step asks of a model."""
+
+    model: comfy.model_base.BaseModel
+    conditions: list  # as ComfyUI processes them, positive first
+    latent: torch.Tensor
+    sigmas: torch.Tensor
+    options: dict
+
+    def predictions(self) -> list[torch.Tensor]:
+        """For each condition, in one call of calc_cond_batch."""
+        return comfy.samplers.calc_cond_batch(self.model, self.conditions, self.latent, self.sigmas, self.options)
+
+    def guided(self, scale: float) -> torch.Tensor:
+        """As a KSampler with this cfg."""
+        positive, negative = self.conditions
+        return comfy.samplers.sampling_function(
+            self.model, self.latent, self.sigmas, negative, positive, scale, self.options
+        )
+
+
 @contextmanager
 def prepared(model, conditions, latent: torch.Tensor, sigma: float = 0.6):
-    """A function that predicts for each CONDITIONING, positive first, in one call of calc_cond_batch.
+    """A Step of a MODEL and its CONDITIONINGs.
 
     None among the conditions is not evaluated, as ComfyUI does at cfg 1. Nested latents are packed, as in a sampler.
     """
@@ -23,6 +47,7 @@ def prepared(model, conditions, latent: torch.Tensor, sigma: float = 0.6):
     convert = comfy.sampler_helpers.convert_cond
     named = {str(i): convert(condition) for i, condition in enumerate(conditions) if condition is not None}
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
+    options["transformer_options"]["sample_sigmas"] = torch.tensor([sigma, 0.0], device=latent.device)
     comfy.sampler_helpers.prepare_model_patcher(model, named, options)
     comfy.model_management.load_models_gpu([model])
     model.pre_run()
@@ -30,7 +55,7 @@ def prepared(model, conditions, latent: torch.Tensor, sigma: float = 0.6):
         found = comfy.samplers.process_conds(model.model, latent, named, latent.device, latent_shapes=shapes)
         processed = [found.get(str(i)) for i in range(len(conditions))]
         sigmas = torch.full((len(latent),), sigma, device=latent.device)
-        yield lambda: comfy.samplers.calc_cond_batch(model.model, processed, latent, sigmas, options)
+        yield Step(model.model, processed, latent, sigmas, options)
     finally:
         model.cleanup()
 
@@ -40,4 +65,4 @@ def predict(model, conditions, latent: torch.Tensor | None = None, sigma: float 
     if latent is None:
         latent = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with prepared(model, conditions, latent, sigma) as step:
-        return step()
+        return step.predictions()

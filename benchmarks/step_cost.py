@@ -1,53 +1,130 @@
-"""What ERG adds to a sampling step of CFG: time and peak memory, both sides alternating in one run."""
+"""What ERG adds to a sampling step of CFG: time, peak memory and torch operators, beside core's PAG and NAG.
 
+The networks have the widths of the real ones, random weights, and fewer blocks where a real one would take a CPU minutes:
+the same blocks on all sides, which alternate in one run.
+"""
+
+import argparse
+from contextlib import ExitStack
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
 import torch
 from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from . import random_models
+from . import in_process, small_networks
 from .in_process import run_node
 from .one_step import prepared
+from .small_networks.network import text
 
-PAIRS = 30
+ROUNDS = 12
+SIDES = {
+    "ERG": lambda model: _erg(model),
+    "ERG, all layers": lambda model: _erg(model, layers="all"),
+    "ERG, K = 2": lambda model: _erg(model, iterations=2),
+    "core PAG": lambda model: run_node("PerturbedAttentionGuidance", model=model, scale=3.0)[0],
+    "core NAG": lambda model: run_node("NAGuidance", model=model)[0],
+}
 
 
-def models() -> dict[str, tuple]:
-    """For each row its MODEL, CONDITIONINGs and latent."""
+@dataclass(frozen=True)
+class Shape:
+    """A network of a real one's width. network: whose small one it is made from. latent: without the batch dimension."""
+
+    network: str
+    blocks: str
+    sizes: dict
+    latent: tuple[int, ...]
+    condition: tuple  # tokens, width, pooled width
+
+
+UNET = {"model_channels": 320, "num_res_blocks": [1, 1, 1, 1], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1, "num_heads": 8,
+        "context_dim": 768}  # fmt: skip
+SDXL = {"model_channels": 320, "num_res_blocks": [1, 1, 1], "channel_mult": [1, 2, 4], "transformer_depth": [0, 1, 2],
+        "transformer_depth_output": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2, "num_head_channels": 64,
+        "context_dim": 2048, "adm_in_channels": 2816}  # fmt: skip
+MMDIT = {"depth": 24, "num_blocks": 6, "x_block_self_attn_layers": [0, 1, 2], "adm_in_channels": 2048, "context_size": 4096,
+         "pos_embed_max_size": 64, "num_patches": 4096,
+         "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}},
+         }  # fmt: skip
+FLUX = {"hidden_size": 3072, "num_heads": 24, "axes_dim": [16, 56, 56], "depth": 1, "depth_single_blocks": 3,
+        "context_in_dim": 4096, "vec_in_dim": 768}  # fmt: skip
+WAN = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 4, "freq_dim": 256, "text_dim": 4096}
+SHAPES = {
+    "SD1.5": Shape("SD15", "1 of 2 in a level", UNET, (4, 32, 32), (77, 768, None)),
+    "SDXL": Shape("SDXL", "8 of 70", SDXL, (4, 32, 32), (77, 2048, 1280)),
+    "SD3.5 medium": Shape("SD3", "6 of 24", MMDIT, (16, 32, 32), (154, 4096, 2048)),
+    "Flux": Shape("Flux", "4 of 57", FLUX, (16, 32, 32), (256, 4096, 768)),
+    "Wan 2.1 1.3B": Shape("WAN21_T2V", "4 of 30", WAN, (16, 3, 32, 32), (512, 4096, None)),
+}
+
+
+def measure(names=tuple(SHAPES), rounds: int = ROUNDS) -> None:
+    print(
+        f"\nA step beside one of CFG: median ratio of {rounds} rounds in which all sides alternate (interquartile range), "
+        "peak memory, torch operators more than CFG's"
+    )
+    print(f"{'model':16}{'side':>18}{'CFG step':>12}{'time':>24}{'memory':>10}{'operators':>12}")
     demo, clip, _ = run_node("EntropyGuidanceLoadDemo")
-    texts = ("a red circle left of a blue square", "")
-    encoded = tuple(run_node("CLIPTextEncode", clip=clip, text=text)[0] for text in texts)
-    big = random_models.build("SD3", depth=8, num_blocks=8, x_block_self_attn_layers=[])
-    return {
-        "demo model, 4 pictures": (demo, encoded, torch.randn(4, 4, 16, 16)),
-        "MMDiT depth 8, 64×64 latent": (big, random_models.conditions(tokens=77), random_models.latent(big, 64)),
-    }
+    prompts = tuple(
+        run_node("CLIPTextEncode", clip=clip, text=t)[0] for t in ("a red circle left of a blue square", "")
+    )
+    _compare("demo, 4 pictures", demo, prompts, torch.randn(4, 4, 16, 16), rounds)
+    for name in names:
+        shape = SHAPES[name]
+        model = small_networks.build(shape.network, **shape.sizes)
+        condition, generator = text(*shape.condition), torch.Generator().manual_seed(1)
+        conditions = condition(generator), condition(generator)
+        _compare(name, model, conditions, torch.randn(1, *shape.latent, generator=generator), rounds)
 
 
-def measure() -> None:
-    print(f"\nStep time and peak memory, ERG / CFG: median ratio of {PAIRS} alternating pairs (interquartile range)")
-    print(f"{'model':32}{'layers':>10}{'CFG step':>12}{'time ratio':>24}{'memory ratio':>14}")
-    for name, (model, conditions, latent) in models().items():
-        for layers in ("40%-50%", "all"):
-            erg = run_node("EntropyGuidanceERG", model=model, layers=layers)[0]
-            times, memory = _compare(model, erg, conditions, latent, name)
-            ratios = sorted(b / a for a, b in times)
-            low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
-            spread = f"{median(ratios):.3f} ({low:.3f}-{high:.3f})"
-            cfg = f"{1000 * median(a for a, _ in times):.0f} ms"
-            print(f"{name:32}{layers:>10}{cfg:>12}{spread:>24}{memory[1] / memory[0]:>14.3f}")
+def _erg(model, **inputs):
+    return run_node("EntropyGuidanceERG", model=model, **inputs)[0]
 
 
-def _compare(model, erg, conditions, latent, name) -> tuple[list[tuple[float, float]], list[int]]:
-    with prepared(model, conditions, latent) as ordinary, prepared(erg, conditions, latent) as rectified:
-        sides = (ordinary, rectified)
-        for side in sides:  # the first run learns the layers
-            side()
-        memory = [peak_memory(side) for side in sides]
-        times = [tuple(map(seconds, sides)) for _ in tqdm(range(PAIRS), desc=name, leave=False)]
-    return times, memory
+def _compare(name: str, model, conditions, latent, rounds: int) -> None:
+    with ExitStack() as stack:
+
+        def step(model):
+            prepared_step = stack.enter_context(prepared(model, conditions, latent))
+            return lambda: prepared_step.guided(4.0)
+
+        _measure(name, {"CFG": step(model)} | {side: step(make(model)) for side, make in SIDES.items()}, rounds)
+
+
+def _measure(name: str, steps: dict, rounds: int) -> None:
+    for step in steps.values():  # the first run learns the layers
+        step()
+    memory = {side: peak_memory(step) for side, step in steps.items()}
+    operators = {side: _operators(step) for side, step in steps.items()}
+    times = {side: [] for side in steps}
+    for _ in tqdm(range(rounds), desc=name, leave=False):
+        for side, step in steps.items():
+            times[side].append(seconds(step))
+    for side in SIDES:
+        ratios = sorted(b / a for a, b in zip(times["CFG"], times[side]))
+        spread = f"{median(ratios):.3f} ({ratios[len(ratios) // 4]:.3f}-{ratios[3 * len(ratios) // 4]:.3f})"
+        cfg = f"{1000 * median(times['CFG']):.0f} ms"
+        more = operators[side] - operators["CFG"]
+        print(f"{name:16}{side:>18}{cfg:>12}{spread:>24}{memory[side] / memory['CFG']:>10.3f}{more:>+12}", flush=True)
+
+
+class _CountOperators(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def _operators(step) -> int:
+    with _CountOperators() as counter:
+        step()
+    return counter.count
 
 
 def seconds(step) -> float:
@@ -81,3 +158,13 @@ def peak_memory(step) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    chosen = parser.parse_args()
+    in_process.load_nodes()
+    with torch.inference_mode():
+        measure(chosen.models, chosen.rounds)

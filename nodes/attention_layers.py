@@ -16,13 +16,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from .attention_reach import is_first_part
+from .network_call import OVERRIDE
 
-OVERRIDE = "optimized_attention_override"
 READERS_OF_THE_CONDITION = re.compile(
-    r"context_refiner|siglip_refiner|token_refiner|text_transformer_blocks|embeddings_connector|refiner_blocks|llm_adapter"
+    r"context_refiner|siglip_refiner|ref_image_refiner|token_refiner|text_transformer_blocks|txtfusion|llm_adapter"
 )
 BLOCK_KEYS = ("block", "block_type", "block_index")
-NOT_PART_OF_THE_NETWORK = ("wrappers", "callbacks", "patches", "patches_replace", OVERRIDE)
 
 
 def block_key(options: dict) -> tuple | None:
@@ -36,11 +35,21 @@ class LayerMap:
     """The layers of a network in order of execution.
 
     numbers: layer number of each block key, and of the name of each block that tells none.
-    of_call: layer number, or None, of each attention call of a forward pass that comes without a block key.
+    names: the name of each attention call of a forward pass: its block's key, or its block's name where it tells none.
     """
 
     numbers: dict[tuple | str, int]
-    of_call: tuple[int | None, ...]
+    names: tuple[tuple | str, ...]
+
+    @cached_property
+    def layers_of_calls(self) -> tuple[int | None, ...]:
+        """Layer number, or None, of each attention call of a forward pass."""
+        return tuple(self.numbers.get(name) for name in self.names)
+
+    @cached_property
+    def of_call(self) -> tuple[int | None, ...]:
+        """The same of those calls that come without a block key."""
+        return tuple(self.numbers.get(name) for name in self.names if isinstance(name, str))
 
     @cached_property
     def sections(self) -> tuple[str | None, ...]:
@@ -78,7 +87,7 @@ def layer_map(network: torch.nn.Module, forward, replaced: frozenset = frozenset
 
     forward: forward(options) evaluates the network for given transformer options, forward(options, True) with the blocks
     that other nodes replace; it completes the options. replaced: the names of those blocks. Such a map costs one more
-    evaluation, for a network that tells no keys, and keeps the numbers that layers have without other nodes.
+    evaluation, and keeps the numbers that layers have without other nodes.
     renew: learn the map again.
     Raises RuntimeError where no attention of the network passes through ComfyUI's override.
     """
@@ -89,7 +98,7 @@ def layer_map(network: torch.nn.Module, forward, replaced: frozenset = frozenset
         known[frozenset()] = _census(network, forward)
     if replaced not in known:
         whole = known[frozenset()]
-        known[replaced] = whole if not whole.of_call else _census(network, partial(forward, replacing=True), whole)
+        known[replaced] = _census(network, partial(forward, replacing=True), whole)
     return known[replaced]
 
 
@@ -115,13 +124,11 @@ def _census(network: torch.nn.Module, forward, whole: LayerMap | None = None) ->
             "ComfyUI's attention override. Nothing was changed; take the node out for this model."
         )
     # A layer is a block that tells its key, or else an entry of a module list, or else a call of its own.
-    names = [key or name or f"call {i}" for i, (key, name) in enumerate(calls)]
-    numbers = whole.numbers if whole else _number(names)
-    of_call = tuple(numbers.get(name) for name, (key, _) in zip(names, calls) if key is None)
-    return LayerMap(numbers, of_call)
+    names = tuple(key or name or f"call {i}" for i, (key, name) in enumerate(calls))
+    return LayerMap(whole.numbers if whole else _number(names), names)
 
 
-def _number(names: list[tuple | str]) -> dict[tuple | str, int]:
+def _number(names: tuple[tuple | str, ...]) -> dict[tuple | str, int]:
     return {name: i for i, name in enumerate(n for n in dict.fromkeys(names) if not _reads_the_condition(n))}
 
 

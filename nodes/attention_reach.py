@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import torch
 from comfy.patcher_extension import CallbacksMP
 
-from .rebinding import rebound, rebound_function
+from .rebinding import rebound, rebound_function, with_code_of_its_own
 
 KEY = "entropy_guidance_attention"
 PART = (
@@ -46,7 +46,9 @@ LINEAR = {
     "its cross-attention alone",
 }
 
-_current: ContextVar[dict | None] = ContextVar("transformer_options", default=None)
+_current: ContextVar[dict | None] = ContextVar("transformer_options", default=None)  # each thread has its own
+# The same for compiled code, which cannot read a ContextVar. ComfyUI tells torch.compile to guard nothing of this name.
+transformer_options_of_compiled_code: dict[str, dict | None] = {"now": None}
 
 
 def name_of(network: torch.nn.Module) -> str:
@@ -69,12 +71,18 @@ def reach_attention(model) -> None:
 
 @contextmanager
 def options_in_reach(options: dict):
-    """Within, attention that gets no transformer options from its network takes these; each thread has its own."""
-    token = _current.set(options)
+    """Within, attention that gets no transformer options from its network takes these."""
+    token, before = _current.set(options), transformer_options_of_compiled_code["now"]
+    transformer_options_of_compiled_code["now"] = options
     try:
         yield
     finally:
+        transformer_options_of_compiled_code["now"] = before
         _current.reset(token)
+
+
+def _options_in_reach() -> dict | None:
+    return transformer_options_of_compiled_code["now"] if torch.compiler.is_compiling() else _current.get()
 
 
 def order_of_rows(network: torch.nn.Module, chunks: tuple[int, ...], rows: int) -> tuple[int, ...]:
@@ -99,6 +107,9 @@ def labels_of_part(options: dict, labels: tuple) -> tuple:
 
 def _patch(model) -> None:
     network = model.model.diffusion_model
+    forward = model.get_model_object("diffusion_model.forward")
+    if isinstance(forward, MethodType):
+        model.add_object_patch("diffusion_model.forward", with_code_of_its_own(forward))
     for table, name, make in (
         (WITHOUT_OPTIONS, "optimized_attention", _with_current_options),
         (PART_BY_PART, "optimized_var_attention", _numbering_parts),
@@ -125,7 +136,7 @@ def _with_current_options(attention: Callable) -> Callable:
     @wraps(attention)
     def with_options(*args, **kwargs):
         if not kwargs.get("transformer_options"):
-            kwargs["transformer_options"] = _current.get()
+            kwargs["transformer_options"] = _options_in_reach()
         return attention(*args, **kwargs)
 
     return with_options
@@ -151,7 +162,7 @@ _parts: ContextVar = ContextVar("parts")
 def _namespace_of_parts(module) -> SimpleNamespace:
     def attention(*args, **kwargs):
         parts, count = _parts.get()
-        options = _current.get()
+        options = _options_in_reach()
         if options is not None:
             kwargs["transformer_options"] = {**options, PART: (next(parts), count)}
         return module.optimized_attention(*args, **kwargs)

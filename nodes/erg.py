@@ -10,7 +10,8 @@ from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
 from .attention_reach import reach_attention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
-from .weak_branch import KINDS, WeakBranchAttention
+from .tempered_attention import KINDS
+from .weak_branch import WeakBranchAttention
 
 WRAPPER_KEY = "entropy_guidance_erg"
 

@@ -1,23 +1,56 @@
 """Gives the self-attention of a CLIP object's text encoders another temperature. ComfyUI's internals are touched here.
 
-ComfyUI hands the attention function down through an encoder's modules as the argument `optimized_attention`. The
-innermost modules that take it are the attention layers; an object patch wraps their `forward` for the patched clone
-alone: ComfyUI puts it in place when that clone is used and takes it out again for any other.
+Most encoders hand the attention function down through their modules as the argument `optimized_attention`: the
+innermost modules that take it are the attention layers. The others call attention by a global name and are in the table
+`INLINE`. Either way an object patch takes the place of the layer's `forward` for the patched clone alone: ComfyUI puts
+it in when that clone is used and takes it out again for any other. All encoders that ComfyUI can build are held against
+this in tests/comfyui/test_text_encoder_families.py.
 """
 
 import inspect
 import logging
 import re
-from functools import partial, wraps
+from collections.abc import Callable
+from functools import cache, partial, wraps
+from types import SimpleNamespace
 
 import torch
 from comfy.patcher_extension import CallbacksMP
 
 from ..guidance_core.layer_selection import LayerSelection
+from .attention_reach import name_of
+from .rebinding import rebound
 
 ATTENTION_ARGUMENT = "optimized_attention"
 CALLBACK_KEY = "entropy_guidance_clip"
 NOT_TEXT = ("vision", "visual", "audio")  # towers for other inputs inside multimodal encoders
+
+
+def _on_scaled_queries(attention: Callable, temperature: float) -> Callable:
+    """An attention function whose q·k is tempered; a bias in the mask, such as a sink's logit, is not."""
+    return lambda q, *rest, **more: attention(q * temperature, *rest, **more)
+
+
+def _of_chosen_function(choose: Callable, temperature: float) -> Callable:
+    """`optimized_attention_for_device`: what it returns is the attention function."""
+    return lambda *args, **kwargs: _on_scaled_queries(choose(*args, **kwargs), temperature)
+
+
+def _of_capped_logits(torch_module, temperature: float) -> SimpleNamespace:
+    """T5Gemma's logits are what `torch.tanh` caps; the rest of `torch` as it is.
+
+    The temperature multiplies what enters the softmax: after the cap, before the mask. On the queries it would come
+    before the cap, which is the same for small logits, but flattens large ones less and sharpens none beyond the cap.
+    """
+    return SimpleNamespace(**{**vars(torch_module), "tanh": lambda x: torch_module.tanh(x) * temperature})
+
+
+# Attention layers without that argument: the global name that their `forward` calls, and its tempered meaning.
+INLINE = {
+    "comfy.text_encoders.gemma4.Gemma4Attention": ("optimized_attention_for_device", _of_chosen_function),
+    "comfy.text_encoders.gpt_oss.GptOssAttention": ("_attention_with_sinks", _on_scaled_queries),
+    "comfy.text_encoders.sa3.T5GemmaAttention": ("torch", _of_capped_logits),
+}
 
 
 def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
@@ -27,12 +60,6 @@ def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
     encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
     """
     encoders = _encoders(clip.cond_stage_model)
-    for encoder, modules in encoders.items():
-        if not modules:
-            raise ValueError(
-                f"The text encoder '{encoder}' ({type(getattr(clip.cond_stage_model, encoder)).__name__}) cannot be "
-                "reached: it does not pass its attention through ComfyUI's attention function. Nothing was changed."
-            )
     paths = [modules[i] for modules in encoders.values() for i in sorted(layers.select([None] * len(modules)))]
     if not paths:
         counts = ", ".join(f"{encoder} has {len(modules)} layers" for encoder, modules in encoders.items())
@@ -52,7 +79,17 @@ def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
 def _patch(patcher, paths: list[str], temperature: float) -> None:
     for path in paths:
         forward = patcher.get_model_object(f"{path}.forward")
-        patcher.add_object_patch(f"{path}.forward", _tempered(forward, temperature))
+        inline = INLINE.get(name_of(patcher.get_model_object(path)))
+        tempered = (
+            rebound(forward, inline[0], _at(temperature, inline[1])) if inline else _tempered(forward, temperature)
+        )
+        patcher.add_object_patch(f"{path}.forward", tempered)
+
+
+@cache
+def _at(temperature: float, temper: Callable) -> Callable:
+    """`temper` for one temperature; the same object each time, so that all layers share one rebound function."""
+    return lambda value: temper(value, temperature)
 
 
 def _follow(paths: list[str], temperature: float, original, clone) -> None:
@@ -71,20 +108,32 @@ def _follow(paths: list[str], temperature: float, original, clone) -> None:
 
 
 def _encoders(model: torch.nn.Module) -> dict[str, list[str]]:
-    """For each text encoder of a CLIP object, the paths of its attention modules in order of execution."""
+    """For each text encoder of a CLIP object, the paths of its attention modules in order of execution.
+
+    Raises ValueError where there is none, or one whose attention is not known.
+    """
     found = {}
-    for name, encoder in model.named_children():
-        if hasattr(encoder, "transformer"):  # ComfyUI's SDClipModel; the rest are projections
-            found[name] = [f"{name}.{path}" for path in _attention_modules(encoder)]
+    for prefix, encoder in (("", model), *((f"{name}.", child) for name, child in model.named_children())):
+        if hasattr(encoder, "transformer"):  # ComfyUI's SDClipModel and its like; the rest are projections
+            name = prefix.rstrip(".") or type(encoder).__name__
+            found[name] = [f"{prefix}{path}" for path in _attention_modules(encoder)]
+            if not found[name]:
+                raise ValueError(
+                    f"The text encoder '{name}' ({type(encoder).__name__}) cannot be reached: it has no attention that "
+                    "this node knows. Nothing was changed."
+                )
     if not found:
-        raise ValueError(f"{type(model).__name__} holds no text encoder that this node knows. Nothing was changed.")
+        raise ValueError(
+            f"{type(model).__name__} holds no text encoder that this node knows; its prompts may be read by the "
+            "diffusion model itself. Nothing was changed."
+        )
     return found
 
 
 def _attention_modules(encoder: torch.nn.Module) -> list[str]:
     paths = [
         path for path, module in encoder.named_modules()
-        if ATTENTION_ARGUMENT in inspect.signature(type(module).forward).parameters
+        if (name_of(module) in INLINE or ATTENTION_ARGUMENT in inspect.signature(type(module).forward).parameters)
         and not any(part.startswith(NOT_TEXT) for part in path.split("."))
     ]  # fmt: skip
     # Where one block of a list hands the function on, it is the block's attention that counts, and a block that does
@@ -99,14 +148,14 @@ def _pattern(path: str) -> str:
 
 
 def _tempered(forward, temperature: float):
-    """`forward` with the queries of its attention function scaled: q·k is tempered, a bias in the mask is not."""
+    """`forward` with the attention function that it is given tempered."""
     signature = inspect.signature(forward)
 
     @wraps(forward)
     def tempered_forward(*args, **kwargs):
         bound = signature.bind(*args, **kwargs)
         attention = bound.arguments[ATTENTION_ARGUMENT]
-        bound.arguments[ATTENTION_ARGUMENT] = lambda q, *rest, **more: attention(q * temperature, *rest, **more)
+        bound.arguments[ATTENTION_ARGUMENT] = _on_scaled_queries(attention, temperature)
         return forward(*bound.args, **bound.kwargs)
 
     return tempered_forward

@@ -158,10 +158,7 @@ def test_a_network_without_sections_names_its_layers(node):
 
 
 def test_a_model_without_attention_is_an_error(node):
-    """A U-Net whose every attention is taken out."""
-    model = random_models.build(
-        "SD15", transformer_depth=[0, 0, 0], transformer_depth_output=[0] * 6, transformer_depth_middle=-1
-    )
+    model = random_models.without_attention()
     conditions, latent = random_models.conditions(), latent_of(model)
     before = predict(model, conditions, latent)
     with pytest.raises(RuntimeError, match="attention of UNetModel cannot be reached"):

@@ -3,8 +3,6 @@
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers import set_torch_compile_wrapper
-from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.one_step import predict
@@ -118,37 +116,6 @@ def test_a_node_that_takes_the_layers_away_is_an_error(node, demo, prompts):
     model.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", 3)
     with pytest.raises(RuntimeError, match="ERG changed no attention of Flux: another node replaces"):
         predict(erg(node, model, layers="5"), prompts)
-
-
-def compiled(model, backend):
-    """As TorchCompileModel does, with a backend that needs no C++ compiler."""
-    model = model.clone(disable_dynamic=True)
-    set_torch_compile_wrapper(model, backend, options={"guard_filter_fn": skip_torch_compile_dict})
-    return model
-
-
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_a_compiled_model(node, demo, prompts, sample, order):
-    """Steps with ERG run uncompiled: no code is compiled for them, and none with ERG in it is left behind."""
-    recompiled = []
-
-    def backend(graph, inputs):
-        recompiled.append(graph)
-        return graph.forward
-
-    inputs = {"temperature": 0.01, "layers": "all", "start_percent": 0.4}
-    if order == "before":
-        model = compiled(erg(node, demo[0], **inputs), backend)
-    else:
-        model = erg(node, compiled(demo[0], backend), **inputs)
-    expected = sample(erg(node, demo[0], **inputs), *prompts)
-    torch.testing.assert_close(sample(model, *prompts), expected, rtol=1e-3, atol=1e-3)
-    count = len(recompiled)
-    assert count > 0
-    torch.testing.assert_close(sample(model, *prompts), expected, rtol=1e-3, atol=1e-3)
-    assert len(recompiled) == count
-    plain = sample(demo[0], *prompts)
-    torch.testing.assert_close(sample(compiled(demo[0], backend), *prompts), plain, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,9 @@ def test_all_branches_run_in_one_batch(node, demo, conditions, draw, inputs, cou
     assert len(set(map(tuple, (chunks for _, chunks in batches)))) == 1
 
 
-@pytest.mark.parametrize(("companion", "inputs"), [("APG", {}), ("RescaleCFG", {"multiplier": 0.7}), ("CFGZeroStar", {})])
+@pytest.mark.parametrize(
+    ("companion", "inputs"), [("APG", {}), ("RescaleCFG", {"multiplier": 0.7}), ("CFGZeroStar", {})]
+)
 def test_what_others_do_to_cfg_they_do_to_the_weak_part(node, demo, conditions, draw, companion, inputs):
     model = node(companion, model=erg(node, demo[0]), **inputs)[0]
     cfg = node("CFGGuider", model=model, positive=conditions[0], negative=conditions[1], cfg=2.5)[0]

@@ -29,22 +29,22 @@ def own(tmp_path_factory):
 
 def test_a_model_whose_attention_cannot_be_reached(own):
     graph = text_to_image()
-    graph["pixart"] = node("UnreachableModel")
-    graph["erg"]["inputs"].update(model=["pixart", 0], layers="all")
-    graph["sampler"]["inputs"].update(positive=["pixart", 1], negative=["pixart", 2])
-    graph["latent"]["inputs"].update(width=512, height=512)
+    graph["unreachable"] = node("UnreachableModel")
+    graph["erg"]["inputs"].update(model=["unreachable", 0], layers="all")
+    graph["sampler"]["inputs"].update(positive=["unreachable", 1], negative=["unreachable", 2])
+    graph["latent"]["inputs"].update(width=128, height=128)
     error = own.error(own.run(graph))
-    assert "The attention of PixArtMS cannot be reached" in error["exception_message"]
+    assert "The attention of UNetModel cannot be reached" in error["exception_message"]
     assert error["node_id"] == "sampler"
     own.pictures(own.run(text_to_image()))
 
 
-def test_a_clip_whose_encoder_cannot_be_reached(own):
+def test_a_clip_without_a_text_encoder(own):
     graph = text_to_image()
-    graph["gemma"] = node("UnreachableClip")
-    graph["clip"]["inputs"]["clip"] = ["gemma", 0]
+    graph["hidream"] = node("UnreachableClip")
+    graph["clip"]["inputs"]["clip"] = ["hidream", 0]
     error = own.error(own.run(graph))
-    assert "The text encoder 'gemma4' (Gemma4Model_) cannot be reached" in error["exception_message"]
+    assert "HiDreamO1TE holds no text encoder that this node knows" in error["exception_message"]
     assert error["node_id"] == "clip"
     own.pictures(own.run(text_to_image()))
 

@@ -1,4 +1,4 @@
-"""Nodes for the tests alone: a MODEL and a CLIP whose attention the pack cannot reach."""
+"""Nodes for the tests alone: a MODEL and a CLIP with no attention that the pack could reach."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ class UnreachableModel:
         return {"required": {}}
 
     def make(self):
-        return random_models.build("PixArtSigma"), *random_models.conditions()
+        return random_models.without_attention(), *random_models.conditions()
 
 
 class UnreachableClip(UnreachableModel):

@@ -1,0 +1,180 @@
+"""What ERG reaches in every diffusion model of ComfyUI. `python -m benchmarks.compatibility` writes docs/compatibility.md.
+
+Each model is a small network of ComfyUI's own class with random weights, run as a sampler runs it. What ERG changes is
+measured without its help: in the queries (or logits) of whatever torch computes as attention (or softmax).
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import comfy.supported_models
+import torch
+from comfyui_version import __version__ as COMFYUI_VERSION
+from torch.overrides import TorchFunctionMode
+
+from tools.environment import REPOSITORY
+
+from . import small_networks
+from .in_process import load_nodes, pack_module, run_node
+from .one_step import predict
+
+PAGE = REPOSITORY / "docs" / "compatibility.md"
+NOT_DIFFUSION = {"RT_DETR_v4", "SAM3", "SAM31", "DepthAnything3"}  # ComfyUI loads them as it loads diffusion models
+NEARLY_ONE = 1.01  # a temperature that a logit shows, and that hardly changes what later layers see
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen of one model.
+
+    network: its class. layers: how many of them a user can choose from. changed: attention that ERG changes with all
+    layers chosen. untouched: attention that it leaves as it is, by module. positive_kept, negative_changed: of the
+    predictions for one picture and for two, bit for bit. energy: whether α, γ and K other than 1 work, or why not.
+    """
+
+    network: str
+    layers: int
+    changed: int
+    untouched: dict[str, int]
+    positive_kept: bool
+    negative_changed: bool
+    energy: str
+
+    @property
+    def works(self) -> bool:
+        return self.positive_kept and self.negative_changed and self.changed > 0
+
+
+def examine(name: str) -> Findings:
+    """Runs ERG on the small network of a class of comfy.supported_models."""
+    model, small = small_networks.build(name), small_networks.NETWORKS[name]
+    kept = changed = True
+    for batch in range(1, small.most + 1):
+        ordinary, weak = (predict(m, small.conditions(), small.latent(batch)) for m in (model, _erg(model)))
+        kept &= torch.equal(ordinary[0], weak[0])
+        changed &= not torch.equal(ordinary[1], weak[1])
+    network = model.model.diffusion_model
+    reached, untouched = _reach(model, small)
+    layers = pack_module("nodes.attention_layers").layer_map(network, None)  # learnt above
+    return Findings(
+        type(network).__name__, len(layers.sections), reached, untouched, kept, changed, _energy(model, small, ordinary)
+    )
+
+
+def _erg(model, **inputs):
+    return run_node("EntropyGuidanceERG", model=model, **{"temperature": 0.01, "layers": "all", **inputs})[0]
+
+
+def _reach(model, small) -> tuple[int, dict[str, int]]:
+    """How many attentions of the negative branch ERG changes, and how many not, by module."""
+    latent, conditions = small.latent(), (None, small.conditions()[1])
+    erg = _erg(model, temperature=NEARLY_ONE)
+    predict(erg, conditions, latent)  # learns the layers
+    ordinary, weak = (_attentions(m, conditions, latent) for m in (model, erg))
+    assert [module for module, _ in ordinary] == [module for module, _ in weak]
+    untouched = Counter(
+        re.sub(r"\d+", "*", module)
+        for (module, a), (_, b) in zip(ordinary, weak)
+        if (a * b).sum() / a.square().sum() < (1 + NEARLY_ONE) / 2
+    )
+    return len(ordinary) - untouched.total(), dict(untouched)
+
+
+def _attentions(model, conditions, latent) -> list[tuple[str, torch.Tensor]]:
+    """For each attention that torch computes in an evaluation the module that makes it, and its queries or logits."""
+    with _AttentionSpy(model.model.diffusion_model) as spy:
+        predict(model, conditions, latent)
+    return spy.seen
+
+
+class _AttentionSpy(TorchFunctionMode):
+    def __init__(self, network):
+        super().__init__()
+        self.seen, self.running = [], [""]
+        self.handles = []
+        for name, module in network.named_modules():
+            self.handles += [
+                module.register_forward_pre_hook(lambda *_, name=name or "network": self.running.append(name)),
+                module.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True),
+            ]
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        # A softmax in a gate chooses experts.
+        if function.__name__ in ("scaled_dot_product_attention", "softmax") and not self.running[-1].endswith(".gate"):
+            self.seen.append((self.running[-1], args[0].double()))
+        return function(*args, **(kwargs or {}))
+
+    def __exit__(self, *exception):
+        for handle in self.handles:
+            handle.remove()
+        return super().__exit__(*exception)
+
+
+def _energy(model, small, ordinary) -> str:
+    """Whether the general energy works, with each parameter different from 1 and with all."""
+    try:
+        for inputs in ({"alpha": 0.9}, {"step_size": 1.2}, {"iterations": 2}):
+            weak = predict(_erg(model, **inputs), small.conditions(), small.latent(small.most))
+            if not torch.equal(ordinary[0], weak[0]) or not weak[1].isfinite().all():
+                return "no"
+    except RuntimeError as error:
+        return "no: queries and values differ in width" if "differ in width" in str(error) else f"no: {error}"
+    return "yes"
+
+
+def table(found: dict[str, Findings | None]) -> str:
+    """The page: a row for each kind of findings, with the models that share it; None stands for 'not yet tested'."""
+    rows = {}
+    for name, findings in found.items():
+        rows.setdefault(repr(findings), (findings, []))[1].append(name)
+    lines = [_row(findings, names) for findings, names in rows.values()]
+    linear = pack_module("nodes.attention_reach").LINEAR
+    notes = [f"{network.rpartition('.')[2]}: {note}." for network, note in linear.items()]
+    return "\n".join([HEAD + "\n".join(sorted(lines, key=str.lower)), "", *notes, ""])
+
+
+HEAD = f"""# What ERG reaches in each model
+
+Written by `python -m benchmarks.compatibility`; the tests compare it with what they measure. ComfyUI {COMFYUI_VERSION}:
+every model class that it can load, as a small network of that class with random weights, run as a sampler runs it.
+
+- *layers*: from how many `layers` chooses (in the small network; a real one has more).
+- *changed*: attention of the negative branch that ERG changes with `layers` = all. The positive branch keeps its bits.
+- *left alone*: attention that reads the condition before it meets the picture (refiners of text and reference pictures,
+  poolers, encoders of lyrics and music). ERG does not touch it on purpose: a flatter reading of the prompt is what ERG Text
+  Encoder is for.
+- a model with a colon is a mode of it: with reference pictures, keyframes and the like.
+- *general energy*: whether `alpha`, `step_size` and `iterations` other than 1 work.
+
+| network | models | works | layers | changed | left alone | general energy |
+|---|---|---|---|---|---|---|
+"""
+
+
+def _row(findings: Findings | None, names: list[str]) -> str:
+    models = ", ".join(names)
+    if findings is None:
+        return f"| ? | {models} | not yet tested | | | | |"
+    left = ", ".join(f"{count} × `{module}`" for module, count in findings.untouched.items())
+    return (
+        f"| {findings.network} | {models} | {'yes' if findings.works else '**no**'} | {findings.layers} | "
+        f"{findings.changed} | {left} | {findings.energy} |"
+    )
+
+
+def model_names() -> list[str]:
+    """The classes of comfy.supported_models that are diffusion models, and further modes of their small networks."""
+    names = [config.__name__ for config in comfy.supported_models.models if config.__name__ not in NOT_DIFFUSION]
+    return names + [name for name in small_networks.NETWORKS if ":" in name]
+
+
+def examine_all() -> dict[str, Findings | None]:
+    return {name: examine(name) if name in small_networks.NETWORKS else None for name in model_names()}
+
+
+if __name__ == "__main__":
+    load_nodes()
+    with torch.inference_mode():
+        PAGE.write_text(table(examine_all()), encoding="utf-8")
+    print(PAGE)

@@ -1,0 +1,150 @@
+"""The attention override of one evaluation: the attention energy for the rows of the weak branch, no change for others."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+
+from ..guidance_core.attention_energy import AttentionEnergy, descend, step
+from .attention_layers import CallReader, LayerMap, block_key
+from .attention_reach import labels_of_part
+
+KINDS = ("all", "self", "cross")
+
+
+@dataclass
+class TemperedAttention:
+    """energy: of the weak rows. weak: for each chunk of rows whether it is the weak branch's, in the order in which the
+    network runs them. layers, selected: of the network, and those to change. previous: another pack's override, which
+    stays in force. made: keeps what does not change from step to step.
+    """
+
+    energy: AttentionEnergy
+    kind: str
+    layers: LayerMap
+    selected: frozenset[int]
+    weak: tuple[bool, ...]
+    previous: object
+    made: dict
+    calls: int = 0
+    changed: int = 0
+    _calls_of_block: Counter = field(default_factory=Counter)
+
+    def __post_init__(self):
+        self.layer_of = CallReader(self.layers)
+
+    def __call__(self, attention, q, k, v, heads, *args, **kwargs):
+        options = kwargs["transformer_options"]
+        layer = self.layer_of(options)
+        self.calls += 1
+        if self.previous is not None:  # it may call ComfyUI's attention itself
+            attention = partial(self.previous, attention)
+        if layer not in self.selected or not self._is_kind(q, k, options):
+            return attention(q, k, v, heads, *args, **kwargs)
+        self.changed += 1
+        weak = labels_of_part(options, self.weak)
+        if not any(weak):
+            return attention(q, k, v, heads, *args, **kwargs)
+        # q is not scaled in place: some networks (Wan's image-to-video blocks) attend twice with the same queries.
+        factor = self._once(scale_of_rows, weak, q.shape[0], q.ndim, self.energy.temperature, q.dtype, q.device)
+        retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
+        if self.energy.only_scales_queries:
+            return retrieved
+        return self._descend(attention, retrieved, weak, q, k, v, heads, args, kwargs)
+
+    def _once(self, make, *key):
+        key = (make, *key)
+        if key not in self.made:
+            self.made[key] = make(*key[1:])
+        return self.made[key]
+
+    def _is_kind(self, q, k, options) -> bool:
+        return self.kind == "all" or (self.kind == "cross") == self._is_cross(q, k, options)
+
+    def _is_cross(self, q, k, options) -> bool:
+        """ComfyUI does not tell which attention it is. A U-Net's block attends to the picture and then to the prompt;
+        elsewhere, cross-attention reads a sequence of another length than its queries."""
+        if "transformer_index" not in options:  # which U-Nets alone count
+            return q.shape[-2] != k.shape[-2]
+        block = block_key(options)
+        self._calls_of_block[block] += 1
+        return self._calls_of_block[block] % 2 == 0
+
+    def _descend(self, attention, retrieved, weak, q, k, v, heads, args, kwargs):
+        """The general energy: the weak rows of what attention retrieved become K_iter descent steps."""
+        rows = self._once(weak_rows, weak, q.shape[0], q.device)
+        energy, layout = self.energy, _OutputLayout(heads, kwargs)
+        state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], energy)
+        if energy.iterations > 1:
+            take = _RowTaker(rows, q.shape[0])
+            k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
+            state = descend(
+                state,
+                lambda query: attention(layout.to_queries(query, q), k, v, heads, *args, **kwargs),
+                replace(energy, iterations=energy.iterations - 1),
+            )
+        return retrieved.index_copy(0, rows, state)
+
+
+@torch.inference_mode(False)
+def weak_rows(weak: tuple[bool, ...], rows: int, device: torch.device) -> torch.Tensor:
+    """Numbers of the rows in the weak chunks. All chunks have equally many rows, one after the other."""
+    if rows % len(weak):
+        raise RuntimeError(
+            f"This model runs attention on {rows} rows for {len(weak)} conditions: which rows are the negative "
+            "ones cannot be told. Please report the model; until then, take the node out for it."
+        )
+    each = rows // len(weak)
+    return torch.tensor([i for i in range(rows) if weak[i // each]], device=device, dtype=torch.long)
+
+
+@torch.inference_mode(False)
+def scale_of_rows(
+    weak: tuple[bool, ...], rows: int, dimensions: int, temperature: float, dtype, device
+) -> torch.Tensor:
+    """τ for rows of the weak branch and 1 for others: [rows, 1, ...], to scale q with so many dimensions."""
+    scale = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
+    scale[weak_rows(weak, rows, device)] = temperature
+    return scale
+
+
+@dataclass(frozen=True)
+class _RowTaker:
+    """Takes the weak rows of whatever has one row for each row of q; a mask shared by all rows stays as it is."""
+
+    rows: torch.Tensor
+    count: int
+
+    def __call__(self, value):
+        if torch.is_tensor(value) and value.ndim > 2 and value.shape[0] == self.count:
+            return value[self.rows]
+        return value
+
+
+@dataclass(frozen=True)
+class _OutputLayout:
+    """Queries come as [B, N, H·D] or, with skip_reshape, [B, H, N, D]; outputs too, with skip_output_reshape."""
+
+    heads: int
+    kwargs: dict
+
+    def of_queries(self, q, retrieved):
+        """Queries in the output's layout. Raises RuntimeError where values are wider or narrower than queries."""
+        split_in, split_out = (self.kwargs.get(name, False) for name in ("skip_reshape", "skip_output_reshape"))
+        if split_in and not split_out:
+            q = q.transpose(1, 2).flatten(2)
+        elif split_out and not split_in:
+            q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        if q.shape[1:] != retrieved.shape[1:]:
+            raise RuntimeError(
+                f"alpha, step_size and iterations other than 1 mix queries {list(q.shape[1:])} with values "
+                f"{list(retrieved.shape[1:])}, which differ in width in this model: set all three to 1."
+            )
+        return q
+
+    def to_queries(self, state, q):
+        """The inverse of `of_queries`, to the layout of q."""
+        if state.ndim == q.ndim:
+            return state
+        return state.unflatten(2, (self.heads, -1)).transpose(1, 2) if q.ndim == 4 else state.transpose(1, 2).flatten(2)

@@ -1,0 +1,111 @@
+"""I-ERG on every diffusion model of ComfyUI: small networks of its own classes, run as a sampler runs them."""
+
+import re
+from functools import cache
+
+import pytest
+import torch
+from comfyui_version import __version__ as comfyui_version
+
+from benchmarks import compatibility, small_networks
+from benchmarks.one_step import predict
+
+# What reads the condition before it meets the picture, and is left alone on purpose.
+READERS = re.compile(
+    r"context_refiner|context_processor|siglip_refiner|ref_image_refiner|token_refiner|text_transformer_blocks|txtfusion"
+    r"|embeddings_connector|t\*_y_embedder|llm_adapter|pooler|visual\.|(music|lyric|timbre)_encoder|tokenizer"
+    r"|language_model\.layers\.\*\.self_attn"  # HiDream-O1 runs the prompt's part of its attention apart
+)
+MODELS = [name for name in compatibility.model_names() if name in small_networks.NETWORKS]
+
+
+@cache
+def found(name: str) -> compatibility.Findings:
+    with torch.inference_mode():
+        return compatibility.examine(name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_attention_of_the_picture_is_reached(node, name):
+    """The positive branch keeps its bits, the negative one changes, and what is left alone reads the condition."""
+    findings = found(name)
+    assert findings.works, findings
+    assert all(READERS.search(module) for module in findings.untouched), findings
+    assert findings.energy == "yes"
+
+
+def one_model_of_each_network() -> list[str]:
+    return list({found(name).network: name for name in reversed(MODELS)}.values())
+
+
+def erg(node, model):
+    return node("EntropyGuidanceERG", model=model, temperature=0.01, layers="all")[0]
+
+
+def each_layer_can_be_chosen_alone(node, name) -> bool:
+    small, model = small_networks.NETWORKS[name], small_networks.build(name)
+    latent, conditions = small.latent(small.most), small.conditions()
+    ordinary = predict(model, conditions, latent)
+    seen = [ordinary[1]]
+    for layer in range(found(name).layers):
+        guided = node("EntropyGuidanceERG", model=model, temperature=0.01, layers=str(layer))[0]
+        positive, negative = predict(guided, conditions, latent)
+        if not torch.equal(positive, ordinary[0]):
+            return False
+        # WanDancer's injectors of music attend to a single key, which is all they can attend to at any temperature.
+        if any(torch.equal(negative, other) for other in seen) and name != "WAN22_WanDancer":
+            return False
+        seen.append(negative)
+    return True
+
+
+def a_branch_alone_is_what_it_is_in_a_batch(node, name) -> bool:
+    """Memory decides whether ComfyUI runs the branches together. Compared with what that does without ERG."""
+    small, model = small_networks.NETWORKS[name], small_networks.build(name)
+    positive, negative = small.conditions()
+
+    def differences(model) -> list[float]:
+        together = predict(model, (positive, negative), small.latent())
+        alone = predict(model, (positive, None), small.latent())[0], predict(model, (None, negative), small.latent())[1]
+        return [(a - b).abs().max().item() for a, b in zip(together, alone)]
+
+    return all(b < 2 * a + 1e-4 for a, b in zip(differences(model), differences(erg(node, model)), strict=True))
+
+
+def works_in_bfloat16(node, name) -> bool:
+    small, model = small_networks.NETWORKS[name], small_networks.build(name, torch.bfloat16)
+    ordinary, weak = (predict(m, small.conditions(), small.latent()) for m in (model, erg(node, model)))
+    return (
+        torch.equal(ordinary[0], weak[0]) and not torch.equal(ordinary[1], weak[1]) and weak[1].isfinite().all().item()
+    )
+
+
+@pytest.mark.parametrize(
+    "holds", [each_layer_can_be_chosen_alone, a_branch_alone_is_what_it_is_in_a_batch, works_in_bfloat16]
+)
+def test_on_every_network(node, holds):
+    assert [name for name in one_model_of_each_network() if not holds(node, name)] == []
+
+
+def test_the_page_says_what_was_found(node):
+    page = compatibility.PAGE.read_text(encoding="utf-8")
+    if f"ComfyUI {comfyui_version}:" not in page:
+        pytest.skip(f"docs/compatibility.md is of another ComfyUI than {comfyui_version}")
+    findings = {name: found(name) if name in MODELS else None for name in compatibility.model_names()}
+    assert page == compatibility.table(findings), "run python -m benchmarks.compatibility"
+    assert len({f.network for f in findings.values() if f}) >= 52 and None not in findings.values()
+
+
+def test_a_model_that_nobody_has_tried_yet_is_said(node):
+    """As a class that a new ComfyUI adds, and this table does not know."""
+    page = compatibility.table({"SD15": found("SD15"), "ModelOfTomorrow": None})
+    assert "| ? | ModelOfTomorrow | not yet tested |" in page
+    assert "| UNetModel | SD15 | yes | 8 | 16 |" in page
+
+
+def test_linear_attention_is_said_once(node, caplog):
+    model = small_networks.build("ACEStep")
+    caplog.set_level("INFO")
+    once = node("EntropyGuidanceERG", model=model)[0]
+    node("EntropyGuidanceERG", model=once)
+    assert caplog.text.count("its self-attention is linear, which has no temperature") == 1

@@ -53,12 +53,18 @@ def examine(name: str) -> Findings:
     for batch in range(1, small.most + 1):
         ordinary, weak = (predict(m, small.conditions(), small.latent(batch)) for m in (model, _erg(model)))
         kept &= torch.equal(ordinary[0], weak[0])
-        changed &= not torch.equal(ordinary[1], weak[1])
+        changed &= not any(map(torch.equal, ordinary[1], weak[1]))  # each picture
     network = model.model.diffusion_model
     reached, untouched = _reach(model, small)
     layers = pack_module("nodes.attention_layers").layer_map(network, None)  # learnt above
     return Findings(
-        type(network).__name__, len(layers.sections), reached, untouched, kept, changed, _energy(model, small, ordinary)
+        type(network).__name__,
+        len(layers.sections),
+        reached,
+        untouched,
+        kept,
+        changed,
+        _energy(model, small, ordinary, weak),
     )
 
 
@@ -111,13 +117,17 @@ class _AttentionSpy(TorchFunctionMode):
         return super().__exit__(*exception)
 
 
-def _energy(model, small, ordinary) -> str:
-    """Whether the general energy works, with each parameter different from 1 and with all."""
+def _energy(model, small, ordinary, scaled) -> str:
+    """Whether the general energy works: each parameter makes a difference of its own, in the negative branch alone."""
+    seen = [ordinary[1], scaled[1]]
     try:
         for inputs in ({"alpha": 0.9}, {"step_size": 1.2}, {"iterations": 2}):
-            weak = predict(_erg(model, **inputs), small.conditions(), small.latent(small.most))
-            if not torch.equal(ordinary[0], weak[0]) or not weak[1].isfinite().all():
+            positive, negative = predict(_erg(model, **inputs), small.conditions(), small.latent(small.most))
+            if not torch.equal(ordinary[0], positive) or not negative.isfinite().all():
                 return "no"
+            if any(torch.equal(negative, other) for other in seen):
+                return "no"
+            seen.append(negative)
     except RuntimeError as error:
         return "no: queries and values differ in width" if "differ in width" in str(error) else f"no: {error}"
     return "yes"

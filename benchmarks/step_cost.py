@@ -51,15 +51,15 @@ MMDIT = {"depth": 24, "num_blocks": 6, "x_block_self_attn_layers": [0, 1, 2], "a
          "pos_embed_max_size": 64, "num_patches": 4096,
          "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}},
          }  # fmt: skip
-FLUX = {"hidden_size": 3072, "num_heads": 24, "axes_dim": [16, 56, 56], "depth": 1, "depth_single_blocks": 3,
+FLUX = {"hidden_size": 3072, "num_heads": 24, "axes_dim": [16, 56, 56], "depth": 1, "depth_single_blocks": 4,
         "context_in_dim": 4096, "vec_in_dim": 768}  # fmt: skip
-WAN = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 4, "freq_dim": 256, "text_dim": 4096}
+WAN = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 5, "freq_dim": 256, "text_dim": 4096}
 SHAPES = {
     "SD1.5": Shape("SD15", "1 of 2 in a level", UNET, (4, 32, 32), (77, 768, None)),
     "SDXL": Shape("SDXL", "8 of 70", SDXL, (4, 32, 32), (77, 2048, 1280)),
     "SD3.5 medium": Shape("SD3", "6 of 24", MMDIT, (16, 32, 32), (154, 4096, 2048)),
-    "Flux": Shape("Flux", "4 of 57", FLUX, (16, 32, 32), (256, 4096, 768)),
-    "Wan 2.1 1.3B": Shape("WAN21_T2V", "4 of 30", WAN, (16, 3, 32, 32), (512, 4096, None)),
+    "Flux": Shape("Flux", "5 of 57", FLUX, (16, 32, 32), (256, 4096, 768)),
+    "Wan 2.1 1.3B": Shape("WAN21_T2V", "5 of 30", WAN, (16, 3, 32, 32), (512, 4096, None)),
 }
 
 

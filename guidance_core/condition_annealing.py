@@ -84,4 +84,4 @@ def seeded_noise(shape: tuple[int, ...], *key: int | str) -> Tensor:
 def _generator(*key: int | str) -> torch.Generator:
     # torch keeps only some of a seed's bits, and keys that lie side by side must not give related noise.
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest))
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))

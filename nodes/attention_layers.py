@@ -5,7 +5,7 @@ block (`block`, `block_type`, `block_index` in the same options); the others onl
 learnt from one forward pass the first time that a network is sampled, so that no table of architectures is needed.
 
 Modules that read the condition before it meets the picture (text refiners and poolers) are no layers: ERG leaves them as
-they are, as the paper does; a flatter reading of the prompt is the text encoder's matter (C-ERG).
+they are; a flatter reading of the prompt is the text encoder's matter (C-ERG).
 """
 
 import re
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .attention_reach import is_first_part
+from .attention_reach import is_new_call
 from .network_call import OVERRIDE
 
 READERS_OF_THE_CONDITION = re.compile(
@@ -72,7 +72,7 @@ class CallReader:
         key = block_key(options)
         if key is not None:
             return self.layers.numbers.get(key)
-        if is_first_part(options):
+        if is_new_call(options):
             self.without_key += 1
         of_call, call = self.layers.of_call, self.without_key - 1
         return of_call[call] if call < len(of_call) else None
@@ -87,7 +87,7 @@ def layer_map(network: torch.nn.Module, forward, replaced: frozenset = frozenset
 
     forward: forward(options) evaluates the network for given transformer options, forward(options, True) with the blocks
     that other nodes replace; it completes the options. replaced: the names of those blocks. Such a map costs one more
-    evaluation, and keeps the numbers that layers have without other nodes.
+    evaluation, for a network that tells no keys, and keeps the numbers that layers have without other nodes.
     renew: learn the map again.
     Raises RuntimeError where no attention of the network passes through ComfyUI's override.
     """
@@ -98,7 +98,8 @@ def layer_map(network: torch.nn.Module, forward, replaced: frozenset = frozenset
         known[frozenset()] = _census(network, forward)
     if replaced not in known:
         whole = known[frozenset()]
-        known[replaced] = _census(network, partial(forward, replacing=True), whole)
+        # Where all blocks tell their keys, what is left of them tells them too.
+        known[replaced] = _census(network, partial(forward, replacing=True), whole) if whole.of_call else whole
     return known[replaced]
 
 
@@ -112,7 +113,7 @@ def _census(network: torch.nn.Module, forward, whole: LayerMap | None = None) ->
     running: list[str] = []
 
     def record(attention, *args, transformer_options=None, **kwargs):
-        if is_first_part(transformer_options):
+        if is_new_call(transformer_options):
             calls.append((block_key(transformer_options), running[0] if running else None))
         return attention(*args, transformer_options=transformer_options, **kwargs)
 

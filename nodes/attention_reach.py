@@ -9,18 +9,20 @@ import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
-from types import MethodType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
 from comfy.patcher_extension import CallbacksMP
 
-from .rebinding import rebound, rebound_function, with_code_of_its_own
+from .rebinding import rebound, rebound_function
 
 KEY = "entropy_guidance_attention"
-PART = (
-    "entropy_guidance_sample"  # in transformer options: (i, n) where attention runs on part i of n of the batch alone
-)
+# In transformer options: (i, n) where attention runs on part i of n of the batch alone.
+PART = "entropy_guidance_part"
+# In transformer options: set where the network itself gives attention no options, and so no other node's override.
+REACHED = "entropy_guidance_reached"
+# In transformer options: set for the further steps of a descent, whose rows are all weak ones.
+FURTHER_STEP = "entropy_guidance_further_step"
 
 # Modules whose calls of `optimized_attention` get no options, by the name of their network's class.
 WITHOUT_OPTIONS = {
@@ -62,22 +64,22 @@ def reach_attention(model) -> None:
     """
     if KEY in model.attachments:
         return
-    model.set_attachments(KEY, True)
     if note := LINEAR.get(name_of(model.model.diffusion_model)):
         logging.info("Entropy Rectifying Guidance on %s: %s.", type(model.model.diffusion_model).__name__, note)
-    _patch(model)
+    model.set_attachments(KEY, _patch(model))
     model.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _follow)
 
 
 @contextmanager
-def options_in_reach(options: dict):
+def options_in_reach(options: dict, compiled: bool = False):
     """Within, attention that gets no transformer options from its network takes these."""
-    token, before = _current.set(options), transformer_options_of_compiled_code["now"]
-    transformer_options_of_compiled_code["now"] = options
+    options = {**options, REACHED: True}
+    token = _current.set(options)
+    transformer_options_of_compiled_code["now"] = options if compiled else None
     try:
         yield
     finally:
-        transformer_options_of_compiled_code["now"] = before
+        transformer_options_of_compiled_code["now"] = None
         _current.reset(token)
 
 
@@ -85,31 +87,34 @@ def _options_in_reach() -> dict | None:
     return transformer_options_of_compiled_code["now"] if torch.compiler.is_compiling() else _current.get()
 
 
-def order_of_rows(network: torch.nn.Module, chunks: tuple[int, ...], rows: int) -> tuple[int, ...]:
-    """The conditions of a batch's chunks of rows, in the order in which the network runs them."""
-    if name_of(network) not in SWAPS_HALVES or rows % len(chunks):
-        return chunks
-    labels = tuple(chunk for chunk in chunks for _ in range(rows // len(chunks)))
+def order_of_rows(network: torch.nn.Module, weak: tuple[bool, ...], rows: int) -> tuple[bool, ...]:
+    """For a batch's chunks of rows whether they are weak, in the order in which the network runs them.
+
+    One label stands for equally many rows: of a chunk, or for networks of an order of their own one row.
+    """
+    if name_of(network) not in SWAPS_HALVES or rows % len(weak):
+        return weak
+    labels = tuple(label for label in weak for _ in range(rows // len(weak)))
     second = rows // 2  # torch.chunk makes the first half the larger one
     return labels[second:] + labels[:second]
 
 
-def is_first_part(options: dict) -> bool:
-    """False for the further parts of an attention call that a network runs part by part."""
-    return options.get(PART, (0, 1))[0] == 0
+def is_new_call(options: dict) -> bool:
+    """False for what belongs to an attention call that has been seen: further parts of it, further steps of a descent."""
+    return options.get(PART, (0, 1))[0] == 0 and FURTHER_STEP not in options
 
 
 def labels_of_part(options: dict, labels: tuple) -> tuple:
-    """The labels of the rows that an attention call holds: all, or the one to which its part of the batch belongs."""
+    """Of an attention call's rows, whether they are weak: all labels, or the one to which its part of the batch belongs."""
+    if FURTHER_STEP in options:
+        return (True,)
     part, count = options.get(PART, (0, 1))
     return labels if count == 1 else (labels[part * len(labels) // count],)
 
 
-def _patch(model) -> None:
-    network = model.model.diffusion_model
-    forward = model.get_model_object("diffusion_model.forward")
-    if isinstance(forward, MethodType):
-        model.add_object_patch("diffusion_model.forward", with_code_of_its_own(forward))
+def _patch(model) -> tuple[str, ...]:
+    """Adds the patches of a network, and returns the names of what they replace."""
+    network, names = model.model.diffusion_model, []
     for table, name, make in (
         (WITHOUT_OPTIONS, "optimized_attention", _with_current_options),
         (PART_BY_PART, "optimized_var_attention", _numbering_parts),
@@ -119,21 +124,20 @@ def _patch(model) -> None:
                 if re.fullmatch(pattern, path):
                     forward = f"diffusion_model.{path}.forward"
                     model.add_object_patch(forward, rebound(model.get_model_object(forward), name, make))
+                    names.append(forward)
+    return tuple(names)
 
 
 def _follow(original, clone) -> None:
     """A clone with another copy of the network (one for each GPU) needs patches that are bound to that copy."""
     if clone.model is original.model:
         return
-    network = original.model.diffusion_model
-    for name, patch in list(clone.object_patches.items()):
-        if getattr(patch, "__self__", None) in network.modules():
-            del clone.object_patches[name]
+    for name in clone.get_attachment(KEY):
+        clone.object_patches.pop(name, None)
     _patch(clone)
 
 
 def _with_current_options(attention: Callable) -> Callable:
-    @wraps(attention)
     def with_options(*args, **kwargs):
         if not kwargs.get("transformer_options"):
             kwargs["transformer_options"] = _options_in_reach()
@@ -143,10 +147,9 @@ def _with_current_options(attention: Callable) -> Callable:
 
 
 def _numbering_parts(var_attention: Callable) -> Callable:
-    @wraps(var_attention)
     def numbering(*args, cu_seqlens_q, **kwargs):
         parts = iter(range(len(cu_seqlens_q) - 1))
-        run = rebound_function(var_attention, "_attention", _namespace_of_parts)
+        run = rebound_function(var_attention.now(), "_attention", _namespace_of_parts)
         token = _parts.set((parts, len(cu_seqlens_q) - 1))
         try:
             return run(*args, cu_seqlens_q=cu_seqlens_q, **kwargs)

@@ -45,7 +45,7 @@ class EntropyGuidanceCADS(io.ComfyNode):
             category=CATEGORY,
             description="Makes pictures of one prompt more varied: early in the sampling, while composition is decided, the "
             "prompt is hidden in noise that is another one for each picture, and then comes back bit by bit. Costs "
-            "nothing and works with CFG, ERG and any sampler.",
+            "no evaluation and works with CFG, ERG and any sampler.",
             search_aliases=["cads", "condition annealing", "diversity", "variety", "variation", "noise on the prompt"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with, before or after LoRA and ERG."),

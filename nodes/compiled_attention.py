@@ -1,59 +1,87 @@
-"""ERG in a network that torch.compile has compiled (TorchCompileModel), without a graph break or a recompilation.
+"""ERG in a network that torch.compile has compiled (TorchCompileModel), without a graph break or a recompilation a step.
 
 ComfyUI tells torch.compile not to look at the transformer options: code that was compiled once runs with whatever
 override it was compiled with. So the override below has no state of its own. What differs from step to step and from
 node to node is a tensor in the options, which compiled code takes as its input: the factor of each row of q in each
-attention call, 1 where nothing is changed. It is there in every evaluation of a clone with ERG, also outside of ERG's
-window. The clone runs a copy of the network's forward (attention_reach.py), the same code under another identity, because
-what was compiled with and without the override would be taken for one another.
+attention call, 1 where nothing is changed. While it is in force the network runs a copy of its forward, the same code
+under another identity, because what was compiled with and without an override would be taken for one another.
 """
 
+import inspect
 from functools import partial
+from types import MethodType
 from weakref import WeakSet
 
 import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
+from .attention_reach import REACHED
 from .network_call import OVERRIDE, NetworkCall
+from .rebinding import with_code_of_its_own
 
 FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls, rows]
 CALL = "entropy_guidance_call"  # in transformer options: [the number of the next attention call]
 PREVIOUS = "entropy_guidance_previous"  # in transformer options: another pack's override
 
-_breaks: WeakSet[torch.nn.Module] = WeakSet()  # networks that compile in pieces
+_breaks: WeakSet[torch.nn.Module] = WeakSet()  # networks that torch.compile takes in pieces
 
 
-def runs_compiled(call: NetworkCall) -> bool:
-    """Whether a call of a network is one that `run_compiled` may try. Threads of several GPUs run without compiled code."""
-    return call.is_compiled and call.network not in _breaks and "multigpu_thread_device" not in call.options
+def can_run_compiled(call: NetworkCall) -> bool:
+    """Whether a call of a network is one that `run_compiled` may try.
+
+    It is not where parts of the network are compiled apart, where threads of several GPUs would share what it sets, and
+    where another node has replaced the network's forward.
+    """
+    if not call.is_compiled or call.network in _breaks or "multigpu_thread_device" in call.options:
+        return False
+    compile_wrappers = call.options["wrappers"][WrappersMP.APPLY_MODEL][COMPILE_KEY]
+    modules = [
+        inspect.getclosurevars(wrapper).nonlocals.get("compiled_module_dict", ()) for wrapper in compile_wrappers
+    ]
+    forward = vars(call.network).get("forward")
+    is_replaced = forward is not None and getattr(forward, "__func__", None) is not _copy_of_forward(call.network)
+    return all(list(compiled) == ["diffusion_model"] for compiled in modules) and not is_replaced
+
+
+def _copy_of_forward(network: torch.nn.Module):
+    return with_code_of_its_own(type(network).forward)
 
 
 def run_compiled(call: NetworkCall, factors: torch.Tensor):
     """The prediction with scaled queries, or None where compiled code cannot do it.
 
-    factors: [attention calls, rows]. None is returned where the network makes another number of calls, and where torch.compile breaks its graph, so that code inside of it would be shared with other
-    clones: what was compiled is dropped then, and the network is run without compiled code from then on.
+    factors: [attention calls, rows]. None is returned where the network makes another number of calls, or calls with rows
+    that these do not fit, and where torch.compile breaks its graph, so that code inside of it would be shared with other
+    clones: all that was compiled in this process is dropped then, once, and the network runs without compiled code from
+    then on.
     """
     previous = call.options.get(OVERRIDE)
     if previous is scale_queries:  # of another ERG node around this one
         previous, factors = call.options[PREVIOUS], factors * call.options[FACTORS]
-    number = [0]
-    breaks = _graph_breaks()
-    result = call.run(**{OVERRIDE: scale_queries, FACTORS: factors, CALL: number, PREVIOUS: previous})
+    scaled, breaks, network = [0], _graph_breaks(), call.network
+    vars(network)["forward"] = MethodType(_copy_of_forward(network), network)
+    try:
+        result = call.run(
+            compiled=True, **{OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}
+        )
+    finally:
+        vars(network).pop("forward", None)
     if _graph_breaks() != breaks:
-        _breaks.add(call.network)
+        _breaks.add(network)
         torch.compiler.reset()
         return None
-    return result if number[0] in (0, len(factors)) else None
+    return result if scaled[0] in (0, len(factors)) else None  # 0: another node reused an earlier evaluation
 
 
 def scale_queries(attention, q, *args, transformer_options, **kwargs):
-    """An attention override that scales each row of q by its factor."""
+    """An attention override that scales each row of q by its factor, and counts the calls in which it could."""
     number, factors = transformer_options[CALL][0], transformer_options[FACTORS]
-    transformer_options[CALL][0] += 1
     previous = transformer_options[PREVIOUS]
-    if previous is not None:
+    if previous is not None and REACHED not in transformer_options:
         attention = partial(previous, attention)
     if number < len(factors) and q.shape[0] % factors.shape[1] == 0:
+        transformer_options[CALL][0] += 1
         of_rows = factors[number].to(q.dtype).repeat_interleave(q.shape[0] // factors.shape[1])
         q = q * of_rows.view(-1, *(1,) * (q.ndim - 1))
     return attention(q, *args, transformer_options=transformer_options, **kwargs)

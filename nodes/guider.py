@@ -45,7 +45,7 @@ class EntropyGuidanceGuider(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, positive, weak, scale, negative=None, negative_scale=1.0) -> io.NodeOutput:
+    def execute(cls, model, positive, weak, scale, negative=None, negative_scale=2.0) -> io.NodeOutput:
         check_number("scale", scale, lowest=0)
         check_number("negative_scale", negative_scale, lowest=0)
         guider = EntropyGuider(model)
@@ -79,14 +79,24 @@ class EntropyGuider(comfy.samplers.CFGGuider):
         if math.isclose(self.negative_scale, 1):
             negative = None
         conditions = [positive, weak] if negative is None else [positive, weak, negative]
-        predictions = comfy.samplers.calc_cond_batch(self.inner_model, conditions, x, timestep, model_options)
-        guided = self._away_from_weak(conditions, predictions, x, timestep, model_options)
+        predictions = self._predict(conditions, x, timestep, model_options)
+        guided = self._away_from_weak(conditions[:2], predictions[:2], x, timestep, model_options)
         if negative is None:
             return guided
         return guided + (self.negative_scale - 1) * (predictions[0] - predictions[2])
 
+    def _predict(self, conditions, x, timestep, model_options) -> list:
+        """A prediction for each condition: in one batch, unless another node evaluates positive and weak in its own way."""
+        own_way = model_options.get("sampler_calc_cond_batch_function")
+        if own_way is None:
+            return comfy.samplers.calc_cond_batch(self.inner_model, conditions, x, timestep, model_options)
+        asked = {"conds": conditions[:2], "input": x, "sigma": timestep, "model": self.inner_model}
+        others = [None, None, *conditions[2:]]
+        apart = comfy.samplers.calc_cond_batch(self.inner_model, others, x, timestep, model_options)
+        return [*own_way({**asked, "model_options": model_options}), *apart[2:]]
+
     def _away_from_weak(self, conditions, predictions, x, timestep, model_options):
-        """As ComfyUI's sampling_function, for the first two of the conditions."""
+        """As ComfyUI's sampling_function goes on with its two predictions."""
         for function in model_options.get("sampler_pre_cfg_function", []):
             predictions = function(
                 {

@@ -32,12 +32,17 @@ class NetworkCall:
     def is_compiled(self) -> bool:
         return COMPILE_KEY in self.options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
 
-    def run(self, eagerly: bool = False, **more_options):
-        """The network's prediction, with further transformer options. eagerly: without its compiled code."""
+    def run(self, eagerly: bool = False, compiled: bool = False, **more_options):
+        """The network's prediction, with further transformer options.
+
+        eagerly: without its compiled code. compiled: with compiled code that reads these options.
+        """
+        if not more_options:
+            return self.executor(*self.inputs, self.control, self.options, **self.conditions)
         options = {**self.options, **more_options}
         # The lists of a ControlNet are used up by an evaluation, and a second one needs them too.
         control = self.control and {name: list(outputs) for name, outputs in self.control.items()}
-        with options_in_reach(options), self._without_compiled_code() if eagerly else nullcontext():
+        with options_in_reach(options, compiled), self._without_compiled_code() if eagerly else nullcontext():
             return self.executor(*self.inputs, control, options, **self.conditions)
 
     def run_bare(self, more_options: dict, replacing: bool = False) -> None:

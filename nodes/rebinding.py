@@ -2,50 +2,50 @@
 
 Some of ComfyUI's modules call the attention function without a way for nodes to reach it. Their code need not be copied:
 the same code object, given its globals with another attention function among them, becomes the object patch of one clone,
-and the module of every other clone keeps the original.
+and the module of every other clone keeps the original. The other globals are those of the moment.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from types import FunctionType, MethodType
 
 
 def rebound(method: MethodType, name: str, make: Callable[[Callable], Callable]) -> MethodType:
-    """The same method with make(value) where its code says `name`.
+    """The same method with make(what is meant) where its code says `name`.
 
-    make: called once for each function and name, so that all blocks of a network share one function.
+    make: gets what is meant; for a function, one that calls whatever `name` means in the method's module at the time (its
+    attribute `now` gives that). It is called once for each function and name, so that all blocks share one function.
     Raises ValueError where the code of the method, or whatever another node put in its place, has no such global name.
     """
     function = getattr(method, "__func__", None)
-    if not isinstance(function, FunctionType) or name not in function.__code__.co_names:
+    if not isinstance(function, FunctionType) or function.__closure__ or name not in function.__code__.co_names:
         raise ValueError(f"{getattr(method, '__qualname__', method)} does not call {name}: another node replaced it.")
     return MethodType(rebound_function(function, name, make), method.__self__)
 
 
-@cache
+@lru_cache(maxsize=512)
 def rebound_function(function: FunctionType, name: str, make: Callable[[Callable], Callable]) -> FunctionType:
-    """As `rebound`, for a plain function."""
-    names = {**function.__globals__, name: make(function.__globals__[name])}
+    """As `rebound`, for a function of a module."""
+    meanings = function.__globals__
+
+    def meant(*args, **kwargs):
+        return meanings[name](*args, **kwargs)
+
+    meant.now = lambda: meanings[name]
+    names = {**meanings, name: make(meant if callable(meanings[name]) else meanings[name])}
     names.pop("__name__", None)  # torch.compile would look a module of that name up, and find the original there
     return _function(function, names)
 
 
-def with_code_of_its_own(method: MethodType) -> MethodType:
-    """A method that does the same; torch.compile, which goes by the code object, takes it for another one."""
-    return MethodType(_copy(method.__func__), method.__self__)
-
-
-@cache
-def _copy(function: FunctionType) -> FunctionType:
+@lru_cache(maxsize=512)
+def with_code_of_its_own(function: FunctionType) -> FunctionType:
+    """A function that does the same; torch.compile, which goes by the code object, takes it for another one."""
     return _function(function, function.__globals__)
 
 
 def _function(function: FunctionType, names: dict) -> FunctionType:
     code = function.__code__.replace()
     copy = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__, copy.__qualname__, copy.__doc__ = (
-        function.__kwdefaults__,
-        function.__qualname__,
-        function.__doc__,
-    )
+    for attribute in ("__kwdefaults__", "__qualname__", "__module__", "__doc__"):
+        setattr(copy, attribute, getattr(function, attribute))
     return copy

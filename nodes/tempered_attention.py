@@ -8,7 +8,7 @@ import torch
 
 from ..guidance_core.attention_energy import AttentionEnergy, descend, step
 from .attention_layers import CallReader, LayerMap, block_key
-from .attention_reach import labels_of_part
+from .attention_reach import FURTHER_STEP, REACHED, is_new_call, labels_of_part
 
 KINDS = ("all", "self", "cross")
 
@@ -38,7 +38,8 @@ class TemperedAttention:
         options = kwargs["transformer_options"]
         layer = self.layer_of(options)
         self.calls += 1
-        if self.previous is not None:  # it may call ComfyUI's attention itself
+        if self.previous is not None and (REACHED not in options or isinstance(self.previous, TemperedAttention)):
+            # It may call ComfyUI's attention itself.
             attention = partial(self.previous, attention)
         if layer not in self.selected or not self._is_kind(q, k, options):
             return attention(q, k, v, heads, *args, **kwargs)
@@ -68,7 +69,7 @@ class TemperedAttention:
         if "transformer_index" not in options:  # which U-Nets alone count
             return q.shape[-2] != k.shape[-2]
         block = block_key(options)
-        self._calls_of_block[block] += 1
+        self._calls_of_block[block] += is_new_call(options)
         return self._calls_of_block[block] % 2 == 0
 
     def _descend(self, attention, retrieved, weak, q, k, v, heads, args, kwargs):
@@ -79,12 +80,21 @@ class TemperedAttention:
         if energy.iterations > 1:
             take = _RowTaker(rows, q.shape[0])
             k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
+            kwargs["transformer_options"] = _of_weak_rows(kwargs["transformer_options"], weak)
             state = descend(
                 state,
                 lambda query: attention(layout.to_queries(query, q), k, v, heads, *args, **kwargs),
                 replace(energy, iterations=energy.iterations - 1),
             )
         return retrieved.index_copy(0, rows, state)
+
+
+def _of_weak_rows(options: dict, weak: tuple[bool, ...]) -> dict:
+    """Transformer options for attention of the weak rows alone, for overrides that other nodes have put around this one."""
+    conditions = options.get("cond_or_uncond", ())
+    if len(conditions) == len(weak):
+        conditions = [condition for condition, is_weak in zip(conditions, weak) if is_weak]
+    return {**options, "cond_or_uncond": conditions, FURTHER_STEP: True}
 
 
 @torch.inference_mode(False)

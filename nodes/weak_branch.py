@@ -8,7 +8,6 @@ an exception or the sampling.
 """
 
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -18,13 +17,17 @@ from ..guidance_core.layer_selection import LayerSelection
 from .attention_layers import LayerMap, layer_map, replaced_blocks
 from .attention_reach import order_of_rows
 from .common import PercentWindow
-from .compiled_attention import run_compiled, runs_compiled
+from .compiled_attention import can_run_compiled, run_compiled
 from .network_call import OVERRIDE, NetworkCall
 from .tempered_attention import TemperedAttention, scale_of_rows
 
-# The number in `cond_or_uncond` of the condition that guidance leads away from, by the name of the guider's class.
-NEGATIVE = 1
-WEAK_CONDITION = {"Guider_DualCFG": 0, "Guider_PerpNeg": 2, "EntropyGuider": 1}
+NEGATIVE = 1  # the number in `cond_or_uncond` of a KSampler's negative condition
+# For guiders of three conditions, by the name of their class: the number and the name of the one to lead away from.
+WEAK_CONDITION = {
+    "Guider_DualCFG": (0, "negative"),
+    "Guider_PerpNeg": (2, "empty_negative_prompt"),
+    "EntropyGuider": (1, "weak"),
+}
 
 
 @dataclass
@@ -36,23 +39,26 @@ class WeakBranchAttention:
     window: PercentWindow
     kind: str = "all"
     _made: dict = field(default_factory=dict, repr=False)  # what does not change from step to step
-    # Of the sampling that is running: what happened, and the number of the weak condition where its guider is known.
-    _seen: Counter = field(default_factory=Counter, repr=False)
-    _weak_condition: int | None = field(default=None, repr=False)
+    # Of the sampling that is running: its guider, and what happened.
+    _guider: object = field(default=None, repr=False)
+    _seen: set[str] = field(default_factory=set, repr=False)
 
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
+        outer, self._guider = self._guider, executor.class_obj
         self._seen.clear()
-        self._weak_condition = WEAK_CONDITION.get(type(executor.class_obj).__name__)
-        result = executor(*args, **kwargs)
-        if not self._seen["changed"]:
+        try:
+            result = executor(*args, **kwargs)
+        finally:
+            self._guider = outer
+        if "changed" not in self._seen:
             logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", self._why_not())
         return result
 
     def _why_not(self) -> str:
-        if not self._seen["weak"]:
+        if "weak" not in self._seen:
             return "it has no negative branch. Set cfg above 1, or use a guider with a negative input."
-        if not self._seen["in time"]:
+        if "in time" not in self._seen:
             return (
                 f"no step lies between start_percent = {self.window.start} and end_percent = {self.window.end}. "
                 "That is as it should be where another sampler does the other steps."
@@ -63,16 +69,19 @@ class WeakBranchAttention:
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
-        weak = self._weak_chunks(transformer_options.get("cond_or_uncond", ()))
-        active = any(weak) and self._is_time(t, executor.class_obj.model_sampling)
-        self._seen["weak"] += any(weak)
-        self._seen["in time"] += active
-        if self.energy.only_scales_queries and self.kind == "all" and runs_compiled(call):
-            result = self._run_compiled(call, weak if active else (False,))
+        weak = self._weak_chunks(transformer_options)
+        if not any(weak):
+            return call.run()
+        self._seen.add("weak")
+        if not self._is_time(t, executor.class_obj.model_sampling):
+            return call.run()
+        self._seen.add("in time")
+        if self.energy.only_scales_queries and self.kind == "all" and can_run_compiled(call):
+            result = self._run_compiled(call, weak)
             if result is not None:
-                self._seen["changed"] += active
+                self._seen.add("changed")
                 return result
-        return self._run(call, weak) if active else call.run()
+        return self._run(call, weak)
 
     def _run(self, call: NetworkCall, weak: tuple[bool, ...]):
         for renew in (False, True):
@@ -82,8 +91,8 @@ class WeakBranchAttention:
             if not attention.calls:  # another node, EasyCache for one, reused an earlier evaluation
                 return result
             if layers.fits(attention.layer_of.without_key, attention.selected):
-                self._check(attention, call)
-                self._seen["changed"] += 1
+                self._check(attention.changed, call)
+                self._seen.add("changed")
                 return result
         raise RuntimeError(
             f"ERG cannot tell the layers of {type(call.network).__name__}: it made {attention.layer_of.without_key} "
@@ -109,35 +118,46 @@ class WeakBranchAttention:
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers = self._layer_map(call)
         rows, selected = len(call.inputs[0]), self._selected(layers)
+        self._check(sum(layer in selected for layer in layers.layers_of_calls), call)
         weak = order_of_rows(call.network, weak, rows)
         key = ("factors", weak, rows, layers.layers_of_calls, call.inputs[0].device)
         if key not in self._made:
             self._made[key] = _factors(self.energy.temperature, *key[1:], selected)
-        return run_compiled(call, self._made[key])
+        refused = ("no compiled code", layers.layers_of_calls, replaced_blocks(call.options))
+        result = None if refused in self._made else run_compiled(call, self._made[key])
+        if result is None:
+            self._made[refused] = True
+        return result
 
-    def _check(self, attention: TemperedAttention, call: NetworkCall) -> None:
-        """Raises RuntimeError where the evaluation left every attention as it was: never silently do nothing."""
+    def _check(self, changed: int, call: NetworkCall) -> None:
+        """Raises RuntimeError where an evaluation leaves every attention as it is: never silently do nothing."""
         network = type(call.network).__name__
-        if not attention.changed and self.kind != "all":
+        if not changed and self.kind != "all":
             raise RuntimeError(
                 f"attention = '{self.kind}': the selected layers of {network} have no {self.kind}-attention. "
                 "Choose 'all', or other layers."
             )
-        if not attention.changed:
+        if not changed:
             raise RuntimeError(
                 f"ERG changed no attention of {network}: another node replaces the selected layers or the attention "
                 "override. Take that node out, or choose other layers."
             )
 
-    def _weak_chunks(self, conditions) -> tuple[bool, ...]:
+    def _weak_chunks(self, options: dict) -> tuple[bool, ...]:
         """For each chunk of a batch whether it is the weak branch's. Raises RuntimeError where that cannot be told."""
-        if self._weak_condition is None and any(condition > NEGATIVE for condition in conditions):
+        conditions = options.get("cond_or_uncond", ())
+        known = WEAK_CONDITION.get(type(self._guider).__name__)
+        if known is None and any(condition > NEGATIVE for condition in conditions):
             raise RuntimeError(
                 "ERG cannot tell which of this guider's conditions is its weak branch, because it has more than a positive "
                 "and a negative one. Use a KSampler, CFGGuider, DualCFGGuider, PerpNegGuider or the ERG Guider."
             )
-        weak = NEGATIVE if self._weak_condition is None else self._weak_condition
-        return tuple(condition == weak for condition in conditions)
+        weak, name = known or (NEGATIVE, "negative")
+        if weak > 0:
+            return tuple(condition == weak for condition in conditions)
+        # Nodes that evaluate a single condition (PAG, skip layer guidance) number it 0, whichever it is.
+        others = {entries[0]["uuid"] for other, entries in self._guider.conds.items() if other != name}
+        return tuple(c == weak and uuid not in others for c, uuid in zip(conditions, options["uuids"], strict=True))
 
     def _is_time(self, sigma, model_sampling) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device

@@ -1,5 +1,9 @@
 """I-ERG on other networks than the demo's: U-Net (SD1.5, SDXL), MMDiT (SD3, SD3.5), and one that is out of reach."""
 
+import gc
+import weakref
+
+import comfy.model_management
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -214,3 +218,34 @@ def test_calls_that_come_and_go_without_a_word_are_an_error(node):
     guided.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", one_more)
     with pytest.raises(RuntimeError, match="cannot tell the layers of .*MMDIT.*: it made 8 .*, but makes 6 without"):
         predict(guided, random_models.conditions(), latent_of(model))
+
+
+def test_another_override_is_kept_from_attention_that_comfyui_keeps_from_it(node):
+    """ERG reaches PixArt's attention for itself alone: without ERG no other pack's override does."""
+    seen = []
+
+    def override(attention, *args, **kwargs):
+        seen.append(args)
+        return attention(*args, **kwargs) * 0.5
+
+    model = random_models.build("PixArtSigma")
+    other = model.clone()
+    other.model_options["transformer_options"]["optimized_attention_override"] = override
+    assert torch.equal(changed(node, other, layers="all"), changed(node, model, layers="all"))
+    assert not seen
+
+
+def test_a_network_leaves_memory_with_its_model(node):
+    """Without a cycle that waits for the garbage collector."""
+    model = random_models.build("SD15")
+    changed(node, model, layers="all")
+    predict(model, random_models.conditions(), latent_of(model))
+    network = weakref.ref(model.model.diffusion_model)
+    comfy.model_management.unload_all_models()
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert network() is None
+    finally:
+        gc.enable()

@@ -4,7 +4,6 @@ import logging
 from itertools import pairwise
 from types import SimpleNamespace
 
-import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
@@ -17,12 +16,6 @@ from benchmarks.one_step import predict
 # Noise alone from the start to t = 0.9, then less and less until t = 0.6; the demo's sigma is t.
 EARLY = {"tau1": 0.6, "tau2": 0.9, "noise_scale": 1.0}
 NOISE_ALONE = 0.95
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_collection(monkeypatch):
-    """ComfyUI collects garbage at each load once a clone that was loaded is gone, which is most of the time here."""
-    monkeypatch.setattr(comfy.model_management, "cleanup_models_gc", lambda: None)
 
 
 def cads(node, model, **inputs):

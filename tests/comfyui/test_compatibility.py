@@ -42,18 +42,19 @@ def erg(node, model):
     return node("EntropyGuidanceERG", model=model, temperature=0.01, layers="all")[0]
 
 
-def each_layer_can_be_chosen_alone(node, name) -> bool:
+def single_layers_can_be_chosen(node, name) -> bool:
     small, model = small_networks.NETWORKS[name], small_networks.build(name)
     latent, conditions = small.latent(small.most), small.conditions()
     ordinary = predict(model, conditions, latent)
-    seen = [ordinary[1]]
-    for layer in range(found(name).layers):
+    seen, layers = [ordinary[1]], range(found(name).layers)
+    for layer in sorted({*layers[:3], *layers[-3:]}):
         guided = node("EntropyGuidanceERG", model=model, temperature=0.01, layers=str(layer))[0]
         positive, negative = predict(guided, conditions, latent)
         if not torch.equal(positive, ordinary[0]):
             return False
-        # WanDancer's injectors of music attend to a single key, which is all they can attend to at any temperature.
-        if any(torch.equal(negative, other) for other in seen) and name != "WAN22_WanDancer":
+        # WanDancer's injectors of music (layers 1 and 3) attend to a single key, at any temperature.
+        one_key = name == "WAN22_WanDancer" and layer in (1, 3)
+        if any(torch.equal(negative, other) for other in seen) != one_key:
             return False
         seen.append(negative)
     return True
@@ -65,8 +66,9 @@ def a_branch_alone_is_what_it_is_in_a_batch(node, name) -> bool:
     positive, negative = small.conditions()
 
     def differences(model) -> list[float]:
-        together = predict(model, (positive, negative), small.latent())
-        alone = predict(model, (positive, None), small.latent())[0], predict(model, (None, negative), small.latent())[1]
+        latent = small.latent(small.most)
+        together = predict(model, (positive, negative), latent)
+        alone = predict(model, (positive, None), latent)[0], predict(model, (None, negative), latent)[1]
         return [(a - b).abs().max().item() for a, b in zip(together, alone)]
 
     return all(b < 2 * a + 1e-4 for a, b in zip(differences(model), differences(erg(node, model)), strict=True))
@@ -81,7 +83,7 @@ def works_in_bfloat16(node, name) -> bool:
 
 
 @pytest.mark.parametrize(
-    "holds", [each_layer_can_be_chosen_alone, a_branch_alone_is_what_it_is_in_a_batch, works_in_bfloat16]
+    "holds", [single_layers_can_be_chosen, a_branch_alone_is_what_it_is_in_a_batch, works_in_bfloat16]
 )
 def test_on_every_network(node, holds):
     assert [name for name in one_model_of_each_network() if not holds(node, name)] == []

@@ -43,16 +43,16 @@ def close(a, b) -> None:
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_a_window_is_entered_and_left_without_a_recompilation(node, demo, prompts, sample, compiler, order):
+    """Once with and once without ERG, in the first sampling."""
     inputs = {"start_percent": 0.3, "end_percent": 0.7}
     if order == "before":
         model = compiler.compile(erg(node, demo[0], **inputs))
     else:
         model = erg(node, compiler.compile(demo[0]), **inputs)
     expected = sample(erg(node, demo[0], **inputs), *prompts, steps=8)
-    close(sample(model, *prompts, steps=8), expected)
-    assert len(compiler.graphs) == 1
-    close(sample(model, *prompts, steps=8), expected)
-    assert len(compiler.graphs) == 1
+    for _ in range(2):
+        close(sample(model, *prompts, steps=8), expected)
+        assert len(compiler.graphs) == 2
     assert not torch.allclose(expected, sample(demo[0], *prompts, steps=8), rtol=1e-2, atol=1e-2)
 
 
@@ -66,16 +66,46 @@ def test_other_parameters_use_the_same_code(node, demo, prompts, compiler):
     assert len(compiler.graphs) == 1
 
 
-@pytest.mark.parametrize("first", ["plain", "erg"])
-def test_compiled_clones_with_and_without_erg_do_not_mix(node, demo, prompts, compiler, first):
-    plain = compiler.compile(demo[0])
-    guided = erg(node, plain)
-    expected = {"plain": predict(demo[0], prompts), "erg": predict(erg(node, demo[0]), prompts)}
-    models = {"plain": plain, "erg": guided}
-    for name in (first, *models, *models):
-        for a, b in zip(predict(models[name], prompts), expected[name]):
+KINDS_OF_ERG = {
+    "plain": None,
+    "erg": {},
+    "general": {"alpha": 0.9},
+    "self": {"attention": "self"},
+    "late": {"start_percent": 0.9},
+}
+
+
+@pytest.mark.parametrize("first", KINDS_OF_ERG)
+def test_compiled_clones_do_not_mix(node, demo, prompts, compiler, first):
+    """Whatever was compiled first, each clone draws its own."""
+
+    def clones(model):
+        return {name: model if inputs is None else erg(node, model, **inputs) for name, inputs in KINDS_OF_ERG.items()}
+
+    ordinary, compiled = clones(demo[0]), clones(compiler.compile(demo[0]))
+    for name in (first, *KINDS_OF_ERG, *KINDS_OF_ERG):
+        for conditions in (prompts, (prompts[0], None)):
+            for a, b in zip(predict(compiled[name], conditions), predict(ordinary[name], conditions)):
+                close(a, b)
+    assert vars(demo[0].model.diffusion_model).get("forward") is None
+
+
+def test_blocks_that_are_compiled_apart(node, demo, prompts, compiler):
+    plain = demo[0].clone(disable_dynamic=True)
+    keys = ["diffusion_model.single_blocks.3", "diffusion_model.single_blocks.4"]
+    set_torch_compile_wrapper(plain, compiler, keys=keys, options={"guard_filter_fn": skip_torch_compile_dict})
+    for compiled, ordinary in ((erg(node, plain), erg(node, demo[0])), (plain, demo[0])) * 2:
+        for a, b in zip(predict(compiled, prompts), predict(ordinary, prompts)):
             close(a, b)
-    assert len(compiler.graphs) == 2
+
+
+def test_layers_that_another_node_takes_away_are_an_error(node, demo, prompts, compiler):
+    model = demo[0].clone()
+    model.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", 3)
+    guided = erg(node, compiler.compile(model), layers="5")
+    with pytest.raises(RuntimeError, match="ERG changed no attention of Flux: another node replaces"):
+        predict(guided, prompts)
+    close(predict(guided, (prompts[0], None))[0], predict(model, (prompts[0], None))[0])
 
 
 def test_two_nodes_in_a_row(node, demo, prompts, compiler):

@@ -163,6 +163,20 @@ def test_two_nodes_in_a_row_both_act(node, demo, prompts):
     torch.testing.assert_close(predict(twice, prompts)[1], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("iterations", [(1, 2), (2, 1), (2, 3)])
+def test_two_nodes_of_several_iterations(node, demo, prompts, iterations):
+    """Each picture of a batch is guided alike, and as on its own."""
+    first, second = iterations
+    twice = erg(node, demo[0], temperature=0.5, layers="3", iterations=first)
+    twice = erg(node, twice, temperature=0.3, layers="3-5", iterations=second, step_size=0.8)
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    single = predict(twice, prompts, latent)
+    torch.testing.assert_close(
+        predict(twice, prompts, latent.expand(2, -1, -1, -1))[1], single[1].expand(2, -1, -1, -1), rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(single[0], predict(demo[0], prompts, latent)[0])
+
+
 def tempered_first(model):
     """Layer 3 tempered by scaling the block's weights of q, so that two oracles can be combined."""
     model = model.clone()

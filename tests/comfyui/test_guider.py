@@ -4,7 +4,7 @@ import comfy.samplers
 import pytest
 import torch
 
-from benchmarks.one_step import predict
+import nodes
 
 
 @pytest.fixture
@@ -79,6 +79,51 @@ def test_guiders_of_three_conditions(node, demo, conditions, draw, guider, weak)
     expected = draw(guider(node, tempered(demo[0], weak), conditions))
     torch.testing.assert_close(rectified, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(plain, draw(guider(node, demo[0], conditions)))
+
+
+@pytest.mark.parametrize("companion", ["PerturbedAttentionGuidance", "SkipLayerGuidanceDiT"])
+def test_single_conditions_that_other_nodes_evaluate_are_not_the_weak_one(node, demo, conditions, draw, companion):
+    """They are numbered 0, as DualCFGGuider numbers its negative condition."""
+    inputs = {"scale": 3.0, "start_percent": 0.0, "end_percent": 1.0, "double_layers": "1", "single_layers": ""}
+    inputs = inputs if companion == "SkipLayerGuidanceDiT" else {"scale": 3.0}
+    single = []
+
+    def spy(executor, *args, **kwargs):
+        options = args[5]
+        if len(options["cond_or_uncond"]) == 1:
+            single.append("optimized_attention_override" in options)
+        return executor(*args, **kwargs)
+
+    model = node(companion, model=erg(node, demo[0]), **inputs)[0]
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "spy", spy)
+    draw(dual_cfg("regular")(node, model, conditions))
+    assert single and not any(single)
+
+
+def test_skip_layer_guidance_of_the_simple_kind_acts_in_our_guider(node, demo, conditions, draw):
+    """It evaluates the weak branch in its own way; with a negative prompt, that one is evaluated apart."""
+    simple = node("SkipLayerGuidanceDiTSimple", model=erg(node, demo[0]), double_layers="1", single_layers="")[0]
+    cfg = node("CFGGuider", model=simple, positive=conditions[0], negative=conditions[1], cfg=2.5)[0]
+    assert torch.equal(draw(cfg), draw(our_guider(node, simple, conditions, scale=2.5, negative_scale=1.0)))
+    both = draw(our_guider(node, simple, conditions, scale=2.5), steps=1)
+    one = draw(our_guider(node, simple, conditions, scale=2.5, negative_scale=1.0), steps=1)
+    plain = [draw(our_guider(node, demo[0], conditions, scale=1.0, negative_scale=n), steps=1) for n in (1.5, 1.0)]
+    torch.testing.assert_close(both - one, plain[0] - plain[1], rtol=1e-3, atol=1e-3)
+
+
+def test_a_negative_prompt_without_its_scale(node, demo, conditions, draw):
+    """ComfyUI's API leaves out optional inputs that a graph does not give."""
+    inputs = {
+        "model": demo[0],
+        "positive": conditions[0],
+        "weak": conditions[1],
+        "scale": 2.0,
+        "negative": conditions[2],
+    }
+    execute = nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceGuider"].execute
+    assert torch.equal(
+        draw(execute(**inputs).result[0]), draw(our_guider(node, demo[0], conditions, negative_scale=2.0))
+    )
 
 
 def test_a_guider_of_unknown_conditions_is_refused(node, demo, conditions, draw):
@@ -172,8 +217,8 @@ def test_a_guider_without_steps_of_erg_still_says_so(node, demo, conditions, dra
 
 
 def test_conditions_of_unequal_length(node, demo, encode, conditions, draw):
+    """They run in several batches, in any order."""
     long = encode(demo[1], "a red circle left of a blue square on a white background " * 3)
-    drawn = draw(our_guider(node, erg(node, demo[0]), (long, *conditions[1:])))
-    assert drawn.isfinite().all()
-    assert len({tuple(c[0][0].shape) for c in (long, *conditions[1:])}) == 2
-    assert predict(demo[0], (long, *conditions[1:]))[2].isfinite().all()
+    for uneven in ((long, *conditions[1:]), (conditions[0], long, conditions[2]), (*conditions[:2], long)):
+        drawn, expected = (draw(our_guider(node, m, uneven)) for m in (erg(node, demo[0]), tempered(demo[0], 1)))
+        torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)

@@ -3,6 +3,8 @@
 DEFAULTS = {"layers": "40%-60%", "temperature": 0.3, "start_percent": 0.0, "end_percent": 1.0, "attention": "all",
             "alpha": 1.0, "step_size": 1.0, "iterations": 1}  # fmt: skip
 
+CADS = {"noise_scale": 0.5, "mixing": 1.0, "tau1": 0.6, "tau2": 0.9, "apply_to": "positive", "seed": 0}
+
 SCORE = {"labels": "blue", "divergence": "jensen_shannon", "divergence_weight": 1.0, "target_confidence": 0.9,
          "joint_temperature": 1.0, "marginal_temperature": 0.5, "entropy_weight": 0.0, "softplus_beta": 3.0}  # fmt: skip
 GUIDANCE = {"scale": 0.2, "tilt": 0.0, "normalize": True, "start_percent": 0.0, "end_percent": 1.0, "every": 1,
@@ -31,6 +33,35 @@ def text_to_image(
         del graph["erg"], graph["clip"]
         graph["sampler"]["inputs"]["model"] = ["demo", 0]
         graph["negative"]["inputs"].update(clip=["demo", 1], text="")
+    return graph
+
+
+def guided_away(erg=None, guider=None, cads=None, negative=True, steps=3, seed=1) -> dict:
+    """The demo model with ERG Guider and CADS; dictionaries change inputs of the pack's nodes."""
+    graph = {
+        "demo": node("EntropyGuidanceLoadDemo"),
+        "positive": node("CLIPTextEncode", clip=["demo", 1], text="a red circle left of a blue square"),
+        "empty": node("CLIPTextEncode", clip=["demo", 1], text=""),
+        "other": node("CLIPTextEncode", clip=["demo", 1], text="a green triangle on a white background"),
+        "latent": node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "erg": node("EntropyGuidanceERG", model=["demo", 0], **{**DEFAULTS, **(erg or {})}),
+        "cads": node("EntropyGuidanceCADS", model=["erg", 0], **{**CADS, **(cads or {})}),
+        "guider": node(
+            "EntropyGuidanceGuider", model=["cads", 0], positive=["positive", 0], weak=["empty", 0],
+            **{"scale": 2.0, "negative_scale": 2.0, **(guider or {})},
+        ),
+        "noise": node("RandomNoise", noise_seed=seed),
+        "euler": node("KSamplerSelect", sampler_name="euler"),
+        "sigmas": node("BasicScheduler", model=["demo", 0], scheduler="simple", steps=steps, denoise=1.0),
+        "sampler": node(
+            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["euler", 0], sigmas=["sigmas", 0],
+            latent_image=["latent", 0],
+        ),
+        "decoded": node("VAEDecode", samples=["sampler", 0], vae=["demo", 2]),
+        "saved": node("SaveImage", images=["decoded", 0], filename_prefix="test"),
+    }  # fmt: skip
+    if negative:
+        graph["guider"]["inputs"]["negative"] = ["other", 0]
     return graph
 
 

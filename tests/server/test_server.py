@@ -5,11 +5,12 @@ import re
 import time
 
 import pytest
-from graphs import classifier_guided, node, text_to_image
+from graphs import classifier_guided, guided_away, node, text_to_image
 from PIL import Image
 
 NODES = (
-    "EntropyGuidanceERG", "EntropyGuidanceCLIP", "EntropyGuidanceLoadClassifier", "EntropyGuidanceScore",
+    "EntropyGuidanceERG", "EntropyGuidanceCLIP", "EntropyGuidanceGuider", "EntropyGuidanceCADS",
+    "EntropyGuidanceLoadClassifier", "EntropyGuidanceScore",
     "EntropyGuidanceApply", "EntropyGuidanceDDPMSampler", "EntropyGuidanceLoadDemo",
 )  # fmt: skip
 
@@ -128,6 +129,37 @@ def test_bad_values_from_another_node_are_refused_too(server):
     error = server.error(server.run(graph))
     assert error["node_type"] == "EntropyGuidanceERG"
     assert "temperature = -2.0: it must be a finite number of 0 or more" in error["exception_message"]
+
+
+def test_a_guider_with_a_negative_prompt_and_annealed_conditions(server, plain):
+    changes = [
+        {},
+        {"negative": False},
+        {"cads": {"noise_scale": 0.0}},
+        {"cads": {"seed": 1}},
+        {"erg": {"temperature": 1.0}},
+    ]
+    drawn = [pixels(server.pictures(server.run(guided_away(**change)))[0]) for change in (*changes, {})]
+    assert len(set(drawn)) == len(changes) and drawn[0] == drawn[-1]
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "stopped_at"),
+    [
+        ({"cads": {"tau1": 0.95}}, "tau1 = 0.95 and tau2 = 0.9: tau1 must not be above tau2", "cads"),
+        ({"guider": {"scale": ["number", 0]}}, "scale = -2.0: it must be a finite number of 0 or more", "guider"),
+        ({"guider": {"negative_scale": ["number", 0]}}, "negative_scale = -2.0: it must be", "guider"),
+        ({"cads": {"noise_scale": ["number", 0]}}, "noise_scale = -2.0: it must be", "cads"),
+    ],
+)
+def test_bad_input_of_guider_and_cads(server, plain, change, message, stopped_at):
+    graph = guided_away(**change)
+    graph["number"] = node("PrimitiveFloat", value=-2.0)
+    error = server.error(server.run(graph))
+    assert message in error["exception_message"]
+    assert error["node_id"] == stopped_at
+    assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
 
 
 def test_a_classifier_guides(server, plain):

@@ -51,7 +51,7 @@ def examine(name: str) -> Findings:
     model, small = small_networks.build(name), small_networks.NETWORKS[name]
     kept = changed = True
     for batch in range(1, small.most + 1):
-        ordinary, weak = (predict(m, small.conditions(), small.latent(batch)) for m in (model, _erg(model)))
+        ordinary, weak = (settled(m, small.conditions(), small.latent(batch)) for m in (model, _erg(model)))
         kept &= torch.equal(ordinary[0], weak[0])
         changed &= not any(map(torch.equal, ordinary[1], weak[1]))  # each picture
     network = model.model.diffusion_model
@@ -66,6 +66,12 @@ def examine(name: str) -> Findings:
         changed,
         _energy(model, small, ordinary, weak),
     )
+
+
+def settled(model, conditions, latent) -> list[torch.Tensor]:
+    """Predictions of a second evaluation: HiDream-O1 keeps the prompt's keys of the first, which rounds a little otherwise."""
+    predict(model, conditions, latent)
+    return predict(model, conditions, latent)
 
 
 def _erg(model, **inputs):

@@ -45,7 +45,7 @@ def erg(node, model):
 def single_layers_can_be_chosen(node, name) -> bool:
     small, model = small_networks.NETWORKS[name], small_networks.build(name)
     latent, conditions = small.latent(small.most), small.conditions()
-    ordinary = predict(model, conditions, latent)
+    ordinary = compatibility.settled(model, conditions, latent)
     seen, layers = [ordinary[1]], range(found(name).layers)
     for layer in sorted({*layers[:3], *layers[-3:]}):
         guided = node("EntropyGuidanceERG", model=model, temperature=0.01, layers=str(layer))[0]

@@ -19,6 +19,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from .attention_reach import REACHED
 from .network_call import OVERRIDE, NetworkCall
 from .rebinding import with_code_of_its_own
+from .tempered_attention import TemperedAttention
 
 FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls, rows]
 CALL = "entropy_guidance_call"  # in transformer options: [the number of the next attention call]
@@ -78,7 +79,7 @@ def scale_queries(attention, q, *args, transformer_options, **kwargs):
     """An attention override that scales each row of q by its factor, and counts the calls in which it could."""
     number, factors = transformer_options[CALL][0], transformer_options[FACTORS]
     previous = transformer_options[PREVIOUS]
-    if previous is not None and REACHED not in transformer_options:
+    if previous is not None and (REACHED not in transformer_options or isinstance(previous, TemperedAttention)):
         attention = partial(previous, attention)
     if number < len(factors) and q.shape[0] % factors.shape[1] == 0:
         transformer_options[CALL][0] += 1

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass, field
 
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import LayerSelection
@@ -76,12 +77,16 @@ class WeakBranchAttention:
         if not self._is_time(t, executor.class_obj.model_sampling):
             return call.run()
         self._seen.add("in time")
-        if self.energy.only_scales_queries and self.kind == "all" and can_run_compiled(call):
+        if can_run_compiled(call) and all(node.only_scales_queries for node in _nodes_of_this_kind(call)):
             result = self._run_compiled(call, weak)
             if result is not None:
                 self._seen.add("changed")
                 return result
         return self._run(call, weak)
+
+    @property
+    def only_scales_queries(self) -> bool:
+        return self.energy.only_scales_queries and self.kind == "all"
 
     def _run(self, call: NetworkCall, weak: tuple[bool, ...]):
         for renew in (False, True):
@@ -167,6 +172,12 @@ class WeakBranchAttention:
             self._made[key] = self.window.sigmas(model_sampling)
         start, end = self._made[key]
         return end <= sigma[0].item() <= start
+
+
+def _nodes_of_this_kind(call: NetworkCall) -> list[WeakBranchAttention]:
+    """All ERG nodes of a graph, each around the next: compiled code takes all of them or none."""
+    wrappers = call.options["wrappers"][WrappersMP.APPLY_MODEL].values()
+    return [wrapper for of_key in wrappers for wrapper in of_key if isinstance(wrapper, WeakBranchAttention)]
 
 
 @torch.inference_mode(False)

@@ -117,6 +117,20 @@ def test_two_nodes_in_a_row(node, demo, prompts, compiler):
     assert len(compiler.graphs) == 1
 
 
+@pytest.mark.parametrize("name", ["SD3", "PixArtSigma"])
+@pytest.mark.parametrize("iterations", [(1, 1), (2, 1), (1, 2)])
+def test_two_nodes_of_which_one_runs_without_compiled_code(node, compiler, name, iterations):
+    small, model = small_networks.NETWORKS[name], small_networks.build(name)
+
+    def twice(model):
+        first = erg(node, model, temperature=0.5, layers="1", iterations=iterations[0])
+        return erg(node, first, temperature=0.3, layers="0-1", iterations=iterations[1])
+
+    found, expected = (predict(twice(m), small.conditions(), small.latent(2)) for m in (compiler.compile(model), model))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_the_general_energy_runs_without_compiled_code(node, demo, prompts, compiler):
     inputs = {"iterations": 2, "step_size": 1.2}
     compiled = predict(erg(node, compiler.compile(demo[0]), **inputs), prompts)

@@ -61,13 +61,13 @@ class Calibrations:
 
     def __init__(self, bench: Bench):
         self.clean = bench.clean
-        self.inputs = pack_module("nodes.calibration_inputs")
-        view = pack_module("nodes.guidance_view").guidance_view
+        self.inputs = pack_module("nodes.calibration.inputs")
+        view = pack_module("nodes.calibration.guidance_view").guidance_view
         self.view = view(bench.clean, bench.model, bench.empty, bench.vae, "full")
 
     @cached_property
     def folder(self):
-        return pack_module("nodes.image_folder").open_folder("entropy-guidance-demo", self.clean, 128)
+        return pack_module("nodes.calibration.image_folder").open_folder("entropy-guidance-demo", self.clean, 128)
 
     @cached_property
     def test(self):
@@ -85,10 +85,10 @@ class Calibrations:
     def classifier(self, objective: str, seed: int):
         if objective == AS_IT_CAME:
             return self.clean
-        load = pack_module("nodes.hugging_face_classifier").load
+        load = pack_module("nodes.classifiers.hugging_face").load
         with torch.inference_mode(False):
             module, labels, _ = load(self._path(objective, seed), ())
-            return pack_module("nodes.guidance_classifier").guidance_classifier(objective, module, labels)
+            return pack_module("nodes.classifiers.guidance_classifier").guidance_classifier(objective, module, labels)
 
     def train(self, seed: int) -> None:
         """All objectives on the same views."""
@@ -172,7 +172,9 @@ def measure_gradients(bench: Bench, calibrations: Calibrations) -> None:
             "EntropyGuidanceScore", classifier=calibrations.classifier(objective, 0),
             labels=",".join(map(str, labels)), **PLAIN,
         )[0]  # fmt: skip
-        gradients[objective] = pack_module("nodes.score_gradient").score_gradient(score, bench.model, bench.vae, "full")
+        gradients[objective] = pack_module("nodes.classifiers.score_gradient").score_gradient(
+            score, bench.model, bench.vae, "full"
+        )
     rows: list[dict] = []
 
     def trace(args: dict) -> torch.Tensor:
@@ -212,7 +214,7 @@ def _plot_gradients(rows: list[dict], objectives: list[str]) -> None:
         ax.legend()
 
     path = FOLDER / "gradients.png"
-    Image.fromarray(pack_module("nodes.figure").drawn(draw, 7, 4.5, dpi=100)).save(path)
+    Image.fromarray(pack_module("nodes.calibration.figure").drawn(draw, 7, 4.5, dpi=100)).save(path)
     print(f"Drawn: {path}")
 
 

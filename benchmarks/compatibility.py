@@ -56,7 +56,7 @@ def examine(name: str) -> Findings:
         changed &= not any(map(torch.equal, ordinary[1], weak[1]))  # each picture
     network = model.model.diffusion_model
     reached, untouched = _reach(model, small)
-    layers = pack_module("nodes.attention_layers").layer_map(network, None)  # learnt above
+    layers = pack_module("nodes.attention.layers").layer_map(network, None)  # learnt above
     return Findings(
         type(network).__name__,
         len(layers.sections),
@@ -145,7 +145,7 @@ def table(found: dict[str, Findings | None]) -> str:
     for name, findings in found.items():
         rows.setdefault(repr(findings), (findings, []))[1].append(name)
     lines = [_row(findings, names) for findings, names in rows.values()]
-    linear = pack_module("nodes.attention_reach").LINEAR
+    linear = pack_module("nodes.attention.reach").LINEAR
     notes = [f"{network.rpartition('.')[2]}: {note}." for network, note in linear.items()]
     return "\n".join([HEAD + "\n".join(sorted(lines, key=str.lower)), "", *notes, ""])
 

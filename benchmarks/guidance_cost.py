@@ -120,7 +120,7 @@ def _directions() -> None:
     """Cosine between the gradients through half and whole pictures, at predictions along a sampling."""
     model, clip, vae = run_node("EntropyGuidanceLoadDemo")
     empty = run_node("CLIPTextEncode", clip=clip, text="")[0]
-    score_gradient = pack_module("nodes.score_gradient").score_gradient
+    score_gradient = pack_module("nodes.classifiers.score_gradient").score_gradient
     gradients = {decode: score_gradient(_score(), model, vae, decode) for decode in ("full", "half")}
     print("\nCosine between the gradients through half and whole pictures, 16 pictures (mean)")
 

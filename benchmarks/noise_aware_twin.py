@@ -34,7 +34,7 @@ def noise_aware_twin():
 
 @torch.inference_mode(False)
 def _train() -> None:
-    adm = pack_module("nodes.adm_classifier")
+    adm = pack_module("nodes.classifiers.adm")
     config = adm.AdmConfig(
         image_size=16, in_channels=4, width=64, depth=1, multipliers=(1, 1, 2), attention_levels=(1, 2),
         classes=len(CLASSES), head_channels=32, schedule="flow",

@@ -11,10 +11,10 @@ from comfy_api.latest import io
 
 from ..guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
 from ..guidance_core.tilted_sampling import tilted_weights
+from .classifiers.guidance_score import ScoreSocket
+from .classifiers.latent_decoder import MODES
+from .classifiers.score_gradient import ScoreGradient, is_flow, score_gradient
 from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow, check_number
-from .latent_decoder import MODES
-from .score import ScoreSocket
-from .score_gradient import ScoreGradient, is_flow, score_gradient
 
 KEY = "entropy_guidance_apply"
 

@@ -12,15 +12,15 @@ from ..guidance_core.calibration_error import check_relplot
 from ..guidance_core.calibration_objective import CalibrationObjective
 from ..guidance_core.fine_tuning import FineTuning
 from ..guidance_core.smooth_ece import FORMS
-from .calibration_inputs import BATCH, RESOLUTION, VIEW, classifier_input, example_views, folder_input, measure
+from .calibration.example_views import ExampleViews
+from .calibration.guidance_view import guidance_view
+from .calibration.image_folder import ExampleFolder, fingerprint, open_folder
+from .calibration.inputs import BATCH, RESOLUTION, VIEW, classifier_input, example_views, folder_input, measure
+from .calibration.loss_picture import loss_picture
+from .calibration.progress import Progress
+from .calibration.reliability_picture import reliability_picture, skipped_note
+from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier, guidance_classifier
 from .common import CATEGORY, check_number
-from .example_views import ExampleViews
-from .guidance_classifier import ClassifierSocket, GuidanceClassifier, guidance_classifier
-from .guidance_view import guidance_view
-from .image_folder import ExampleFolder, fingerprint, open_folder
-from .loss_picture import loss_picture
-from .progress import Progress
-from .reliability_picture import reliability_picture, skipped_note
 
 ALL_MEMORY = 1e30  # bytes: as much as there is
 

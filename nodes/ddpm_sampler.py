@@ -15,9 +15,9 @@ from tqdm.auto import trange
 from ..guidance_core.classifier_guidance import per_sample
 from ..guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from ..guidance_core.tilted_sampling import tilted_weights
+from .classifiers.guidance_score import GuidanceScore, ScoreSocket
+from .classifiers.score_gradient import ScoreGradient, is_flow, score_gradient
 from .common import CATEGORY, TILT, VAE, check_number
-from .score import GuidanceScore, ScoreSocket
-from .score_gradient import ScoreGradient, is_flow, score_gradient
 
 
 class EntropyGuidanceDDPMSampler(io.ComfyNode):

@@ -8,10 +8,10 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
-from .attention_reach import reach_attention
+from .attention.reach import reach_attention
+from .attention.tempered_attention import KINDS
+from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
-from .tempered_attention import KINDS
-from .weak_branch import WeakBranchAttention
 
 WRAPPER_KEY = "entropy_guidance_erg"
 

@@ -7,8 +7,8 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
+from .attention.text_encoder import temper_text_encoders
 from .common import CATEGORY
-from .text_encoder_attention import temper_text_encoders
 
 
 class EntropyGuidanceCLIP(io.ComfyNode):

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from .classifier_files import DEMO, classifier_names, load_classifier
+from .classifiers.files import DEMO, classifier_names, load_classifier
+from .classifiers.guidance_classifier import ClassifierSocket
 from .common import CATEGORY
-from .guidance_classifier import ClassifierSocket
 
 
 class EntropyGuidanceLoadClassifier(io.ComfyNode):

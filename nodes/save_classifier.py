@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from .classifier_files import save_classifier
+from .classifiers.files import save_classifier
+from .classifiers.guidance_classifier import ClassifierSocket
 from .common import CATEGORY
-from .guidance_classifier import ClassifierSocket
 
 
 class EntropyGuidanceSaveClassifier(io.ComfyNode):

@@ -1,6 +1,4 @@
-"""The score that classifier guidance climbs; its formula is in guidance_core/classifier_score.py."""
-
-from dataclasses import dataclass
+"""The score that classifier guidance climbs: a classifier, the wanted classes, and the formula of the score."""
 
 from comfy_api.latest import io
 
@@ -8,20 +6,9 @@ from ..guidance_core.class_labels import parse_labels
 from ..guidance_core.classifier_score import ClassifierScore
 from ..guidance_core.divergence import DIVERGENCES
 from ..guidance_core.smooth_relu import SmoothReLU
+from .classifiers.guidance_classifier import ClassifierSocket
+from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .common import CATEGORY
-from .guidance_classifier import ClassifierSocket, GuidanceClassifier
-
-ScoreSocket = io.Custom("GUIDANCE_SCORE")
-
-
-@dataclass(frozen=True)
-class GuidanceScore:
-    """What guidance climbs: a classifier, the wanted classes (one, or one for each image), and the formula."""
-
-    classifier: GuidanceClassifier
-    labels: tuple[int, ...]
-    formula: ClassifierScore
-    softplus_beta: float
 
 
 class EntropyGuidanceScore(io.ComfyNode):

@@ -16,8 +16,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from .attention_reach import REACHED
 from .network_call import OVERRIDE, NetworkCall
+from .reach import REACHED
 from .rebinding import with_code_of_its_own
 from .tempered_attention import TemperedAttention
 

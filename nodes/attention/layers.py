@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .attention_reach import is_new_call
 from .network_call import OVERRIDE
+from .reach import is_new_call
 
 READERS_OF_THE_CONDITION = re.compile(
     r"context_refiner|siglip_refiner|ref_image_refiner|token_refiner|text_transformer_blocks|txtfusion|llm_adapter"

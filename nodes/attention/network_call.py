@@ -7,7 +7,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from .attention_reach import options_in_reach
+from .reach import options_in_reach
 
 OVERRIDE = "optimized_attention_override"
 NOT_PART_OF_THE_NETWORK = ("wrappers", "callbacks", "patches", "patches_replace", OVERRIDE)

@@ -1,7 +1,7 @@
 """Which attention of ComfyUI's networks an override does not reach by itself, and how each is reached. ComfyUI's internals.
 
 ComfyUI hands `transformer_options`, and the override in them, to the attention of most networks. The rest is in the tables
-below, a line a network: tests/comfyui/test_compatibility.py runs every network of ComfyUI against them.
+below, a line a network: tests/nodes/attention/test_compatibility.py runs every network of ComfyUI against them.
 """
 
 import logging

@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 
-from ..guidance_core.attention_energy import AttentionEnergy, descend, step
-from .attention_layers import CallReader, LayerMap, block_key
-from .attention_reach import FURTHER_STEP, REACHED, is_new_call, labels_of_part
+from ...guidance_core.attention_energy import AttentionEnergy, descend, step
+from .layers import CallReader, LayerMap, block_key
+from .reach import FURTHER_STEP, REACHED, is_new_call, labels_of_part
 
 KINDS = ("all", "self", "cross")
 

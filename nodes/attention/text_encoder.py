@@ -4,7 +4,7 @@ Most encoders hand the attention function down through their modules as the argu
 innermost modules that take it are the attention layers. The others call attention by a global name and are in the table
 `INLINE`. Either way an object patch takes the place of the layer's `forward` for the patched clone alone: ComfyUI puts
 it in when that clone is used and takes it out again for any other. All encoders that ComfyUI can build are held against
-this in tests/comfyui/test_text_encoder_families.py.
+this in tests/nodes/attention/test_text_encoder_families.py.
 """
 
 import inspect
@@ -17,8 +17,8 @@ from types import SimpleNamespace
 import torch
 from comfy.patcher_extension import CallbacksMP
 
-from ..guidance_core.layer_selection import LayerSelection
-from .attention_reach import name_of
+from ...guidance_core.layer_selection import LayerSelection
+from .reach import name_of
 from .rebinding import rebound
 
 ATTENTION_ARGUMENT = "optimized_attention"

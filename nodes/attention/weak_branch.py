@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..guidance_core.attention_energy import AttentionEnergy
-from ..guidance_core.layer_selection import LayerSelection
-from .attention_layers import LayerMap, layer_map, replaced_blocks
-from .attention_reach import order_of_rows
-from .common import PercentWindow
-from .compiled_attention import can_run_compiled, run_compiled
+from ...guidance_core.attention_energy import AttentionEnergy
+from ...guidance_core.layer_selection import LayerSelection
+from ..common import PercentWindow
+from .compiled import can_run_compiled, run_compiled
+from .layers import LayerMap, layer_map, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall
+from .reach import order_of_rows
 from .tempered_attention import TemperedAttention, scale_of_rows
 
 NEGATIVE = 1  # the number in `cond_or_uncond` of a KSampler's negative condition

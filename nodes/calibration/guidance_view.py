@@ -8,11 +8,11 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from ..guidance_core.classifier_guidance import per_sample
-from ..guidance_core.ddpm_sine import kept_signal
-from .guidance_classifier import GuidanceClassifier, NormalWeights
-from .latent_decoder import LatentDecoder, latent_decoder
-from .score_gradient import is_flow
+from ...guidance_core.classifier_guidance import per_sample
+from ...guidance_core.ddpm_sine import kept_signal
+from ..classifiers.guidance_classifier import GuidanceClassifier, NormalWeights
+from ..classifiers.latent_decoder import LatentDecoder, latent_decoder
+from ..classifiers.score_gradient import is_flow
 
 FINISHED = 1.0  # the percent of a picture without noise
 

@@ -15,8 +15,8 @@ import folder_paths
 import torch
 from PIL import Image, ImageOps
 
-from ..guidance_core.class_labels import parse_labels
-from .guidance_classifier import GuidanceClassifier
+from ...guidance_core.class_labels import parse_labels
+from ..classifiers.guidance_classifier import GuidanceClassifier
 from .progress import Progress
 
 DEMO = "entropy-guidance-demo"
@@ -136,7 +136,7 @@ def _shown(text: str) -> str:
 
 def _path(name: str) -> Path:
     if name == DEMO:
-        from ..demo.example_folder import example_folder
+        from ...demo.example_folder import example_folder
 
         return example_folder()
     return Path(folder_paths.get_input_directory()) / name

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from comfy_api.latest import io
 
-from ..guidance_core.calibration_error import CalibrationError, calibration_error
+from ...guidance_core.calibration_error import CalibrationError, calibration_error
+from ..classifiers.guidance_classifier import ClassifierSocket
+from ..classifiers.latent_decoder import MODES
 from .example_views import ExampleViews
-from .guidance_classifier import ClassifierSocket
 from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
 from .image_folder import Pictures, folder_names
-from .latent_decoder import MODES
 from .progress import Progress
 
 BATCH = 16  # pictures looked at together

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from ..guidance_core.fine_tuning import FineTuning
+from ...guidance_core.fine_tuning import FineTuning
 from .figure import drawn
 
 

@@ -18,7 +18,7 @@ from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .classifier_weights import NOTES, class_names, notes_of
+from .weights import NOTES, class_names, notes_of
 
 STEPS = 1000  # of every schedule
 GROUPS = 32  # of every normalization

@@ -11,13 +11,13 @@ import folder_paths
 import torch
 from safetensors import SafetensorError
 
-from .adm_classifier import is_adm
-from .classifier_weights import read_weights
+from .adm import is_adm
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
+from .weights import read_weights
 
 FOLDER = "classifiers"
 DEMO = "entropy-guidance-demo"
-DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights" / "classifier"
+DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "weights" / "classifier"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 # What damaged or incomplete files raise in the libraries that read them.
 LOADING_ERRORS = (
@@ -86,16 +86,16 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
 
 def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict]:
     if path.is_dir():
-        from .hugging_face_classifier import load
+        from .hugging_face import load
 
         return load(path, prompts)
     if prompts:
         raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
     weights, metadata = read_weights(path)
     if is_adm(weights):
-        from .adm_classifier import load
+        from .adm import load
     else:
-        from .torchvision_classifier import load
+        from .torchvision import load
     return load(weights, metadata, path.stem)
 
 

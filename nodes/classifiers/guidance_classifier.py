@@ -8,7 +8,7 @@ import comfy.model_patcher
 import torch
 from comfy_api.latest import io
 
-from .adm_classifier import NoiseAwareClassifier
+from .adm import NoiseAwareClassifier
 
 ClassifierSocket = io.Custom("GUIDANCE_CLASSIFIER")
 

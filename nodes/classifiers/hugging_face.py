@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .classifier_weights import NOTES
+from .weights import NOTES
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .classifier_weights import NOTES, class_names, notes_of
+from .weights import NOTES, class_names, notes_of
 
 
 class TorchvisionClassifier(torch.nn.Sequential):

@@ -245,7 +245,7 @@ def test_linear_attention_between_softmax_layers_is_no_layer(node):
     network = torch.nn.Module()
     config = qwen35._make_config("qwen35_08b")
     network.model = qwen35.Qwen35Transformer(config, "meta", torch.float32, comfy.ops.disable_weight_init)
-    glue = next(module for name, module in sys.modules.items() if name.endswith("nodes.text_encoder_attention"))
+    glue = next(module for name, module in sys.modules.items() if name.endswith("nodes.attention.text_encoder"))
     paths = glue._attention_modules(network)
     assert paths == [f"model.layers.{i}.self_attn" for i in range(3, config.num_hidden_layers, 4)]
 

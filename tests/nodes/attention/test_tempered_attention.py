@@ -31,8 +31,11 @@ def algorithm_2(q, k, v, energy, mask=None):
 
 def run(node, attention, energy, weak, q, k, v, **kwargs):
     """Attention with the energy for weak chunks, as ComfyUI calls an override."""
-    tempered, energies = pack_module("nodes.tempered_attention"), pack_module("guidance_core.attention_energy")
-    layers = pack_module("nodes.attention_layers").LayerMap({"call 0": 0}, ("call 0",))
+    tempered, energies = (
+        pack_module("nodes.attention.tempered_attention"),
+        pack_module("guidance_core.attention_energy"),
+    )
+    layers = pack_module("nodes.attention.layers").LayerMap({"call 0": 0}, ("call 0",))
     tau, alpha, gamma, iterations = energy
     parameters = energies.AttentionEnergy(tau, alpha, gamma, iterations)
     override = tempered.TemperedAttention(parameters, "all", layers, frozenset({0}), weak, None, {})

@@ -29,7 +29,7 @@ def small(name: str) -> comfy.sd.CLIP:
 
 @pytest.fixture(scope="module")
 def glue(node):
-    return in_process.pack_module("nodes.text_encoder_attention")
+    return in_process.pack_module("nodes.attention.text_encoder")
 
 
 def tempered(node, clip, temperature=0.01, layers="all"):

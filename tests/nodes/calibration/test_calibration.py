@@ -95,7 +95,7 @@ def _save_models(root: Path):
     metadata = {"labels": json.dumps(LABELS), "architecture": "mobilenet_v3_small"}
     save_file(network, root / "animals.safetensors", metadata)
 
-    adm = in_process.pack_module("nodes.adm_classifier")
+    adm = in_process.pack_module("nodes.classifiers.adm")
     config = adm.AdmConfig(16, 4, 32, 1, (1, 1), (1,), classes=3, head_channels=32, schedule="flow")
     network = adm.AdmEncoder(config)
     for parameter in network.parameters():
@@ -193,7 +193,7 @@ def same(a: dict, b: dict) -> bool:
 
 
 def open_folder(name, classifier, size=32):
-    return in_process.pack_module("nodes.image_folder").open_folder(name, classifier, size)
+    return in_process.pack_module("nodes.calibration.image_folder").open_folder(name, classifier, size)
 
 
 def read(files) -> torch.Tensor:
@@ -283,7 +283,7 @@ def files_below(folder: Path) -> dict:
 @pytest.fixture
 def save(node, home):
     """save(classifier, prefix): the name under which the loader then offers it."""
-    names = in_process.pack_module("nodes.classifier_files").classifier_names
+    names = in_process.pack_module("nodes.classifiers.files").classifier_names
 
     def save_classifier(classifier, prefix):
         before = set(names())
@@ -346,7 +346,7 @@ def test_weights_in_another_order_of_memory_can_be_saved(fresh, load, save, home
     file = load_file(home / "models" / NAMES["adm"])
     torch.save({key: w.to(memory_format=torch.channels_last) if w.ndim == 4 else w for key, w in file.items()}, path)
     path.rename(path := path.with_name("16x16_classifier.pt"))
-    adm = in_process.pack_module("nodes.adm_classifier")
+    adm = in_process.pack_module("nodes.classifiers.adm")
     config = {"image_size": "16", "num_head_channels": "32", "noise_schedule": "flow"}
     module, *_ = adm.load(torch.load(path, weights_only=True), config, path.stem)
     module.save(home / "output" / "contiguous.safetensors", LABELS, {})
@@ -405,10 +405,10 @@ def test_report_with_a_model(fresh, report, wired):
 
 def views_of(classifier, wired, decode="auto", seed="measured"):
     """What the nodes show a classifier of the held-out pictures."""
-    view = in_process.pack_module("nodes.guidance_view").guidance_view(
+    view = in_process.pack_module("nodes.calibration.guidance_view").guidance_view(
         classifier, wired["model"], wired["conditioning"], wired["vae"], decode
     )
-    example_views = in_process.pack_module("nodes.calibration_inputs").example_views
+    example_views = in_process.pack_module("nodes.calibration.inputs").example_views
     held_out = open_folder("animals", classifier, wired["resolution"]).held_out
     return example_views(view, held_out, wired["percents"], torch.device("cpu"), seed)
 
@@ -491,7 +491,7 @@ def test_classes_by_number_and_pictures_in_deeper_folders(fresh, new_folder):
 
 def test_what_a_folder_holds_is_noticed(home, new_folder):
     """ComfyUI runs a node again where this changes."""
-    fingerprint = in_process.pack_module("nodes.image_folder").fingerprint
+    fingerprint = in_process.pack_module("nodes.calibration.image_folder").fingerprint
     pictures(new_folder)
     first = fingerprint("mine")
     assert fingerprint("mine") == first

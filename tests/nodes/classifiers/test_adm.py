@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 @pytest.fixture(scope="module")
 def adm(node):
-    return next(module for key, module in sys.modules.items() if key.endswith(".nodes.adm_classifier"))
+    return next(module for key, module in sys.modules.items() if key.endswith(".nodes.classifiers.adm"))
 
 
 @pytest.fixture(scope="module")

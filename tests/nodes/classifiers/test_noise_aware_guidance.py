@@ -13,7 +13,7 @@ NAME = "16x16_classifier.safetensors"
 @pytest.fixture(scope="module")
 def classifier(node, tmp_path_factory):
     """Random weights in the published layout, of the demo model's latents and noise."""
-    adm = in_process.pack_module("nodes.adm_classifier")
+    adm = in_process.pack_module("nodes.classifiers.adm")
     config = adm.AdmConfig(
         image_size=16, in_channels=4, width=32, depth=1, multipliers=(1, 1), attention_levels=(1,), classes=3,
         head_channels=32, schedule="flow",
@@ -80,7 +80,7 @@ def test_prediction_moves_along_the_gradient_at_x(demo, guide, classifier, promp
 
 def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, classifier):
     ddpm = in_process.pack_module("nodes.ddpm_sampler")
-    gradient = in_process.pack_module("nodes.score_gradient").score_gradient(score, demo[0], None)
+    gradient = in_process.pack_module("nodes.classifiers.score_gradient").score_gradient(score, demo[0], None)
     sampler = ddpm.GuidedDDPM(score, 2.0, 0.3, 0.0, None)
     x, sigma = torch.randn(2, 4, 16, 16), torch.tensor(0.6)
     factor = (0.4**2 + 0.6**2) ** -0.5  # what brings x to √ᾱ x0 + √(1 − ᾱ) n

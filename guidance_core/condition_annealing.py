@@ -13,10 +13,13 @@ over the whole tensor, which is the same for one sample.
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .sampling_steps import CLOSE
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,24 @@ class ConditionAnnealing:
         if t >= self.tau2:
             return 0.0
         return (self.tau2 - t) / (self.tau2 - self.tau1)
+
+    def kept_at(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> float:
+        """γ at a noise level σ, whose t is found by bisection.
+
+        percent_to_sigma: σ of 1 − t, the share of the sampling that is done; it must not rise.
+        """
+        early, late = 1 - self.tau2, 1 - self.tau1
+        if sigma <= percent_to_sigma(late) * (1 + CLOSE):
+            return 1.0
+        if sigma >= percent_to_sigma(early) * (1 - CLOSE):
+            return 0.0
+        for _ in range(32):
+            middle = (early + late) / 2
+            if percent_to_sigma(middle) > sigma * (1 + CLOSE):
+                early = middle
+            else:
+                late = middle
+        return self.kept(1 - early)
 
     def anneal(self, condition: Tensor, noise: Tensor, kept: float) -> Tensor:
         """ĉ of conditions c [B, ...] and noise n of the same shape, for γ = kept; with the condition's dtype and device."""

@@ -1,20 +1,13 @@
-"""Classifier guidance: moves each x0 prediction along the gradient of a score, for any model and sampler.
+"""Classifier guidance: moves each x0 prediction along the gradient of a score, for any model and sampler."""
 
-The formulas are in guidance_core/classifier_guidance.py and tilted_sampling.py.
-"""
-
-from dataclasses import dataclass, field
-
-import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
-from ..guidance_core.tilted_sampling import tilted_weights
+from .classifiers.classifier_guidance import ClassifierGuidance
 from .classifiers.guidance_score import ScoreSocket
 from .classifiers.latent_decoder import MODES
-from .classifiers.score_gradient import ScoreGradient, is_flow, score_gradient
-from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow, check_number
+from .classifiers.score_gradient import score_gradient
+from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow
 
 KEY = "entropy_guidance_apply"
 
@@ -76,52 +69,3 @@ class EntropyGuidanceApply(io.ComfyNode):
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance.sample)
         model.set_model_sampler_post_cfg_function(guidance)
         return io.NodeOutput(model)
-
-
-@dataclass
-class ClassifierGuidance:
-    """A sampler_post_cfg_function of ComfyUI: moves the guided prediction."""
-
-    gradient: ScoreGradient
-    scale: float
-    tilt: float
-    normalize: bool
-    window: PercentWindow
-    every: int
-    _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
-
-    def __post_init__(self):
-        check_number("scale", self.scale, lowest=0)
-        check_number("tilt", self.tilt)
-        check_number("every", self.every, lowest=1)
-
-    def sample(self, executor, *args, **kwargs):
-        """A wrapper for ComfyUI's OUTER_SAMPLE."""
-        self._schedule = None
-        with self.gradient:
-            return executor(*args, **kwargs)
-
-    def __call__(self, args: dict) -> torch.Tensor:
-        x0, sigma, model = args["denoised"], args["sigma"], args["model"]
-        if not self._is_time(sigma, args["model_options"], model.model_sampling):
-            return x0
-        gradient, log_p = self.gradient(args["input"], x0, sigma, model)
-        flow = is_flow(model.model_sampling)
-        if self.normalize:
-            gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)
-        else:
-            strength = x0_shift(sigma, flow)
-        strength = strength * self.scale * self.every * tilted_weights(log_p, self.tilt)
-        return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
-
-    def _is_time(self, sigma, model_options, model_sampling) -> bool:
-        if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
-            return True
-        if self._schedule is None:
-            steps = model_options["transformer_options"]["sample_sigmas"].tolist()
-            self._schedule = steps, *self.window.sigmas(model_sampling)
-        steps, start, end = self._schedule
-        now = sigma[0].item()
-        # Samplers that evaluate between two of the schedule's steps belong to the earlier one.
-        step = sum(sigma >= now * (1 - 1e-6) for sigma in steps) - 1
-        return end <= now <= start and step % self.every == 0

@@ -1,22 +1,10 @@
-"""The DDPM sampler with classifier guidance on a sine schedule, as the papers use it.
+"""The DDPM sampler with classifier guidance on a sine schedule, as the papers use it."""
 
-The formulas are in guidance_core/ddpm_sine.py.
-"""
-
-from dataclasses import dataclass
-
-import comfy.model_management
 import comfy.samplers
-import torch
-from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy_api.latest import io
-from tqdm.auto import trange
 
-from ..guidance_core.classifier_guidance import per_sample
-from ..guidance_core.ddpm_sine import ddpm_schedule, kept_signal
-from ..guidance_core.tilted_sampling import tilted_weights
-from .classifiers.guidance_score import GuidanceScore, ScoreSocket
-from .classifiers.score_gradient import ScoreGradient, is_flow, score_gradient
+from .classifiers.guidance_score import ScoreSocket
+from .classifiers.guided_ddpm import GuidedDDPM
 from .common import CATEGORY, TILT, VAE, check_number
 
 
@@ -53,44 +41,3 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
         return io.NodeOutput(comfy.samplers.KSAMPLER(GuidedDDPM(score, scale, gamma, tilt, vae)))
-
-
-@dataclass(frozen=True)
-class GuidedDDPM:
-    """A sampler function of ComfyUI."""
-
-    score: GuidanceScore
-    scale: float
-    gamma: float
-    tilt: float
-    vae: object
-
-    @torch.no_grad()
-    def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None):
-        extra_args = extra_args or {}
-        patcher = model.inner_model.model_patcher
-        network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
-        gradient = score_gradient(self.score, patcher, self.vae)
-        comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
-        noise = default_noise_sampler(x, seed=extra_args.get("seed"))
-        kept, factor = kept_signal(sigmas, flow)
-        schedule = ddpm_schedule(kept, self.gamma)
-        with gradient:
-            for i in trange(len(sigmas) - 1, disable=disable):
-                x0 = model(x, sigmas[i] * x.new_ones(len(x)), **extra_args)
-                if callback is not None:
-                    callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
-                mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
-                if self.scale:
-                    pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network)
-                    mean = mean + (schedule.variance[i] + schedule.added[i]) * pull
-                following = mean + schedule.variance[i].sqrt() * noise(sigmas[i], sigmas[i + 1])
-                x = following / factor[i + 1]
-        return x
-
-    def _pull(self, gradient: ScoreGradient, x, x0, sigma, factor, network) -> torch.Tensor:
-        direction, log_p = gradient(x, x0, sigma * x.new_ones(len(x)), network)
-        if self.score.classifier.noise_aware:
-            direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
-        weights = self.scale * tilted_weights(log_p, self.tilt)
-        return direction * per_sample(weights, x0)

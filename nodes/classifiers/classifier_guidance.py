@@ -1,0 +1,61 @@
+"""Classifier guidance in ComfyUI's sampling: when the gradient of a score is taken, and how far it moves the prediction.
+
+The formulas are in guidance_core/classifier_guidance.py and guidance_core/tilted_sampling.py.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
+from ...guidance_core.sampling_steps import step_at
+from ...guidance_core.tilted_sampling import tilted_weights
+from ..common import PercentWindow, check_number
+from .score_gradient import ScoreGradient, is_flow
+
+
+@dataclass
+class ClassifierGuidance:
+    """A sampler_post_cfg_function of ComfyUI: moves the guided prediction."""
+
+    gradient: ScoreGradient
+    scale: float
+    tilt: float
+    normalize: bool
+    window: PercentWindow
+    every: int
+    _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
+
+    def __post_init__(self):
+        check_number("scale", self.scale, lowest=0)
+        check_number("tilt", self.tilt)
+        check_number("every", self.every, lowest=1)
+
+    def sample(self, executor, *args, **kwargs):
+        """A wrapper for ComfyUI's OUTER_SAMPLE."""
+        self._schedule = None
+        with self.gradient:
+            return executor(*args, **kwargs)
+
+    def __call__(self, args: dict) -> torch.Tensor:
+        x0, sigma, model = args["denoised"], args["sigma"], args["model"]
+        if not self._is_time(sigma, args["model_options"], model.model_sampling):
+            return x0
+        gradient, log_p = self.gradient(args["input"], x0, sigma, model)
+        flow = is_flow(model.model_sampling)
+        if self.normalize:
+            gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)
+        else:
+            strength = x0_shift(sigma, flow)
+        strength = strength * self.scale * self.every * tilted_weights(log_p, self.tilt)
+        return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
+
+    def _is_time(self, sigma, model_options, model_sampling) -> bool:
+        if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
+            return True
+        if self._schedule is None:
+            steps = model_options["transformer_options"]["sample_sigmas"].tolist()
+            self._schedule = steps, *self.window.sigmas(model_sampling)
+        steps, start, end = self._schedule
+        now = sigma[0].item()
+        return end <= now <= start and step_at(now, steps) % self.every == 0

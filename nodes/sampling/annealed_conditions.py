@@ -1,0 +1,173 @@
+"""Condition annealing in ComfyUI's sampling: whose text gets noise, in which steps, and where a condition keeps its text.
+
+The formulas are in guidance_core/condition_annealing.py.
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+from comfy.utils import repeat_to_batch_size
+
+from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
+from ...guidance_core.sampling_steps import step_at
+
+BRANCHES = ("positive", "negative", "both")
+POSITIVE = "positive"  # the name of its condition in each of ComfyUI's guiders
+
+# What ComfyUI's models call the text they read, and where the condition still has that text as it was before a model put
+# sizes (SDXL), seconds (Stable Audio) or padding behind it.
+TEXT = {
+    "c_crossattn": "cross_attn",
+    "y": "pooled_output",
+    "clip": "pooled_output",  # Stable Cascade, as the two below
+    "clip_text_pooled": "pooled_output",
+    "clip_text": "cross_attn",
+    "encoder_hidden_states_t5": "conditioning_mt5xl",  # HunyuanDiT
+    "encoder_hidden_states_llama3": "conditioning_llama3",  # HiDream
+    "txt_byt5": "conditioning_byt5small",  # HunyuanImage
+}
+TOKENS = "input_ids"  # HiDream-O1 reads the prompt within its network: what it gets as an embedding is not used
+
+
+@dataclass
+class AnnealedConditions:
+    """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation gets copies of its conditions, with noise on their text."""
+
+    annealing: ConditionAnnealing
+    apply_to: str
+    seed: int
+    _sampling: "_Sampling | None" = field(default=None, init=False, repr=False)  # the one that is running
+
+    def __post_init__(self):
+        if self.apply_to not in BRANCHES:
+            raise ValueError(f"apply_to = {self.apply_to!r}: it must be one of {', '.join(BRANCHES)}.")
+
+    def sample(self, executor, *args, **kwargs):
+        """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
+        outer, self._sampling = self._sampling, _Sampling(executor.class_obj)
+        try:
+            result = executor(*args, **kwargs)
+            if not self._sampling.changed:
+                logging.warning("Condition-Annealed Sampling had no effect in this sampling: %s", self._why_not())
+            return result
+        finally:
+            self._sampling = outer
+
+    def _why_not(self) -> str:
+        if not self._sampling.has_branch:
+            return f"it has no {self.apply_to} branch. A negative one needs cfg above 1."
+        return (
+            f"no step is as early as tau1 = {self.annealing.tau1} asks for. That is as it should be where another sampler "
+            "does the first steps; with denoise below 1, lower tau1 and tau2."
+        )
+
+    def __call__(self, executor, model, conds, x, timestep, model_options):
+        sampling = self._sampling or _Sampling()
+        names = [name if self._is_annealed(name) else None for name in sampling.names(conds)]
+        if not any(names):
+            return executor(model, conds, x, timestep, model_options)
+        sampling.has_branch = True
+        step, kept = sampling.step(timestep, model_options, model.model_sampling, self.annealing)
+        if kept < 1:
+            run = _Step(self.annealing, kept, (self.seed, step), len(x), sampling)
+            conds = [run.condition(entries, name) if name else entries for entries, name in zip(conds, names)]
+            if not sampling.changed:
+                raise RuntimeError(
+                    f"apply_to = '{self.apply_to}': {type(model).__name__} gets no text there that CADS could put noise on. "
+                    "Choose another branch, or take the node out for this model."
+                )
+        return executor(model, conds, x, timestep, model_options)
+
+    def _is_annealed(self, name: str | None) -> bool:
+        if name is None:
+            return False
+        return self.apply_to == "both" or (self.apply_to == POSITIVE) == (name == POSITIVE)
+
+
+@dataclass
+class _Sampling:
+    """What is found once in a sampling and forgotten after it. Without a guider: one evaluation outside of a sampler."""
+
+    guider: object = None
+    has_branch: bool = False
+    changed: bool = False
+    _sigmas: list[float] | None = None
+    _kept: list[float] = field(default_factory=list)
+    _lengths: dict = field(default_factory=dict)
+
+    def names(self, conds: list[list[dict] | None]) -> list[str | None]:
+        """The guider's name of each condition; None where it is not evaluated, or another node's own.
+
+        Nodes evaluate single conditions and copies of them, so neither place nor identity tells. The first entry's uuid
+        does: it is the condition's own, while ComfyUI adds entries behind it that have uuids of other conditions.
+        """
+        of_guider = getattr(self.guider, "conds", None)
+        if of_guider is None:
+            names = [POSITIVE, *map(str, range(1, len(conds)))]
+            return [name if entries else None for name, entries in zip(names, conds)]
+        known = {entries[0]["uuid"]: name for name, entries in of_guider.items() if entries}
+        return [known.get(entries[0]["uuid"]) if entries else None for entries in conds]
+
+    def step(self, timestep, model_options: dict, model_sampling, annealing: ConditionAnnealing) -> tuple[int, float]:
+        """The number of the step that an evaluation belongs to, and its γ."""
+        now = timestep[0].item()
+        schedule = model_options["transformer_options"].get("sample_sigmas")
+        if self._sigmas is None or schedule is None:
+            self._sigmas = [now] if schedule is None else schedule.tolist()
+            self._kept = [annealing.kept_at(sigma, model_sampling.percent_to_sigma) for sigma in self._sigmas]
+        step = step_at(now, self._sigmas)
+        return step, self._kept[step]
+
+    def length_of_text(self, name: str, condition, entries: list[dict], *place) -> int:
+        """How much of dimension 1 of a condition [B, N, ...] is text; 0 for what is none."""
+        tensor = condition.cond
+        if name not in TEXT or not torch.is_tensor(tensor) or tensor.ndim < 2 or not tensor.is_floating_point():
+            return 0
+        key = (name, *place)
+        if key not in self._lengths:  # compared once: it may wait for the device
+            self._lengths[key] = _length_of_text(name, tensor, entries)
+        return self._lengths[key]
+
+
+def _length_of_text(name: str, tensor: torch.Tensor, entries: list[dict]) -> int:
+    # All entries are asked: one that ComfyUI adds for a region has the values of one condition and the text of another.
+    for text in (entry.get(TEXT[name]) for entry in entries):
+        if torch.is_tensor(text) and text.ndim == tensor.ndim:
+            beginning = tensor[:, : text.shape[1]]
+            if beginning.shape == text.shape and torch.equal(beginning, text.to(beginning)):
+                return text.shape[1]
+    return 0 if name == "y" else tensor.shape[1]
+
+
+@dataclass
+class _Step:
+    """Anneals the conditions of one evaluation. `key` is that of its noise, `batch` its number of pictures."""
+
+    annealing: ConditionAnnealing
+    kept: float
+    key: tuple
+    batch: int
+    sampling: _Sampling
+
+    def condition(self, entries: list[dict], name: str) -> list[dict]:
+        """Copies of a condition's entries; regional prompts are several, each with noise of its own."""
+        return [self._entry(entry, entries, name, number) for number, entry in enumerate(entries)]
+
+    def _entry(self, entry: dict, entries: list[dict], *place) -> dict:
+        annealed, model_conds = dict(entry), dict(entry["model_conds"])
+        if TOKENS in model_conds:
+            return annealed
+        for name, condition in entry["model_conds"].items():
+            length = self.sampling.length_of_text(name, condition, entries, *place)
+            if length == 0:
+                continue
+            tensor = repeat_to_batch_size(condition.cond, self.batch)
+            noise = seeded_noise(tensor[:, :length].shape, *self.key, *place, name)
+            # It stays on its device: ComfyUI evaluates conditions on different devices one by one.
+            text = self.annealing.anneal(tensor[:, :length], noise, self.kept)
+            model_conds[name] = condition._copy_with(torch.cat([text, tensor[:, length:]], dim=1))
+            annealed[TEXT[name]] = text  # where a second node after this one finds it
+            self.sampling.changed = True
+        annealed["model_conds"] = model_conds
+        return annealed

@@ -1,0 +1,62 @@
+"""A guider of ComfyUI's with three conditions: away from a weak branch, and from a negative prompt, each with a strength."""
+
+import math
+
+import comfy.samplers
+import node_helpers
+
+
+class EntropyGuider(comfy.samplers.CFGGuider):
+    """D = D_weak + w (D_pos − D_weak) + (w_neg − 1)(D_pos − D_neg), with w = scale and w_neg = negative_scale.
+
+    What other nodes do to CFG (APG, RescaleCFG and kin) they do to the part of the weak branch.
+    """
+
+    def set_conds(self, positive, weak, negative=None):
+        conditions = {"positive": positive, "weak": weak, "negative": negative}
+        for name in ("weak", "negative"):
+            if conditions[name] is not None:
+                conditions[name] = node_helpers.conditioning_set_values(conditions[name], {"prompt_type": "negative"})
+        self.inner_set_conds({name: condition for name, condition in conditions.items() if condition is not None})
+
+    def set_scales(self, scale: float, negative_scale: float):
+        self.set_cfg(scale)
+        self.negative_scale = negative_scale
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        """The guided x0 prediction, [B, C, ...] as x."""
+        positive, weak, negative = (self.conds.get(name) for name in ("positive", "weak", "negative"))
+        if math.isclose(self.cfg, 1) and not model_options.get("disable_cfg1_optimization", False):
+            weak = None  # spares its evaluation, as ComfyUI does
+        if math.isclose(self.negative_scale, 1):
+            negative = None
+        conditions = [positive, weak] if negative is None else [positive, weak, negative]
+        predictions = self._predict(conditions, x, timestep, model_options)
+        guided = self._away_from_weak(conditions[:2], predictions[:2], x, timestep, model_options)
+        if negative is None:
+            return guided
+        return guided + (self.negative_scale - 1) * (predictions[0] - predictions[2])
+
+    def _predict(self, conditions, x, timestep, model_options) -> list:
+        """A prediction for each condition: in one batch, unless another node evaluates positive and weak in its own way."""
+        own_way = model_options.get("sampler_calc_cond_batch_function")
+        if own_way is None:
+            return comfy.samplers.calc_cond_batch(self.inner_model, conditions, x, timestep, model_options)
+        asked = {"conds": conditions[:2], "input": x, "sigma": timestep, "model": self.inner_model}
+        others = [None, None, *conditions[2:]]
+        apart = comfy.samplers.calc_cond_batch(self.inner_model, others, x, timestep, model_options)
+        return [*own_way({**asked, "model_options": model_options}), *apart[2:]]
+
+    def _away_from_weak(self, conditions, predictions, x, timestep, model_options):
+        """As ComfyUI's sampling_function goes on with its two predictions."""
+        for function in model_options.get("sampler_pre_cfg_function", []):
+            predictions = function(
+                {
+                    "conds": conditions, "conds_out": predictions, "cond_scale": self.cfg, "timestep": timestep, "input": x,
+                    "sigma": timestep, "model": self.inner_model, "model_options": model_options,
+                }
+            )  # fmt: skip
+        return comfy.samplers.cfg_function(
+            self.inner_model, predictions[0], predictions[1], self.cfg, x, timestep,
+            model_options=model_options, cond=conditions[0], uncond=conditions[1],
+        )  # fmt: skip

@@ -9,7 +9,7 @@ guidance, and the time of a training step. Two hours on one core; finished rows 
 import argparse
 import csv
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 from statistics import mean, stdev
@@ -61,7 +61,6 @@ class Calibrations:
 
     def __init__(self, bench: Bench):
         self.clean = bench.clean
-        self.inputs = pack_module("nodes.calibration.inputs")
         view = pack_module("nodes.calibration.guidance_view").guidance_view
         self.view = view(bench.clean, bench.model, bench.empty, bench.vae, "full")
 
@@ -80,7 +79,9 @@ class Calibrations:
 
     def _views(self, pictures, seed: str = "measured"):
         percents = ", ".join(map(str, PERCENTS[:-1]))
-        return self.inputs.example_views(self.view, pictures, percents, self.clean.patcher.load_device, seed)
+        return pack_module("nodes.calibration.example_views").example_views(
+            self.view, pictures, percents, self.clean.patcher.load_device, seed
+        )
 
     def classifier(self, objective: str, seed: int):
         if objective == AS_IT_CAME:
@@ -99,17 +100,18 @@ class Calibrations:
 
     def _train(self, objective: str, seed: int, examples) -> None:
         formula = pack_module("guidance_core.calibration_objective").CalibrationObjective(**OBJECTIVES[objective])
-        fine_tune = pack_module("nodes.calibrate").fine_tune
-        module, tuning = fine_tune(self.clean, formula, examples, self.held_out, **TRAINING, seed=seed)
+        wing = pack_module("nodes.calibration.fine_tuning")
+        training = wing.Training(formula, **TRAINING, seed=seed)
+        module, tuning = wing.fine_tune(self.clean, training, examples, self.held_out)
         print(f"{objective}, seed {seed}: best step {tuning.best_step}. {tuning.stopped}", flush=True)
-        module.save(self._path(objective, seed), self.clean.labels, {**asdict(formula), **TRAINING, "seed": seed})
+        module.save(self._path(objective, seed), self.clean.labels, training.settings)
 
     def _path(self, objective: str, seed: int):
         return FOLDER / f"{objective}-{seed}"
 
     def measure(self, objective: str, seed: int) -> dict[str, float]:
         """Means over the shares of the sampling, and each share's own."""
-        errors = self.inputs.measure(self.classifier(objective, seed), self.test)
+        errors = pack_module("nodes.calibration.measurement").measure(self.classifier(objective, seed), self.test)
         row = {}
         for key in ("accuracy", "confidence", "ece", "smooth_ece", "interval"):
             values = {percent: getattr(error, key) for percent, error in errors.items()}

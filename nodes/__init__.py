@@ -1,1 +1,1 @@
-"""The nodes: one file each, and beside them the glue to ComfyUI that they share."""
+"""The menu: one node of ComfyUI a file, a schema and a call. What nodes share is in `common`, machinery in a folder each subject."""

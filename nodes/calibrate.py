@@ -1,28 +1,17 @@
 """Fine-tunes a classifier until it is only as sure as it is right; the loss is in guidance_core/calibration_objective.py."""
 
-import logging
-from dataclasses import asdict
-from itertools import islice
-
-import comfy.model_management
-import torch
 from comfy_api.latest import io
 
 from ..guidance_core.calibration_error import check_relplot
 from ..guidance_core.calibration_objective import CalibrationObjective
-from ..guidance_core.fine_tuning import FineTuning
 from ..guidance_core.smooth_ece import FORMS
-from .calibration.example_views import ExampleViews
+from .calibration.fine_tuning import Training, calibrate
 from .calibration.guidance_view import guidance_view
-from .calibration.image_folder import ExampleFolder, fingerprint, open_folder
-from .calibration.inputs import BATCH, RESOLUTION, VIEW, classifier_input, example_views, folder_input, measure
-from .calibration.loss_picture import loss_picture
-from .calibration.progress import Progress
+from .calibration.image_folder import fingerprint, open_folder
+from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
 from .calibration.reliability_picture import reliability_picture, skipped_note
-from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier, guidance_classifier
-from .common import CATEGORY, check_number
-
-ALL_MEMORY = 1e30  # bytes: as much as there is
+from .classifiers.guidance_classifier import ClassifierSocket
+from .common import CATEGORY
 
 
 class EntropyGuidanceCalibrate(io.ComfyNode):
@@ -93,91 +82,10 @@ class EntropyGuidanceCalibrate(io.ComfyNode):
         decode="auto", resolution=256,
     ) -> io.NodeOutput:  # fmt: skip
         check_relplot()
-        check_number("steps", steps, lowest=1)
-        check_number("batch_size", batch_size, lowest=1)
-        check_number("learning_rate", learning_rate, lowest=1e-12)
         objective = CalibrationObjective(ece_weight, ece_beta, ece_form, entropy_weight)
+        training = Training(objective, steps, learning_rate, batch_size, seed)
         view = guidance_view(classifier, model, conditioning, vae, decode)
         folder = open_folder(image_folder, classifier, resolution)
-        _check_batch(folder, batch_size)
-        device = classifier.patcher.load_device
-        examples = example_views(view, folder.training, percents, device, f"training {seed}")
-        held_out = example_views(view, folder.held_out, percents, device)
-        before = measure(classifier, held_out)
-        module, tuning = fine_tune(classifier, objective, examples, held_out, steps, learning_rate, batch_size, seed)
-        settings = {
-            **asdict(objective), "steps": steps, "best_step": tuning.best_step, "learning_rate": learning_rate,
-            "batch_size": batch_size, "seed": seed, "resolution": resolution,
-            "percents": list(examples.percents), "image_folder": image_folder,
-        }  # fmt: skip
-        with torch.inference_mode(False):
-            calibrated = guidance_classifier(f"{classifier.name} (calibrated)", module, classifier.labels, settings)
-        after = measure(calibrated, held_out)
-        notes = [_summary(tuning, len(folder.training), len(folder.held_out)), *skipped_note(folder)]
-        return io.NodeOutput(calibrated, reliability_picture([("Before", before), ("Calibrated", after)], notes))
-
-
-def _check_batch(folder: ExampleFolder, batch_size: int) -> None:
-    if batch_size > len(folder.training):
-        raise ValueError(
-            f"batch_size = {batch_size}: the folder '{folder.name}' has {len(folder.training)} pictures to train on "
-            f"({len(folder.held_out)} more are held out). Use {len(folder.training)} or less, or add pictures."
-        )
-
-
-@torch.inference_mode(False)
-@torch.enable_grad()
-def fine_tune(
-    classifier: GuidanceClassifier, objective: CalibrationObjective, examples: ExampleViews, held_out: ExampleViews,
-    steps: int, learning_rate: float, batch_size: int, seed: int,
-) -> tuple[torch.nn.Module, FineTuning]:  # fmt: skip
-    """A trained copy of a classifier's module. Interrupted, it leaves nothing behind."""
-    _prepare(examples, batch_size, steps, seed)
-    module = classifier.trainable_copy().to(examples.device)
-
-    def batches():
-        for number, numbers in enumerate(examples.shuffled(batch_size, seed)):
-            batch = examples.batch(numbers)
-            if examples.full or number == 0:  # the model that made it leaves the memory to training
-                comfy.model_management.free_memory(ALL_MEMORY, examples.device)
-            yield batch
-
-    def held_out_batches():
-        for percent in held_out.percents:
-            for batch in held_out.batches(percent, BATCH):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                yield batch
-
-    tuning = FineTuning(module, objective, held_out_batches, learning_rate, steps)
-    progress, checked = Progress(steps), 0
-    for _ in tuning.run(batches()):
-        is_new = len(tuning.held_out_losses) > checked
-        checked = len(tuning.held_out_losses)
-        progress(loss_picture(tuning) if is_new else None)
-    log = logging.warning if "finite" in tuning.stopped else logging.info
-    log("Calibrate Classifier: %s", _summary(tuning, len(examples.pictures), len(held_out.pictures)))
-    return module.cpu(), tuning
-
-
-def _prepare(examples: ExampleViews, batch_size: int, steps: int, seed: int) -> None:
-    """Makes the views that training will ask for, ahead of it: what makes them and what trains share the memory."""
-    first_round = islice(examples.shuffled(batch_size, seed), min(steps, len(examples) // batch_size))
-    wanted = sorted(number for numbers in first_round for number in numbers)
-    progress = Progress(len(wanted) // BATCH + 1)
-    for start in range(0, len(wanted), BATCH):
-        if not examples.full:
-            examples.batch(wanted[start : start + BATCH])
-        progress()
-
-
-def _summary(tuning: FineTuning, training: int, held_out: int) -> str:
-    done = len(tuning.losses)
-    ended = (
-        f"Stopped after step {done} of {tuning.steps}: {tuning.stopped}" if tuning.stopped else f"All {done} steps done"
-    )
-    kept = f"the weights after step {tuning.best_step}" if tuning.best_step else "the weights as they came"
-    return (
-        f"{ended}; kept are {kept}, with the lowest held-out loss ({tuning.best_loss:.3f}, at the start "
-        f"{tuning.held_out_losses[0]:.3f}). {training} pictures to train on, {held_out} held out: to choose these "
-        "weights by, and shown here."
-    )
+        done = calibrate(classifier, training, view, folder, percents)
+        rows = [("Before", done.before), ("Calibrated", done.after)]
+        return io.NodeOutput(done.classifier, reliability_picture(rows, [done.summary, *skipped_note(folder)]))

@@ -3,9 +3,11 @@
 from comfy_api.latest import io
 
 from ..guidance_core.calibration_error import check_relplot
+from .calibration.example_views import example_views
 from .calibration.guidance_view import guidance_view
 from .calibration.image_folder import fingerprint, open_folder
-from .calibration.inputs import RESOLUTION, VIEW, classifier_input, example_views, folder_input, measure
+from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
+from .calibration.measurement import measure
 from .calibration.reliability_picture import reliability_picture, skipped_note
 from .common import CATEGORY
 

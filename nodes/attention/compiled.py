@@ -8,6 +8,7 @@ under another identity, because what was compiled with and without an override w
 """
 
 import inspect
+from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
 from weakref import WeakSet
@@ -16,9 +17,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
+from .layers import LayerMap, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall
-from .reach import REACHED
+from .reach import REACHED, order_of_rows
 from .rebinding import with_code_of_its_own
+from .rows import scale_of_rows
 from .tempered_attention import TemperedAttention
 
 FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls, rows]
@@ -47,6 +50,39 @@ def can_run_compiled(call: NetworkCall) -> bool:
 
 def _copy_of_forward(network: torch.nn.Module):
     return with_code_of_its_own(type(network).forward)
+
+
+@dataclass
+class CompiledTempering:
+    """Scales the queries of the weak branch by τ in compiled code."""
+
+    temperature: float
+    _factors: dict = field(default_factory=dict, repr=False)  # they do not change from step to step
+    _refused: set = field(default_factory=set, repr=False)  # forward passes that are to run without compiled code
+
+    def run(self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], weak: tuple[bool, ...]):
+        """The prediction, or None where compiled code cannot do it. weak: of each chunk, as ComfyUI orders them."""
+        forward = layers.layers_of_calls, replaced_blocks(call.options)
+        if forward in self._refused:
+            return None
+        rows = len(call.inputs[0])
+        key = (order_of_rows(call.network, weak, rows), rows, layers.layers_of_calls, call.inputs[0].device)
+        if key not in self._factors:
+            self._factors[key] = _factors(self.temperature, *key, selected)
+        result = run_compiled(call, self._factors[key])
+        if result is None:
+            self._refused.add(forward)
+        return result
+
+
+@torch.inference_mode(False)
+def _factors(temperature: float, weak, rows: int, layers_of_calls, device, selected) -> torch.Tensor:
+    """For each attention call of a network, and each row of its batch, what scales its queries: [calls, rows]."""
+    factors = torch.ones(len(layers_of_calls), rows, device=device)
+    if any(weak):
+        tempered = scale_of_rows(weak, rows, 1, temperature, factors.dtype, device)
+        factors[[layer in selected for layer in layers_of_calls]] = tempered
+    return factors
 
 
 def run_compiled(call: NetworkCall, factors: torch.Tensor):

@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
-
 from ...guidance_core.attention_energy import AttentionEnergy, descend, step
 from .layers import CallReader, LayerMap, block_key
+from .layout import OutputLayout
 from .reach import FURTHER_STEP, REACHED, is_new_call, labels_of_part
+from .rows import RowTaker, scale_of_rows, weak_rows
 
 KINDS = ("all", "self", "cross")
 
@@ -75,10 +75,10 @@ class TemperedAttention:
     def _descend(self, attention, retrieved, weak, q, k, v, heads, args, kwargs):
         """The general energy: the weak rows of what attention retrieved become K_iter descent steps."""
         rows = self._once(weak_rows, weak, q.shape[0], q.device)
-        energy, layout = self.energy, _OutputLayout(heads, kwargs)
+        energy, layout = self.energy, OutputLayout(heads, kwargs)
         state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], energy)
         if energy.iterations > 1:
-            take = _RowTaker(rows, q.shape[0])
+            take = RowTaker(rows, q.shape[0])
             k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
             kwargs["transformer_options"] = _of_weak_rows(kwargs["transformer_options"], weak)
             state = descend(
@@ -95,66 +95,3 @@ def _of_weak_rows(options: dict, weak: tuple[bool, ...]) -> dict:
     if len(conditions) == len(weak):
         conditions = [condition for condition, is_weak in zip(conditions, weak) if is_weak]
     return {**options, "cond_or_uncond": conditions, FURTHER_STEP: True}
-
-
-@torch.inference_mode(False)
-def weak_rows(weak: tuple[bool, ...], rows: int, device: torch.device) -> torch.Tensor:
-    """Numbers of the rows in the weak chunks. All chunks have equally many rows, one after the other."""
-    if rows % len(weak):
-        raise RuntimeError(
-            f"This model runs attention on {rows} rows for {len(weak)} conditions: which rows are the negative "
-            "ones cannot be told. Please report the model; until then, take the node out for it."
-        )
-    each = rows // len(weak)
-    return torch.tensor([i for i in range(rows) if weak[i // each]], device=device, dtype=torch.long)
-
-
-@torch.inference_mode(False)
-def scale_of_rows(
-    weak: tuple[bool, ...], rows: int, dimensions: int, temperature: float, dtype, device
-) -> torch.Tensor:
-    """τ for rows of the weak branch and 1 for others: [rows, 1, ...], to scale q with so many dimensions."""
-    scale = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
-    scale[weak_rows(weak, rows, device)] = temperature
-    return scale
-
-
-@dataclass(frozen=True)
-class _RowTaker:
-    """Takes the weak rows of whatever has one row for each row of q; a mask shared by all rows stays as it is."""
-
-    rows: torch.Tensor
-    count: int
-
-    def __call__(self, value):
-        if torch.is_tensor(value) and value.ndim > 2 and value.shape[0] == self.count:
-            return value[self.rows]
-        return value
-
-
-@dataclass(frozen=True)
-class _OutputLayout:
-    """Queries come as [B, N, H·D] or, with skip_reshape, [B, H, N, D]; outputs too, with skip_output_reshape."""
-
-    heads: int
-    kwargs: dict
-
-    def of_queries(self, q, retrieved):
-        """Queries in the output's layout. Raises RuntimeError where values are wider or narrower than queries."""
-        split_in, split_out = (self.kwargs.get(name, False) for name in ("skip_reshape", "skip_output_reshape"))
-        if split_in and not split_out:
-            q = q.transpose(1, 2).flatten(2)
-        elif split_out and not split_in:
-            q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        if q.shape[1:] != retrieved.shape[1:]:
-            raise RuntimeError(
-                f"alpha, step_size and iterations other than 1 mix queries {list(q.shape[1:])} with values "
-                f"{list(retrieved.shape[1:])}, which differ in width in this model: set all three to 1."
-            )
-        return q
-
-    def to_queries(self, state, q):
-        """The inverse of `of_queries`, to the layout of q."""
-        if state.ndim == q.ndim:
-            return state
-        return state.unflatten(2, (self.heads, -1)).transpose(1, 2) if q.ndim == 4 else state.transpose(1, 2).flatten(2)

@@ -10,25 +10,17 @@ an exception or the sampling.
 import logging
 from dataclasses import dataclass, field
 
-import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
 from ..common import PercentWindow
-from .compiled import can_run_compiled, run_compiled
+from .compiled import CompiledTempering, can_run_compiled
 from .layers import LayerMap, layer_map, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall
 from .reach import order_of_rows
-from .tempered_attention import TemperedAttention, scale_of_rows
-
-NEGATIVE = 1  # the number in `cond_or_uncond` of a KSampler's negative condition
-# For guiders of three conditions, by the name of their class: the number and the name of the one to lead away from.
-WEAK_CONDITION = {
-    "Guider_DualCFG": (0, "negative"),
-    "Guider_PerpNeg": (2, "empty_negative_prompt"),
-    "EntropyGuider": (1, "weak"),
-}
+from .tempered_attention import TemperedAttention
+from .weak_condition import weak_chunks
 
 
 @dataclass
@@ -40,9 +32,13 @@ class WeakBranchAttention:
     window: PercentWindow
     kind: str = "all"
     _made: dict = field(default_factory=dict, repr=False)  # what does not change from step to step
+    _compiled: CompiledTempering = field(init=False, repr=False)
     # Of the sampling that is running: its guider, and what happened.
     _guider: object = field(default=None, repr=False)
     _seen: set[str] = field(default_factory=set, repr=False)
+
+    def __post_init__(self):
+        self._compiled = CompiledTempering(self.energy.temperature)
 
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
@@ -70,13 +66,14 @@ class WeakBranchAttention:
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
-        weak = self._weak_chunks(transformer_options)
+        weak = weak_chunks(transformer_options, self._guider)
         if not any(weak):
             return call.run()
         self._seen.add("weak")
         if not self._is_time(t, executor.class_obj.model_sampling):
             return call.run()
         self._seen.add("in time")
+        # Compiled code takes all ERG nodes of a graph or none.
         if can_run_compiled(call) and all(node.only_scales_queries for node in _nodes_of_this_kind(call)):
             result = self._run_compiled(call, weak)
             if result is not None:
@@ -122,17 +119,9 @@ class WeakBranchAttention:
     def _run_compiled(self, call: NetworkCall, weak: tuple[bool, ...]):
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers = self._layer_map(call)
-        rows, selected = len(call.inputs[0]), self._selected(layers)
+        selected = self._selected(layers)
         self._check(sum(layer in selected for layer in layers.layers_of_calls), call)
-        weak = order_of_rows(call.network, weak, rows)
-        key = ("factors", weak, rows, layers.layers_of_calls, call.inputs[0].device)
-        if key not in self._made:
-            self._made[key] = _factors(self.energy.temperature, *key[1:], selected)
-        refused = ("no compiled code", layers.layers_of_calls, replaced_blocks(call.options))
-        result = None if refused in self._made else run_compiled(call, self._made[key])
-        if result is None:
-            self._made[refused] = True
-        return result
+        return self._compiled.run(call, layers, selected, weak)
 
     def _check(self, changed: int, call: NetworkCall) -> None:
         """Raises RuntimeError where an evaluation leaves every attention as it is: never silently do nothing."""
@@ -148,22 +137,6 @@ class WeakBranchAttention:
                 "override. Take that node out, or choose other layers."
             )
 
-    def _weak_chunks(self, options: dict) -> tuple[bool, ...]:
-        """For each chunk of a batch whether it is the weak branch's. Raises RuntimeError where that cannot be told."""
-        conditions = options.get("cond_or_uncond", ())
-        known = WEAK_CONDITION.get(type(self._guider).__name__)
-        if known is None and any(condition > NEGATIVE for condition in conditions):
-            raise RuntimeError(
-                "ERG cannot tell which of this guider's conditions is its weak branch, because it has more than a positive "
-                "and a negative one. Use a KSampler, CFGGuider, DualCFGGuider, PerpNegGuider or the ERG Guider."
-            )
-        weak, name = known or (NEGATIVE, "negative")
-        if weak > 0:
-            return tuple(condition == weak for condition in conditions)
-        # Nodes that evaluate a single condition (PAG, skip layer guidance) number it 0, whichever it is.
-        others = {entries[0]["uuid"] for other, entries in self._guider.conds.items() if other != name}
-        return tuple(c == weak and uuid not in others for c, uuid in zip(conditions, options["uuids"], strict=True))
-
     def _is_time(self, sigma, model_sampling) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
@@ -175,16 +148,6 @@ class WeakBranchAttention:
 
 
 def _nodes_of_this_kind(call: NetworkCall) -> list[WeakBranchAttention]:
-    """All ERG nodes of a graph, each around the next: compiled code takes all of them or none."""
+    """All ERG nodes of a graph, each around the next."""
     wrappers = call.options["wrappers"][WrappersMP.APPLY_MODEL].values()
     return [wrapper for of_key in wrappers for wrapper in of_key if isinstance(wrapper, WeakBranchAttention)]
-
-
-@torch.inference_mode(False)
-def _factors(temperature: float, weak, rows: int, layers_of_calls, device, selected) -> torch.Tensor:
-    """For each attention call of a network, and each row of its batch, what scales its queries: [calls, rows]."""
-    factors = torch.ones(len(layers_of_calls), rows, device=device)
-    if any(weak):
-        tempered = scale_of_rows(weak, rows, 1, temperature, factors.dtype, device)
-        factors[[layer in selected for layer in layers_of_calls]] = tempered
-    return factors

@@ -10,8 +10,8 @@ from hashlib import sha256
 import comfy.model_management
 import torch
 
-from .guidance_view import FINISHED, PictureView
-from .image_folder import Pictures
+from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
+from .pictures import Pictures
 
 MEMORY_SHARE = 0.25  # of what is free at the start
 Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
@@ -93,3 +93,14 @@ class ExampleViews:
             if not self.full:
                 self._room -= size
                 self._kept[key] = parts
+
+
+def example_views(view: PictureView, pictures: Pictures, percents: str, device, seed: str = "measured") -> ExampleViews:
+    """All views of pictures: finished alone where no model shows others. Raises ValueError for fewer than two pictures."""
+    if len(pictures) < 2:
+        raise ValueError(
+            f"image_folder: {len(pictures)} pictures are too few to measure. Add some: a fifth of each class is held out, "
+            "and those have to be two or more."
+        )
+    chosen = parse_percents(percents) if isinstance(view, PredictionView) else (FINISHED,)
+    return ExampleViews(view, pictures, chosen, device, seed)

@@ -10,8 +10,9 @@ import torch
 
 from ...guidance_core.classifier_guidance import per_sample
 from ...guidance_core.ddpm_sine import kept_signal
-from ..classifiers.guidance_classifier import GuidanceClassifier, NormalWeights
+from ..classifiers.guidance_classifier import GuidanceClassifier
 from ..classifiers.latent_decoder import LatentDecoder, latent_decoder
+from ..classifiers.normal_weights import NormalWeights
 from ..classifiers.score_gradient import is_flow
 
 FINISHED = 1.0  # the percent of a picture without noise

@@ -12,34 +12,16 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import folder_paths
-import torch
-from PIL import Image, ImageOps
 
 from ...guidance_core.class_labels import parse_labels
 from ..classifiers.guidance_classifier import GuidanceClassifier
+from .pictures import Pictures, problem_of, shown
 from .progress import Progress
 
 DEMO = "entropy-guidance-demo"
 HELD_OUT = 0.2  # of each class
 MOST_HELD_OUT = 500  # pictures of all classes, or one of each
-LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # of Pillow's, some of which start other programs
 SHOWN = 20  # names in a message
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Items are pictures [3, S, S] in 0..1 and their class numbers, read when they are asked for."""
-
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return read_picture(self.files[index], self.size), self.labels[index]
 
 
 @dataclass(frozen=True)
@@ -87,9 +69,9 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     classes = _classes(name, sorted({file.parts[0] for file in files}), classifier)
     root, usable, skipped, progress = _path(name), [], [], Progress(len(files))
     for file in files:
-        problem = _problem(root / file)
+        problem = problem_of(root / file)
         if problem:
-            skipped.append(f"{_shown(file.as_posix())}: {problem}")
+            skipped.append(f"{shown(file.as_posix())}: {problem}")
         else:
             usable.append(file)
         progress()
@@ -101,37 +83,6 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
         return Pictures(tuple(root / file for file in files), tuple(classes[file.parts[0]] for file in files), size)
 
     return ExampleFolder(name, pictures([f for f in usable if f not in held_out]), pictures(held_out), tuple(skipped))
-
-
-def read_picture(path: Path, size: int) -> torch.Tensor:
-    """A picture [3, size, size] in 0..1, its middle square."""
-    from torchvision.transforms.v2 import functional as transforms
-
-    with Image.open(path, formats=FORMATS) as file:
-        picture = ImageOps.exif_transpose(file)
-        square = transforms.center_crop(picture, min(picture.size))
-        return transforms.pil_to_tensor(transforms.resize(square, [size, size], antialias=True)).float() / 255
-
-
-def _problem(path: Path) -> str:
-    """Why a picture cannot be used, or nothing."""
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > LARGEST:
-                return f"huge ({picture.width} × {picture.height}); at most {LARGEST:,} pixels"
-            if picture.mode != "RGB":
-                return f"not RGB but {picture.mode}; save it as an RGB picture"
-            ImageOps.exif_transpose(picture).load()
-    except Image.DecompressionBombError:
-        return f"huge; at most {LARGEST:,} pixels"
-    except Exception as error:  # Pillow's readers let damaged files raise anything
-        return f"unreadable ({_shown(str(error))})"
-    return ""
-
-
-def _shown(text: str) -> str:
-    """A file's name that a log can hold, whatever bytes it is made of."""
-    return text.encode(errors="replace").decode()
 
 
 def _path(name: str) -> Path:

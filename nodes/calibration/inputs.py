@@ -1,19 +1,11 @@
-"""What the nodes of calibration have in common: their inputs, and how a classifier's answers are gathered."""
+"""The inputs that the nodes of calibration share."""
 
-from collections.abc import Callable
-
-import torch
 from comfy_api.latest import io
 
-from ...guidance_core.calibration_error import CalibrationError, calibration_error
 from ..classifiers.guidance_classifier import ClassifierSocket
 from ..classifiers.latent_decoder import MODES
-from .example_views import ExampleViews
-from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
-from .image_folder import Pictures, folder_names
-from .progress import Progress
+from .image_folder import folder_names
 
-BATCH = 16  # pictures looked at together
 RESOLUTION = io.Int.Input(
     "resolution", default=256, min=32, max=2048, step=8, optional=True, advanced=True,
     tooltip="Pictures are shrunk and cut to squares of this many pixels. With a model: the size at which it draws well.",
@@ -51,30 +43,3 @@ def folder_input() -> io.Input:
         tooltip="A folder below ComfyUI's input folder that has one sub-folder for each class, named after the class, "
         "with pictures of it. entropy-guidance-demo fits the classifier of that name.",
     )  # fmt: skip
-
-
-def example_views(view: PictureView, pictures: Pictures, percents: str, device, seed: str = "measured") -> ExampleViews:
-    """All views of pictures: finished alone where no model shows others. Raises ValueError for fewer than two pictures."""
-    if len(pictures) < 2:
-        raise ValueError(
-            f"image_folder: {len(pictures)} pictures are too few to measure. Add some: a fifth of each class is held out, "
-            "and those have to be two or more."
-        )
-    chosen = parse_percents(percents) if isinstance(view, PredictionView) else (FINISHED,)
-    return ExampleViews(view, pictures, chosen, device, seed)
-
-
-def measure(classify: Callable, views: ExampleViews) -> dict[float, CalibrationError]:
-    """How well a classifier's confidence fits its accuracy, at each percent of the views."""
-    progress = Progress(len(views) // BATCH + len(views.percents))
-    return {percent: calibration_error(*_answers(classify, views, percent, progress)) for percent in views.percents}
-
-
-@torch.no_grad()
-def _answers(classify: Callable, views: ExampleViews, percent: float, progress: Progress):
-    """Logits and class numbers of all pictures."""
-    answers = []
-    for inputs, labels in views.batches(percent, BATCH):
-        answers.append((classify(*inputs), labels))
-        progress()
-    return tuple(torch.cat(parts) for parts in zip(*answers))

@@ -5,10 +5,8 @@ The state dict is that of the published 64x64_classifier.pt to 512x512_classifie
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
 from pathlib import Path
 
 import torch
@@ -18,54 +16,10 @@ from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .weights import NOTES, class_names, notes_of
+from .adm_schedules import SCHEDULES
+from .weights import NOTES
 
-STEPS = 1000  # of every schedule
 GROUPS = 32  # of every normalization
-POSITIONS = "out.2.positional_embedding"
-
-
-class DiscreteSchedule(nn.Module):
-    """Timesteps 0..999, at each of which a picture keeps ᾱ of its signal. betas: β_t [1000], float64."""
-
-    def __init__(self, betas: Tensor):
-        super().__init__()
-        self.register_buffer("kept", (1 - betas).cumprod(0).float(), persistent=False)
-
-    def forward(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """x as it is, and the timesteps [B] of ᾱ [B]: between two of the table by its share, at its ends beyond."""
-        kept = kept.to(self.kept.dtype)
-        after = torch.searchsorted(-self.kept, -kept).clamp(1, STEPS - 1)
-        high, low = self.kept[after - 1], self.kept[after]
-        return x, after - 1 + ((high - kept) / (high - low)).clamp(0, 1)
-
-
-class FlowSchedule(nn.Module):
-    """x = (1 − t)x0 + tn, with timestep 1000t."""
-
-    def forward(self, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """x brought from √ᾱ x0 + √(1 − ᾱ) n to (1 − t)x0 + tn, and the timesteps [B]."""
-        kept = kept.clamp(0, 1)  # rounding can leave the range, which is no number under the root
-        signal, noise = kept.sqrt(), (1 - kept).sqrt()
-        total = signal + noise
-        return x / total.to(x.dtype)[:, None, None, None], STEPS * noise / total
-
-
-def _linear_betas() -> Tensor:
-    return torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
-
-
-def _cosine_betas() -> Tensor:
-    time = torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
-    kept = torch.cos((time + 0.008) / 1.008 * torch.pi / 2).square()
-    return (1 - kept[1:] / kept[:-1]).clamp(max=0.999)
-
-
-SCHEDULES = {
-    "linear": lambda: DiscreteSchedule(_linear_betas()),
-    "cosine": lambda: DiscreteSchedule(_cosine_betas()),
-    "flow": FlowSchedule,
-}
 
 
 @dataclass(frozen=True)
@@ -224,7 +178,7 @@ class NoiseAwareClassifier(nn.Module):
         self.network, self.schedule = network, SCHEDULES[config.schedule]()
 
     def save(self, path: Path, labels: tuple[str, ...], notes: dict) -> None:
-        """Writes the file that `load` reads."""
+        """Writes the file that adm_file.load reads."""
         save_file(self.network.state_dict(), path, {**metadata_of(self.config, labels), NOTES: json.dumps(notes)})
 
     def forward(self, x: Tensor, kept: Tensor) -> Tensor:
@@ -240,106 +194,11 @@ class NoiseAwareClassifier(nn.Module):
         return self.network(*self.schedule(x, kept))
 
 
-def is_adm(keys) -> bool:
-    """Whether a state dict of these keys is of this layout."""
-    return {"time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", POSITIONS} <= set(keys)
-
-
 def metadata_of(config: AdmConfig, labels: Sequence[str]) -> dict[str, str]:
-    """What `load` cannot tell from weights, for the metadata of a safetensors file."""
+    """What adm_file.load cannot tell from weights, for the metadata of a safetensors file."""
     return {
         "image_size": str(config.image_size),
         "num_head_channels": str(config.head_channels),
         "noise_schedule": config.schedule,
         "labels": json.dumps(labels),
     }
-
-
-def load(
-    weights: dict[str, Tensor], metadata: dict[str, str], stem: str
-) -> tuple[NoiseAwareClassifier, list[str], dict]:
-    """The classifier of a state dict, its class names, and how it was calibrated. stem: the file's name.
-
-    All metadata is optional. image_size: by default what the name begins with, as in 64x64_classifier. noise_schedule:
-    by default as published, cosine for 64 and linear for others. num_head_channels: by default 64. labels: a JSON
-    list; by default ImageNet's for 1000 classes, and numbers otherwise. Raises ValueError for weights or metadata
-    that do not fit.
-    """
-    config = _config(weights, metadata, stem)
-    with torch.device("meta"):  # no memory for weights that are not the file's
-        network = AdmEncoder(config)
-    _check(network.state_dict(), weights)
-    # Copies, so that nothing stays mapped to a file that its user may replace.
-    copies = {key: weight.to(torch.float32, copy=True).contiguous() for key, weight in weights.items()}
-    network.load_state_dict(copies, assign=True)
-    return NoiseAwareClassifier(network, config), class_names(metadata, config.classes), notes_of(metadata)
-
-
-def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> AdmConfig:
-    image_size = _image_size(metadata, stem)
-    levels, depth = _levels_and_depth(weights, image_size)
-    firsts = [1 + level * (depth + 1) for level in range(levels)]  # the first block of each level
-    width = _shape(weights, "time_embed.0.weight", 2)[1]
-    channels = [_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
-    return AdmConfig(
-        image_size=image_size,
-        in_channels=_shape(weights, "input_blocks.0.0.weight", 4)[1],
-        width=width,
-        depth=depth,
-        multipliers=tuple(count / width for count in channels),
-        attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
-        classes=_shape(weights, "out.2.c_proj.weight", 3)[0],
-        head_channels=_whole_number(metadata, "num_head_channels", "64"),
-        schedule=metadata.get("noise_schedule", "cosine" if image_size == 64 else "linear"),
-    )
-
-
-def _image_size(metadata: dict[str, str], stem: str) -> int:
-    named = re.match(r"(\d+)x\1_classifier", stem)
-    if not named and "image_size" not in metadata:
-        raise ValueError(
-            f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
-            "64x64_classifier, or give 'image_size' in the metadata."
-        )
-    return _whole_number(metadata, "image_size", named and named[1])
-
-
-def _whole_number(metadata: dict[str, str], key: str, default: str | None) -> int:
-    text = metadata.get(key, default)
-    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
-        raise ValueError(f"{key} = '{text}' is not a whole number from 1 to 999999.")
-    return int(text)
-
-
-def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int, int]:
-    """A level is a count of `depth` blocks and one more: the way down to it, or the first convolution."""
-    size = isqrt(max(_shape(weights, POSITIONS, 2)[1] - 1, 0))
-    levels = next((n for n in range(1, 20) if size << (n - 1) == image_size), 0)
-    blocks = len({key.split(".")[1] for key in weights if key.startswith("input_blocks.")})
-    if not levels or blocks % levels or blocks == levels:
-        raise ValueError(
-            f"these are not the weights of a classifier of {image_size} × {image_size}: its {blocks} blocks end at "
-            f"{size} × {size}. Correct the size in the file's name or metadata."
-        )
-    return levels, blocks // levels - 1
-
-
-def _shape(weights: dict[str, Tensor], key: str, dimensions: int) -> torch.Size:
-    if key not in weights or weights[key].ndim != dimensions:
-        raise ValueError(f"the weight '{key}' of {dimensions} dimensions is missing: the file is not complete.")
-    return weights[key].shape
-
-
-def _check(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {[*missing, *unknown][0]}: use "
-            "the classifier's file as it was published or saved."
-        )
-    for key, weight in expected.items():
-        if weights[key].shape != weight.shape:
-            raise ValueError(
-                f"the weight '{key}' is {tuple(weights[key].shape)} rather than {tuple(weight.shape)}: use the "
-                "classifier's file as it was published or saved."
-            )

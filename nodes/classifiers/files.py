@@ -11,7 +11,7 @@ import folder_paths
 import torch
 from safetensors import SafetensorError
 
-from .adm import is_adm
+from .adm_file import is_adm
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
 from .weights import read_weights
 
@@ -93,7 +93,7 @@ def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[s
         raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
     weights, metadata = read_weights(path)
     if is_adm(weights):
-        from .adm import load
+        from .adm_file import load
     else:
         from .torchvision import load
     return load(weights, metadata, path.stem)

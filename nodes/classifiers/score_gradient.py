@@ -13,9 +13,9 @@ from ...guidance_core.classifier_guidance import finite_or_none, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
-from .guidance_classifier import NormalWeights
 from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, latent_decoder
+from .normal_weights import NormalWeights
 
 GRAPH_MEMORY = 4  # what decoding for a gradient takes, relative to decoding alone: autograd keeps every layer's output
 

@@ -1,7 +1,5 @@
 """C-ERG in a real ComfyUI, on the demo's CLIP and on T5-, BERT- and llama-class encoders with random weights."""
 
-import sys
-
 import comfy.clip_model
 import comfy.ops
 import comfy.sd
@@ -17,6 +15,7 @@ from comfy.text_encoders.flux import FluxClipModel, FluxTokenizer
 from comfy.text_encoders.sd3_clip import SD3ClipModel, SD3Tokenizer
 
 from benchmarks import random_models
+from benchmarks.in_process import pack_module
 
 TEXT = "a large red circle left of a small blue square on a white background"
 
@@ -245,7 +244,7 @@ def test_linear_attention_between_softmax_layers_is_no_layer(node):
     network = torch.nn.Module()
     config = qwen35._make_config("qwen35_08b")
     network.model = qwen35.Qwen35Transformer(config, "meta", torch.float32, comfy.ops.disable_weight_init)
-    glue = next(module for name, module in sys.modules.items() if name.endswith("nodes.attention.text_encoder"))
+    glue = pack_module("nodes.attention.text_encoder")
     paths = glue._attention_modules(network)
     assert paths == [f"model.layers.{i}.self_attn" for i in range(3, config.num_hidden_layers, 4)]
 

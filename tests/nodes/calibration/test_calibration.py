@@ -346,9 +346,9 @@ def test_weights_in_another_order_of_memory_can_be_saved(fresh, load, save, home
     file = load_file(home / "models" / NAMES["adm"])
     torch.save({key: w.to(memory_format=torch.channels_last) if w.ndim == 4 else w for key, w in file.items()}, path)
     path.rename(path := path.with_name("16x16_classifier.pt"))
-    adm = in_process.pack_module("nodes.classifiers.adm")
+    load = in_process.pack_module("nodes.classifiers.adm_file").load
     config = {"image_size": "16", "num_head_channels": "32", "noise_schedule": "flow"}
-    module, *_ = adm.load(torch.load(path, weights_only=True), config, path.stem)
+    module, *_ = load(torch.load(path, weights_only=True), config, path.stem)
     module.save(home / "output" / "contiguous.safetensors", LABELS, {})
     assert same(load_file(home / "output" / "contiguous.safetensors"), file)
     path.unlink()
@@ -408,7 +408,7 @@ def views_of(classifier, wired, decode="auto", seed="measured"):
     view = in_process.pack_module("nodes.calibration.guidance_view").guidance_view(
         classifier, wired["model"], wired["conditioning"], wired["vae"], decode
     )
-    example_views = in_process.pack_module("nodes.calibration.inputs").example_views
+    example_views = in_process.pack_module("nodes.calibration.example_views").example_views
     held_out = open_folder("animals", classifier, wired["resolution"]).held_out
     return example_views(view, held_out, wired["percents"], torch.device("cpu"), seed)
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 
 import folder_paths
@@ -11,10 +10,22 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from benchmarks import in_process
+
 
 @pytest.fixture(scope="module")
 def adm(node):
-    return next(module for key, module in sys.modules.items() if key.endswith(".nodes.classifiers.adm"))
+    return in_process.pack_module("nodes.classifiers.adm")
+
+
+@pytest.fixture(scope="module")
+def adm_file(node):
+    return in_process.pack_module("nodes.classifiers.adm_file")
+
+
+@pytest.fixture(scope="module")
+def schedules(node):
+    return in_process.pack_module("nodes.classifiers.adm_schedules").SCHEDULES
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_published_layouts(adm, size):
+def test_published_layouts(adm, adm_file, size):
     depth, multipliers, attention, count, schedule = PUBLISHED[size]
     config = adm.AdmConfig(size, 3, 128, depth, multipliers, attention, classes=1000, schedule=schedule)
     with torch.device("meta"):
@@ -68,17 +79,17 @@ def test_published_layouts(adm, size):
     }
     assert {key: tuple(weights[key].shape) for key in shapes} == shapes
     assert sum(weight.numel() for weight in weights.values()) == count
-    assert adm.is_adm(weights)
-    classifier, labels, _ = adm.load(weights, {}, f"{size}x{size}_classifier")
-    assert adm._config(weights, {}, f"{size}x{size}_classifier") == config
+    assert adm_file.is_adm(weights)
+    classifier, labels, _ = adm_file.load(weights, {}, f"{size}x{size}_classifier")
+    assert adm_file._config(weights, {}, f"{size}x{size}_classifier") == config
     assert (classifier.channels, classifier.image_size, len(labels), labels[0]) == (3, size, 1000, "tench")
 
 
-def test_other_layouts_are_not_taken_for_it(adm, demo):
+def test_other_layouts_are_not_taken_for_it(adm_file, demo):
     from torchvision.models import get_model
 
     for network in (get_model("resnet18"), demo[0].model.diffusion_model):
-        assert not adm.is_adm(network.state_dict())
+        assert not adm_file.is_adm(network.state_dict())
 
 
 def of_the_layout(w, config, x, timesteps):
@@ -167,13 +178,13 @@ BETAS = {"linear": [1e-4 + (0.02 - 1e-4) * i / 999 for i in range(1000)], "cosin
 
 
 @pytest.mark.parametrize("name", BETAS)
-def test_timesteps_of_discrete_schedules(adm, name):
+def test_timesteps_of_discrete_schedules(schedules, name):
     kept, product = [], 1.0
     for beta in BETAS[name]:
         product *= 1 - beta
         kept.append(product)
     kept = torch.tensor(kept, dtype=torch.float64)
-    schedule, x = adm.SCHEDULES[name](), torch.ones(1)
+    schedule, x = schedules[name](), torch.ones(1)
     torch.testing.assert_close(schedule(x, kept.float())[1], torch.arange(1000.0), rtol=0, atol=2e-3)
     between = 0.75 * kept[:-1] + 0.25 * kept[1:]
     torch.testing.assert_close(schedule(x, between.float())[1], torch.arange(999) + 0.25, rtol=0, atol=4e-3)
@@ -181,16 +192,16 @@ def test_timesteps_of_discrete_schedules(adm, name):
     assert ends.tolist() == [0, 999] and same is x
 
 
-def test_flow_schedule(adm):
+def test_flow_schedule(schedules):
     """x0 and noise that are known, mixed in one form and expected in the other."""
     t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
     x0, noise = torch.randn(2, 5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     kept = (1 - t).square() / ((1 - t).square() + t.square())
     mixed = kept.sqrt().view(5, 1, 1, 1) * x0 + (1 - kept).sqrt().view(5, 1, 1, 1) * noise
-    x, timesteps = adm.SCHEDULES["flow"]()(mixed, kept)
+    x, timesteps = schedules["flow"]()(mixed, kept)
     torch.testing.assert_close(timesteps, 1000 * t)
     torch.testing.assert_close(x, (1 - t).view(5, 1, 1, 1) * x0 + t.view(5, 1, 1, 1) * noise)
-    assert adm.SCHEDULES["flow"]()(mixed, kept + 2e-7)[1].isfinite().all()
+    assert schedules["flow"]()(mixed, kept + 2e-7)[1].isfinite().all()
 
 
 @pytest.mark.parametrize("schedule", ["linear", "flow"])
@@ -203,12 +214,12 @@ def test_gradients_are_those_of_finite_differences(adm, config, schedule):
         assert torch.autograd.gradcheck(lambda x: classifier(x, kept.clone()), x, fast_mode=True)
 
 
-def test_gradients_inside_comfyuis_inference_mode(adm, config, node):
+def test_gradients_inside_comfyuis_inference_mode(adm, adm_file, config, node):
     """Weights, tables and ᾱ may all be inference tensors."""
-    normal_weights = next(m for key, m in sys.modules.items() if key.endswith(".guidance_classifier")).NormalWeights()
+    normal_weights = in_process.pack_module("nodes.classifiers.normal_weights").NormalWeights()
     config = replace(config, schedule="linear")
     expected = classifier_of(adm, config)
-    classifier, *_ = adm.load(
+    classifier, *_ = adm_file.load(
         {key: weight.clone() for key, weight in expected.network.state_dict().items()}, adm.metadata_of(config, []), ""
     )
     classifier.requires_grad_(False)

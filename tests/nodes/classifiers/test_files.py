@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import folder_paths
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, get_model
 
+from benchmarks.in_process import pack_module
 from demo.scenes import COLOURS
 
 
@@ -67,15 +67,11 @@ def load(node, folder):
     return load_classifier
 
 
-def module_of(name):
-    return next(module for key, module in sys.modules.items() if key.endswith(f".nodes.{name}"))
-
-
 IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
 
 
 def test_lists_the_demo_and_every_model_below_the_folders(folder):
-    assert module_of("classifier_files").classifier_names() == [
+    assert pack_module("nodes.classifiers.files").classifier_names() == [
         "entropy-guidance-demo", "animals", "light.safetensors", "mobilenet_v3_small.safetensors",
         "resnet18-f37072fd.pth", "zero-shot",
     ]  # fmt: skip
@@ -145,7 +141,7 @@ def test_a_classifier_made_of_a_zero_shot_model(load, folder):
 def test_every_published_file_of_torchvision_is_recognised():
     import torchvision
 
-    architecture = module_of("torchvision_classifier")._architecture
+    architecture = pack_module("nodes.classifiers.torchvision")._architecture
     for name in torchvision.models.list_models(module=torchvision.models):
         for entry in torchvision.models.get_model_weights(name):
             assert architecture(Path(entry.url).stem) == (name, entry)

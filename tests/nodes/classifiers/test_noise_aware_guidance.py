@@ -79,7 +79,7 @@ def test_prediction_moves_along_the_gradient_at_x(demo, guide, classifier, promp
 
 
 def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, classifier):
-    ddpm = in_process.pack_module("nodes.ddpm_sampler")
+    ddpm = in_process.pack_module("nodes.classifiers.guided_ddpm")
     gradient = in_process.pack_module("nodes.classifiers.score_gradient").score_gradient(score, demo[0], None)
     sampler = ddpm.GuidedDDPM(score, 2.0, 0.3, 0.0, None)
     x, sigma = torch.randn(2, 4, 16, 16), torch.tensor(0.6)

@@ -12,6 +12,7 @@ from comfy.patcher_extension import WrappersMP
 
 from benchmarks import in_process, random_models, small_networks
 from benchmarks.one_step import predict
+from guidance_core.condition_annealing import ConditionAnnealing
 
 # Noise alone from the start to t = 0.9, then less and less until t = 0.6; the demo's sigma is t.
 EARLY = {"tau1": 0.6, "tau2": 0.9, "noise_scale": 1.0}
@@ -102,12 +103,11 @@ def test_how_much_noise_there_is_at_a_time(node, subject, t):
 @pytest.mark.parametrize("kind", [kind for kind in ModelType if not kind.name.startswith("IMG_TO_IMG")])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_the_share_of_the_prompt_for_every_kind_of_sampling(kind, shift):
-    cads = in_process.pack_module("nodes.cads")
     config = SimpleNamespace(sampling_settings={"shift": shift, "sigma_max": 80.0})
     to_sigma = model_sampling(config, kind).percent_to_sigma
-    annealing = cads.ConditionAnnealing(tau1=0.35, tau2=0.85)
+    annealing = ConditionAnnealing(tau1=0.35, tau2=0.85)
     for t in (0.05, 0.35, 0.36, 0.5, 0.7, 0.84, 0.85, 0.99):
-        kept = float(cads.kept_at(float(to_sigma(1 - t)), annealing, to_sigma))
+        kept = annealing.kept_at(float(to_sigma(1 - t)), to_sigma)
         assert kept == pytest.approx(annealing.kept(t), abs=1e-3)
         assert (kept in (0, 1)) == (annealing.kept(t) in (0, 1))
 
@@ -328,7 +328,7 @@ def test_what_a_model_puts_behind_the_text_stays():
     """Stable Audio appends two tokens of seconds to its text."""
     text, seconds = torch.randn(1, 6, 8), torch.randn(1, 2, 8)
     whole = torch.cat([text, seconds], dim=1)
-    length = in_process.pack_module("nodes.cads")._length_of_text
+    length = in_process.pack_module("nodes.sampling.annealed_conditions")._length_of_text
     assert length("c_crossattn", whole, [{"cross_attn": text}]) == 6
     assert length("c_crossattn", text, [{"cross_attn": text}]) == 6
     assert length("c_crossattn", whole, [{"cross_attn": seconds}]) == 8  # the model made something else of it

@@ -1,0 +1,27 @@
+"""How well a classifier's confidence fits its accuracy, on all views of a folder's pictures."""
+
+from collections.abc import Callable
+
+import torch
+
+from ...guidance_core.calibration_error import CalibrationError, calibration_error
+from .example_views import ExampleViews
+from .progress import Progress
+
+BATCH = 16  # pictures looked at together
+
+
+def measure(classify: Callable, views: ExampleViews) -> dict[float, CalibrationError]:
+    """How well a classifier's confidence fits its accuracy, at each percent of the views."""
+    progress = Progress(len(views) // BATCH + len(views.percents))
+    return {percent: calibration_error(*_answers(classify, views, percent, progress)) for percent in views.percents}
+
+
+@torch.no_grad()
+def _answers(classify: Callable, views: ExampleViews, percent: float, progress: Progress):
+    """Logits and class numbers of all pictures."""
+    answers = []
+    for inputs, labels in views.batches(percent, BATCH):
+        answers.append((classify(*inputs), labels))
+        progress()
+    return tuple(torch.cat(parts) for parts in zip(*answers))

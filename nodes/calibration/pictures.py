@@ -1,0 +1,56 @@
+"""Picture files that a classifier learns from: squares of one size, read one by one, and what is wrong with a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+
+LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # of Pillow's, some of which start other programs
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Items are pictures [3, S, S] in 0..1 and their class numbers, read when they are asked for."""
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return read_picture(self.files[index], self.size), self.labels[index]
+
+
+def read_picture(path: Path, size: int) -> torch.Tensor:
+    """A picture [3, size, size] in 0..1, its middle square."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    with Image.open(path, formats=FORMATS) as file:
+        picture = ImageOps.exif_transpose(file)
+        square = transforms.center_crop(picture, min(picture.size))
+        return transforms.pil_to_tensor(transforms.resize(square, [size, size], antialias=True)).float() / 255
+
+
+def problem_of(path: Path) -> str:
+    """Why a picture cannot be used, or nothing."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > LARGEST:
+                return f"huge ({picture.width} × {picture.height}); at most {LARGEST:,} pixels"
+            if picture.mode != "RGB":
+                return f"not RGB but {picture.mode}; save it as an RGB picture"
+            ImageOps.exif_transpose(picture).load()
+    except Image.DecompressionBombError:
+        return f"huge; at most {LARGEST:,} pixels"
+    except Exception as error:  # Pillow's readers let damaged files raise anything
+        return f"unreadable ({shown(str(error))})"
+    return ""
+
+
+def shown(text: str) -> str:
+    """A file's name that a log can hold, whatever bytes it is made of."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,107 @@
+"""Noise-aware classifiers from state dicts: the network's shape is told from its weights, the rest from metadata."""
+
+import re
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from .adm import AdmConfig, AdmEncoder, NoiseAwareClassifier
+from .weights import class_names, notes_of
+
+POSITIONS = "out.2.positional_embedding"
+
+
+def is_adm(keys) -> bool:
+    """Whether a state dict of these keys is of this layout."""
+    return {"time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", POSITIONS} <= set(keys)
+
+
+def load(
+    weights: dict[str, Tensor], metadata: dict[str, str], stem: str
+) -> tuple[NoiseAwareClassifier, list[str], dict]:
+    """The classifier of a state dict, its class names, and how it was calibrated. stem: the file's name.
+
+    All metadata is optional. image_size: by default what the name begins with, as in 64x64_classifier. noise_schedule:
+    by default as published, cosine for 64 and linear for others. num_head_channels: by default 64. labels: a JSON
+    list; by default ImageNet's for 1000 classes, and numbers otherwise. Raises ValueError for weights or metadata
+    that do not fit.
+    """
+    config = _config(weights, metadata, stem)
+    with torch.device("meta"):  # no memory for weights that are not the file's
+        network = AdmEncoder(config)
+    _check(network.state_dict(), weights)
+    # Copies, so that nothing stays mapped to a file that its user may replace.
+    copies = {key: weight.to(torch.float32, copy=True).contiguous() for key, weight in weights.items()}
+    network.load_state_dict(copies, assign=True)
+    return NoiseAwareClassifier(network, config), class_names(metadata, config.classes), notes_of(metadata)
+
+
+def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> AdmConfig:
+    image_size = _image_size(metadata, stem)
+    levels, depth = _levels_and_depth(weights, image_size)
+    firsts = [1 + level * (depth + 1) for level in range(levels)]  # the first block of each level
+    width = _shape(weights, "time_embed.0.weight", 2)[1]
+    channels = [_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
+    return AdmConfig(
+        image_size=image_size,
+        in_channels=_shape(weights, "input_blocks.0.0.weight", 4)[1],
+        width=width,
+        depth=depth,
+        multipliers=tuple(count / width for count in channels),
+        attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
+        classes=_shape(weights, "out.2.c_proj.weight", 3)[0],
+        head_channels=_whole_number(metadata, "num_head_channels", "64"),
+        schedule=metadata.get("noise_schedule", "cosine" if image_size == 64 else "linear"),
+    )
+
+
+def _image_size(metadata: dict[str, str], stem: str) -> int:
+    named = re.match(r"(\d+)x\1_classifier", stem)
+    if not named and "image_size" not in metadata:
+        raise ValueError(
+            f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
+            "64x64_classifier, or give 'image_size' in the metadata."
+        )
+    return _whole_number(metadata, "image_size", named and named[1])
+
+
+def _whole_number(metadata: dict[str, str], key: str, default: str | None) -> int:
+    text = metadata.get(key, default)
+    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
+        raise ValueError(f"{key} = '{text}' is not a whole number from 1 to 999999.")
+    return int(text)
+
+
+def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int, int]:
+    """A level is a count of `depth` blocks and one more: the way down to it, or the first convolution."""
+    size = isqrt(max(_shape(weights, POSITIONS, 2)[1] - 1, 0))
+    levels = next((n for n in range(1, 20) if size << (n - 1) == image_size), 0)
+    blocks = len({key.split(".")[1] for key in weights if key.startswith("input_blocks.")})
+    if not levels or blocks % levels or blocks == levels:
+        raise ValueError(
+            f"these are not the weights of a classifier of {image_size} × {image_size}: its {blocks} blocks end at "
+            f"{size} × {size}. Correct the size in the file's name or metadata."
+        )
+    return levels, blocks // levels - 1
+
+
+def _shape(weights: dict[str, Tensor], key: str, dimensions: int) -> torch.Size:
+    if key not in weights or weights[key].ndim != dimensions:
+        raise ValueError(f"the weight '{key}' of {dimensions} dimensions is missing: the file is not complete.")
+    return weights[key].shape
+
+
+def _check(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {[*missing, *unknown][0]}: use "
+            "the classifier's file as it was published or saved."
+        )
+    for key, weight in expected.items():
+        if weights[key].shape != weight.shape:
+            raise ValueError(
+                f"the weight '{key}' is {tuple(weights[key].shape)} rather than {tuple(weight.shape)}: use the "
+                "classifier's file as it was published or saved."
+            )

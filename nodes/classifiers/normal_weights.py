@@ -1,0 +1,33 @@
+"""Gradients through modules whose weights ComfyUI loaded in inference mode, or left off the device."""
+
+import torch
+
+
+class NormalWeights:
+    """Calls modules while ComfyUI runs in inference mode, with gradients where they are enabled.
+
+    Weights that were loaded or moved in inference mode are inference tensors, which autograd refuses to keep for a
+    backward pass; weights that ComfyUI streams to the device would be gone by then, or be left off it. This holds normal
+    copies of such weights on the inputs' device, made at the first call of a module, until `clear`.
+    """
+
+    def __init__(self):
+        self._copies: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, module: torch.nn.Module, *inputs):
+        if module not in self._copies:
+            self._copies[module] = _copies(module, inputs[0].device)
+        return torch.func.functional_call(module, self._copies[module], inputs)
+
+    def clear(self) -> None:
+        self._copies.clear()
+
+
+@torch.inference_mode(False)
+def _copies(module: torch.nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
+    weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {
+        name: weight.detach().to(device, copy=True)
+        for name, weight in weights.items()
+        if torch.is_grad_enabled() and weight.is_inference() or weight.device != device
+    }

@@ -1,0 +1,1 @@
+"""How conditions and their predictions are changed in a step of ComfyUI's sampling: condition annealing, a guider."""

@@ -1,0 +1,86 @@
+"""Who may import whom: the menu its wings, no wing the menu, the core nobody, and a user's ComfyUI none of our tools."""
+
+import ast
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# For each room what it may import of this repository. `nodes` is the menu, `nodes.common` what all nodes share.
+MAY_IMPORT = {
+    "nodes": {"nodes.common", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "guidance_core", "demo"},
+    "nodes.common": set(),
+    "nodes.attention": {"nodes.attention", "nodes.common", "guidance_core"},
+    "nodes.classifiers": {"nodes.classifiers", "nodes.common", "guidance_core"},
+    "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.common", "guidance_core", "demo"},
+    "nodes.sampling": {"nodes.sampling", "nodes.common", "guidance_core"},
+    "guidance_core": {"guidance_core"},
+    "demo": {"demo", "tools"},
+}  # fmt: skip
+COMFYUI = {
+    "comfy",
+    "comfy_api",
+    "comfy_extras",
+    "comfyui_version",
+    "execution",
+    "folder_paths",
+    "node_helpers",
+    "server",
+}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {
+    module_of(path): path
+    for path in (REPOSITORY / "__init__.py", *REPOSITORY.glob("*/**/*.py"))
+    if not path.relative_to(REPOSITORY).parts[0].startswith(".")
+}
+
+
+def imports(module: str) -> set[str]:
+    """The modules that a module of this repository imports, wherever in its code; those of this repository by their path."""
+    package = MODULES[module].parent.relative_to(REPOSITORY).parts
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            inner = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= inner or {base}
+    return found
+
+
+def room_of(module: str) -> str | None:
+    return max((room for room in MAY_IMPORT if f"{module}.".startswith(f"{room}.")), key=len, default=None)
+
+
+def test_rooms_import_what_they_may():
+    ours = {module for module in MODULES if room_of(module)}
+    pairs = {(module, other) for module in ours for other in imports(module) & MODULES.keys()}
+    broken = {(a, b) for a, b in pairs if (room_of(b) or b.split(".")[0]) not in MAY_IMPORT[room_of(a)]}
+    assert len(pairs) > 100 and not broken
+
+
+def test_comfyui_loads_no_tool_of_ours():
+    loaded, new = set(), {""}
+    while new:
+        loaded |= new
+        new = {other for module in new for other in imports(module) & MODULES.keys()} - loaded
+    assert "nodes.calibration.fine_tuning" in loaded
+    tools = {module for module in loaded if module.startswith(("benchmarks", "tools", "tests", "demo.train"))}
+    assert not tools
+
+
+def test_the_core_knows_nothing_of_comfyui():
+    core = {module for module in MODULES if module.startswith("guidance_core")}
+    assert not {(module, name) for module in core for name in imports(module) if name.split(".")[0] in COMFYUI}
+
+
+def test_the_menu_is_a_node_a_file_and_every_wing_has_its_rules():
+    menu = {module for module in MODULES if room_of(module) == "nodes" and module != "nodes"}
+    assert all(MODULES[module].read_text(encoding="utf-8").count("(io.ComfyNode)") == 1 for module in menu)
+    wings = {module for module, path in MODULES.items() if path.name == "__init__.py" and module.startswith("nodes.")}
+    assert wings == {room for room in MAY_IMPORT if room.startswith("nodes.")} - {"nodes.common"}

@@ -1,10 +1,10 @@
 # make demo: from nothing to a picture.   make test: the whole test suite.   make serve: ComfyUI in a browser.
-# COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing.
+# COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing; COMFYUI_FLAGS are flags for it.
 
 PYTHON ?= python3
 RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
-.PHONY: setup demo test serve bench
+.PHONY: setup demo test lint serve bench
 setup:
 	@$(PYTHON) -m tools.setup
 
@@ -12,7 +12,12 @@ demo: setup
 	@$(RUN) -m tools.demo
 
 test: setup
-	@$(RUN) -m tools.test
+	@$(RUN) -m tools.test $(ARGS)
+
+lint: setup
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
 
 serve: setup
 	@$(RUN) -m tools.serve $(ARGS)

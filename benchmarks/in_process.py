@@ -6,12 +6,13 @@ import sys
 
 import torch
 
-from tools.environment import COMFYUI, REPOSITORY
+from tools.environment import COMFYUI, FLAGS, REPOSITORY
 
 sys.path.insert(0, str(COMFYUI))  # before anything of this repository that has a name of ComfyUI's
 
-from comfy.cli_args import args  # noqa: E402
+from comfy.cli_args import args, parser  # noqa: E402
 
+parser.parse_args(FLAGS, args)
 args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True  # as on most GPUs; the server of the tests keeps a CPU's own default
 
@@ -35,6 +36,6 @@ def run_node(node_id: str, **inputs):
 
 
 def pack_module(name: str):
-    """A module of this pack as ComfyUI loaded it, such as nodes.adm_classifier."""
+    """A module of this pack as ComfyUI loaded it, such as nodes.classifiers.adm."""
     pack = next(loaded for loaded in sys.modules if loaded.endswith(".nodes.erg")).removesuffix(".nodes.erg")
     return importlib.import_module(f"{pack}.{name}")

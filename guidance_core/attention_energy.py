@@ -33,7 +33,7 @@ class AttentionEnergy:
     step_size: float = 1.0
     iterations: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("temperature", "alpha", "step_size"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -54,7 +54,7 @@ class AttentionEnergy:
 
 def energy(query: torch.Tensor, keys: torch.Tensor, parameters: AttentionEnergy) -> torch.Tensor:
     """E(ξ) of each query: [..., N, d] and [..., M, d] give [..., N]. Needs τ > 0."""
-    beta = query.shape[-1] ** -0.5
+    beta = 1 / math.sqrt(query.shape[-1])
     sharpness = parameters.temperature * beta
     retrieved = torch.logsumexp(sharpness * query @ keys.transpose(-1, -2), dim=-1)
     return 0.5 * query.square().sum(-1) - parameters.alpha / sharpness * retrieved
@@ -66,7 +66,9 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
     return -(log_probability.exp() * log_probability).sum(-1)
 
 
-def descend(query: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor], parameters: AttentionEnergy):
+def descend(
+    query: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor], parameters: AttentionEnergy
+) -> torch.Tensor:
     """K_iter descent steps of a query: ξ ← (1 − γ) ξ + γ α · attend(τ ξ).
 
     query: any shape that `attend` takes; attend(query) = softmax(β · query · Kᵀ) V must return that same shape.

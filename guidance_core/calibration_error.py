@@ -5,8 +5,10 @@ Smooth ECE and the curve are those of relplot, https://arxiv.org/abs/2309.12236,
 """
 
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -27,7 +29,7 @@ class CalibrationError:
     ece: float
     smooth_ece: float
     interval: float
-    curve: dict
+    curve: dict[str, Any]
 
 
 def check_relplot() -> None:
@@ -64,7 +66,7 @@ def calibration_error(logits: Tensor, labels: Tensor) -> CalibrationError:
 
 
 @contextmanager
-def _same_random_numbers():
+def _same_random_numbers() -> Iterator[None]:
     """Resampling draws from numpy's global generator, whose state is put back."""
     state = np.random.get_state()
     np.random.seed(0)

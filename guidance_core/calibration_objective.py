@@ -28,7 +28,7 @@ class CalibrationObjective:
     ece_form: str = "per_sample"
     entropy_weight: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("ece_weight", "ece_beta", "entropy_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

@@ -35,7 +35,7 @@ class ClassifierScore:
     marginal_temperature: float = 1.0
     entropy_weight: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("divergence_weight", "target_confidence", "joint_temperature", "marginal_temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -85,7 +85,7 @@ class ClassifierScore:
         return gradient
 
 
-def smoothed_target(labels: Tensor, classes: int, confidence: float, dtype=torch.float32) -> Tensor:
+def smoothed_target(labels: Tensor, classes: int, confidence: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """q_y(i) = (1 − ε)/N + ε · 1[i = y] as [B, N] for labels [B]; ε is the mass that stays on the label."""
     target = torch.full((len(labels), classes), (1 - confidence) / classes, dtype=dtype, device=labels.device)
     return target.scatter_add_(1, labels[:, None], target.new_full((len(labels), 1), confidence))

@@ -36,7 +36,7 @@ class ConditionAnnealing:
     tau1: float = 0.6
     tau2: float = 0.9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_scale) and self.noise_scale >= 0):
             raise ValueError(f"noise_scale = {self.noise_scale}: it must be a finite number of 0 or more.")
         for name in ("mixing", "tau1", "tau2"):

@@ -57,7 +57,7 @@ class FineTuning:
                 self.stopped = f"the loss of step {step} is not a finite number"
                 break
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             if step % every == 0 or step == self.steps:
                 best = self._check(step) or best

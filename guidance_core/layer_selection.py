@@ -7,11 +7,15 @@ execution. `a%-b%` selects the layers whose middle lies in that share of the dep
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 GRAMMAR = (
     "'all', depth ranges such as '40%-80%', layer numbers such as '3, 7-9', and for U-Nets 'input', 'middle', 'output'"
 )
 SECTIONS = ("input", "middle", "output")
+
+# What a part selects: a share of the depth in percent, layers by first and last number, or a section of a U-Net.
+Part = tuple[Literal["percent"], float, float] | tuple[Literal["numbers"], int, int] | tuple[Literal["section"], str]
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%?\s*-\s*(\d+(?:\.\d+)?)%")
 _NUMBERS = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
@@ -22,7 +26,7 @@ class LayerSelection:
     """A parsed selection. `text` is what the user wrote, `parts` its meaning."""
 
     text: str
-    parts: tuple[tuple, ...]
+    parts: tuple[Part, ...]
 
     def select(self, sections: Sequence[str | None]) -> frozenset[int]:
         """The selected layer numbers of a network, given for each layer its U-Net section, or None; may be empty."""
@@ -44,31 +48,32 @@ def parse_layers(text: str) -> LayerSelection:
     return LayerSelection(text, tuple(_parse_part(word, text) for word in words))
 
 
-def _parse_part(word: str, text: str) -> tuple:
+def _parse_part(word: str, text: str) -> Part:
     if word == "all":
         return ("percent", 0.0, 100.0)
     if word in SECTIONS:
         return ("section", word)
-    if match := _PERCENT.fullmatch(word):
-        low, high = map(float, match.groups())
+    if percents := _PERCENT.fullmatch(word):
+        low, high = map(float, percents.groups())
         if low < high <= 100:
             return ("percent", low, high)
         raise ValueError(f"layers = '{text}': '{word}' must rise and end at 100% or before.")
-    if match := _NUMBERS.fullmatch(word):
-        low, high = int(match[1]), int(match[2] or match[1])
-        if low <= high:
-            return ("numbers", low, high)
+    if numbers := _NUMBERS.fullmatch(word):
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if first <= last:
+            return ("numbers", first, last)
         raise ValueError(f"layers = '{text}': '{word}' must rise.")
     raise ValueError(f"layers = '{text}': cannot read '{word}'. Write {GRAMMAR}.")
 
 
-def _selects(part: tuple, layer: int, sections: Sequence[str | None]) -> bool:
-    kind, *values = part
-    if kind == "section":
-        return sections[layer] == values[0]
-    if kind == "numbers":
-        return values[0] <= layer <= values[1]
-    return values[0] <= 100 * (layer + 0.5) / len(sections) <= values[1]
+def _selects(part: Part, layer: int, sections: Sequence[str | None]) -> bool:
+    match part:
+        case ("section", name):
+            return sections[layer] == name
+        case ("numbers", first, last):
+            return first <= layer <= last
+        case ("percent", low, high):
+            return low <= 100 * (layer + 0.5) / len(sections) <= high
 
 
 def _describe(sections: Sequence[str | None]) -> str:

@@ -4,6 +4,9 @@ Off-the-shelf classifier guidance, https://arxiv.org/abs/2310.11311: ReLU's grad
 half of its inputs, softplus(βx)/β has a smooth one. The network's predictions stay nearly the same for large β.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
@@ -23,8 +26,11 @@ class SmoothReLU(TorchFunctionMode):
             raise ValueError(f"softplus_beta = {beta}: it must be a finite number above 0.")
         self.beta = beta
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
         if function in _RELUS:
             values = args[0] if args else kwargs["input"]
             return F.softplus(values, beta=self.beta)
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)

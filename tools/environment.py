@@ -1,11 +1,13 @@
 """Where ComfyUI and its Python are: the ones of `make setup`, or the user's own.
 
 COMFYUI_PATH (a ComfyUI folder) and COMFYUI_PYTHON (the Python that runs it) choose an existing installation.
+COMFYUI_FLAGS are flags of ComfyUI's own command line, such as --bf16-vae.
 """
 
 from __future__ import annotations  # read by `make setup` on any Python
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ PACK = "ComfyUI-Entropy-Guidance"
 
 OWN_COMFYUI = bool(os.environ.get("COMFYUI_PATH") or os.environ.get("COMFYUI_PYTHON"))
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or DEV / "ComfyUI").resolve()
+FLAGS = shlex.split(os.environ.get("COMFYUI_FLAGS", ""))
 
 
 def check_own_comfyui() -> None:
@@ -46,7 +49,7 @@ def link_pack(folder: Path) -> None:
 
 def server_command(port: int, *options: str) -> list[str]:
     """The command line of a ComfyUI server with this pack. A user's own ComfyUI gets the pack without a link in it."""
-    command = [sys.executable, str(COMFYUI / "main.py"), "--port", str(port), "--disable-api-nodes"]
+    command = [sys.executable, str(COMFYUI / "main.py"), "--port", str(port), "--disable-api-nodes", *FLAGS]
     if not _has_gpu():
         command.append("--cpu")
     if OWN_COMFYUI and not any(path.resolve() == REPOSITORY for path in (COMFYUI / "custom_nodes").glob("*")):

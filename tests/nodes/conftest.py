@@ -12,8 +12,25 @@ from benchmarks import in_process
 def node():
     """Runs a node by its id: node("EntropyGuidanceERG", model=...) returns its outputs."""
     in_process.load_nodes()
-    gc.freeze()  # ComfyUI collects garbage at many loads: what is here now need not be looked through each time
     return in_process.run_node
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten(node):
+    """What the tests of a file leave behind is freed at its end."""
+    from comfy import model_management
+
+    yield
+    model_management.unload_all_models()
+    gc.unfreeze()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def quick_collections():
+    """ComfyUI collects garbage at each load as long as a clone of a loaded model has gone, which takes seconds after some
+    hundred tests: what is there before a test is not looked through."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

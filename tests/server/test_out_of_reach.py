@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import Client
+from client import Client
 from graphs import node, text_to_image
 
 from tools.comfyui_server import running_server
@@ -54,7 +54,7 @@ def test_a_clip_without_a_text_encoder(own):
 def test_missing_or_damaged_demo_weights(own, name, damage):
     path = own.weights / f"{name}.safetensors"
     whole = path.read_bytes()
-    own.post("/free", {"free_memory": True, "unload_models": True})  # forgets what the loader made before
+    own.forget()
     try:
         path.unlink() if damage == "missing" else path.write_bytes(whole[:-1000])
         error = own.error(own.run(text_to_image(seed=21)))

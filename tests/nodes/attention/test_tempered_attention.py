@@ -5,6 +5,7 @@ import torch
 from comfy.ldm.modules.attention import attention_basic, attention_pytorch, attention_split, attention_sub_quad
 
 from benchmarks.in_process import pack_module
+from benchmarks.tolerance import assert_agree
 
 BATCH, HEADS, QUERIES, WIDTH = 4, 2, 6, 8
 ENERGIES = [(0.3, 0.8, 1.0, 1), (1.0, 1.0, 1.5, 1), (0.3, 1.0, 1.0, 3), (0.4, 0.9, 0.7, 2)]
@@ -54,7 +55,7 @@ def merged(t):
 
 
 def check(found, wanted) -> None:
-    torch.testing.assert_close(found, wanted, rtol=2e-4, atol=2e-4)
+    assert_agree(found, wanted)
 
 
 @pytest.mark.parametrize("energy", ENERGIES)

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import in_process, random_models
+from benchmarks.tolerance import assert_agree
 
 NAME = "16x16_classifier.safetensors"
 
@@ -75,7 +76,7 @@ def test_prediction_moves_along_the_gradient_at_x(demo, guide, classifier, promp
         sigma, x = plain["sigma"], plain["input"]
         factor = (0.5 * sigma.square() / (1 - sigma))[:, None, None, None]
         expected = factor * slope(classifier, x, sigma)
-        torch.testing.assert_close(moved["denoised"] - plain["denoised"], expected, rtol=1e-3, atol=1e-5)
+        assert_agree(moved["denoised"] - plain["denoised"], expected)
 
 
 def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, classifier):
@@ -85,7 +86,7 @@ def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, cl
     x, sigma = torch.randn(2, 4, 16, 16), torch.tensor(0.6)
     factor = (0.4**2 + 0.6**2) ** -0.5  # what brings x to √ᾱ x0 + √(1 − ᾱ) n
     pull = sampler._pull(gradient, x, x, sigma, torch.tensor(factor), demo[0].model)
-    torch.testing.assert_close(pull, 2 * slope(classifier, x, sigma.expand(2)) / factor, rtol=1e-3, atol=1e-6)
+    assert_agree(pull, 2 * slope(classifier, x, sigma.expand(2)) / factor)
 
 
 def test_leads_to_the_class(demo, guide, classifier, prompts, sample):

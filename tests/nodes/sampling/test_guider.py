@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import nodes
+from benchmarks.tolerance import assert_agree
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_guiders_of_three_conditions(node, demo, conditions, draw, guider, weak)
     plain, rectified = draw(guider(node, demo[0], conditions)), draw(guider(node, erg(node, demo[0]), conditions))
     assert not torch.equal(plain, rectified)
     expected = draw(guider(node, tempered(demo[0], weak), conditions))
-    torch.testing.assert_close(rectified, expected, rtol=1e-4, atol=1e-4)
+    assert_agree(rectified, expected)
     assert torch.equal(plain, draw(guider(node, demo[0], conditions)))
 
 
@@ -108,7 +109,7 @@ def test_skip_layer_guidance_of_the_simple_kind_acts_in_our_guider(node, demo, c
     both = draw(our_guider(node, simple, conditions, scale=2.5), steps=1)
     one = draw(our_guider(node, simple, conditions, scale=2.5, negative_scale=1.0), steps=1)
     plain = [draw(our_guider(node, demo[0], conditions, scale=1.0, negative_scale=n), steps=1) for n in (1.5, 1.0)]
-    torch.testing.assert_close(both - one, plain[0] - plain[1], rtol=1e-3, atol=1e-3)
+    assert_agree(both - one, plain[0] - plain[1])
 
 
 def test_a_negative_prompt_without_its_scale(node, demo, conditions, draw):
@@ -162,7 +163,7 @@ def test_the_formula(node, demo, conditions, draw, scale, negative_scale):
     weak = draw(our_guider(node, model, conditions, scale=0.0, negative_scale=1.0), steps=1)
     positive, negative = alone(demo[0], conditions[0]), alone(demo[0], conditions[2])
     expected = weak + scale * (positive - weak) + (negative_scale - 1) * (positive - negative)
-    torch.testing.assert_close(guided, expected, rtol=1e-3, atol=1e-3)
+    assert_agree(guided, expected)
 
 
 @pytest.mark.parametrize(
@@ -221,4 +222,4 @@ def test_conditions_of_unequal_length(node, demo, encode, conditions, draw):
     long = encode(demo[1], "a red circle left of a blue square on a white background " * 3)
     for uneven in ((long, *conditions[1:]), (conditions[0], long, conditions[2]), (*conditions[:2], long)):
         drawn, expected = (draw(our_guider(node, m, uneven)) for m in (erg(node, demo[0]), tempered(demo[0], 1)))
-        torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
+        assert_agree(drawn, expected)

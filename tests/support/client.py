@@ -1,0 +1,66 @@
+"""ComfyUI's HTTP API, as a graph editor uses it."""
+
+import json
+import time
+
+import requests
+
+TIMEOUT = 300  # seconds for one prompt
+
+
+class Client:
+    """Of a server on this machine."""
+
+    def __init__(self, port: int):
+        self.url = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str):
+        response = requests.get(self.url + path, timeout=30)
+        response.raise_for_status()
+        return response.json()
+
+    def get_text(self, path: str) -> str:
+        response = requests.get(self.url + path, timeout=30)
+        response.raise_for_status()
+        return response.text
+
+    def post(self, path: str, data: dict) -> requests.Response:
+        return requests.post(self.url + path, json=data, timeout=30)
+
+    def queue(self, graph: dict) -> str:
+        response = self.post("/prompt", {"prompt": graph})
+        assert response.ok, response.text
+        return response.json()["prompt_id"]
+
+    def wait(self, prompt_id: str) -> dict:
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            time.sleep(0.1)
+        raise TimeoutError(prompt_id)
+
+    def run(self, graph: dict) -> dict:
+        return self.wait(self.queue(graph))
+
+    def pictures(self, result: dict) -> list[bytes]:
+        """The saved pictures of a finished prompt, as files."""
+        assert result["status"]["status_str"] == "success", json.dumps(result["status"])
+        images = [image for output in result["outputs"].values() for image in output.get("images", [])]
+        return [requests.get(f"{self.url}/view", params=image, timeout=30).content for image in images]
+
+    def error(self, result: dict) -> dict:
+        """The execution error of a failed prompt: exception_message, node_type and more."""
+        assert result["status"]["status_str"] == "error"
+        return dict(result["status"]["messages"])["execution_error"]
+
+    def forget(self) -> None:
+        """Has ComfyUI forget what earlier prompts made.
+
+        It does so between two prompts, and may take one that is queued at once before: so another one runs in between.
+        """
+        self.post("/free", {"free_memory": True, "unload_models": True})
+        latent = {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}
+        saved = {"class_type": "SaveLatent", "inputs": {"samples": ["latent", 0], "filename_prefix": "between"}}
+        self.run({"latent": latent, "saved": saved})

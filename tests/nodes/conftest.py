@@ -11,8 +11,18 @@ from benchmarks import in_process
 @pytest.fixture(scope="session")
 def node():
     """Runs a node by its id: node("EntropyGuidanceERG", model=...) returns its outputs."""
+    _choose_float32()
     in_process.load_nodes()
     return in_process.run_node
+
+
+def _choose_float32() -> None:
+    """Of models, in the place of what ComfyUI finds best for this machine, or COMFYUI_FLAGS ask for."""
+    from comfy.cli_args import args
+
+    for name in vars(args):
+        if name.endswith(("_unet", "_vae", "_text_enc")) and name != "cpu_vae":
+            setattr(args, name, name.startswith("fp32"))
 
 
 @pytest.fixture(scope="module", autouse=True)

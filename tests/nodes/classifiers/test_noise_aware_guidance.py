@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import in_process, random_models
+from benchmarks.one_step import prepared
 from benchmarks.tolerance import assert_agree
 
 NAME = "16x16_classifier.safetensors"
@@ -65,25 +66,28 @@ def spying():
     return seen, spy
 
 
-def test_prediction_moves_along_the_gradient_at_x(demo, guide, classifier, prompts, sample):
+@pytest.mark.parametrize("sigma", [0.2, 0.6, 0.9])
+def test_prediction_moves_along_the_gradient_at_x(demo, guide, classifier, prompts, sigma):
+    """In one step: with random weights slopes are small, and a scale that shows them carries a sampling away."""
     seen, spy = spying()
     before = demo[0].clone()
     before.set_model_sampler_post_cfg_function(spy)
-    model = guide(before)  # no VAE
-    model.set_model_sampler_post_cfg_function(spy)
-    sample(model, *prompts, batch=2, cfg=1.0, steps=4)
-    for plain, moved in list(zip(seen[::2], seen[1::2]))[1:]:  # at σ = 1 the factor is held
-        sigma, x = plain["sigma"], plain["input"]
-        factor = (0.5 * sigma.square() / (1 - sigma))[:, None, None, None]
-        expected = factor * slope(classifier, x, sigma)
-        assert_agree(moved["denoised"] - plain["denoised"], expected)
+    scale = 1e5 / (sigma**2 / (1 - sigma))
+    model = guide(before, scale=scale)  # no VAE
+    latent = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with prepared(model, prompts, latent, sigma) as step:
+        moved = step.guided(1.0)
+    (plain,) = seen
+    expected = 1e5 * slope(classifier, plain["input"], plain["sigma"])
+    assert expected.abs().max() > 0.1 * plain["denoised"].abs().max()
+    assert_agree(moved, plain["denoised"] + expected)
 
 
 def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, classifier):
     ddpm = in_process.pack_module("nodes.classifiers.guided_ddpm")
     gradient = in_process.pack_module("nodes.classifiers.score_gradient").score_gradient(score, demo[0], None)
     sampler = ddpm.GuidedDDPM(score, 2.0, 0.3, 0.0, None)
-    x, sigma = torch.randn(2, 4, 16, 16), torch.tensor(0.6)
+    x, sigma = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor(0.6)
     factor = (0.4**2 + 0.6**2) ** -0.5  # what brings x to √ᾱ x0 + √(1 − ᾱ) n
     pull = sampler._pull(gradient, x, x, sigma, torch.tensor(factor), demo[0].model)
     assert_agree(pull, 2 * slope(classifier, x, sigma.expand(2)) / factor)

@@ -16,6 +16,7 @@ from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
 from ..common import PercentWindow
 from .compiled import CompiledTempering, can_run_compiled
+from .effect import Effect, check_changed
 from .layers import LayerMap, layer_map, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall
 from .reach import order_of_rows
@@ -33,9 +34,9 @@ class WeakBranchAttention:
     kind: str = "all"
     _made: dict = field(default_factory=dict, repr=False)  # what does not change from step to step
     _compiled: CompiledTempering = field(init=False, repr=False)
-    # Of the sampling that is running: its guider, and what happened.
+    # Of the sampling that is running.
     _guider: object = field(default=None, repr=False)
-    _seen: set[str] = field(default_factory=set, repr=False)
+    _effect: Effect = field(default_factory=Effect, repr=False)
 
     def __post_init__(self):
         self._compiled = CompiledTempering(self.energy.temperature)
@@ -43,24 +44,15 @@ class WeakBranchAttention:
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
         outer, self._guider = self._guider, executor.class_obj
-        self._seen.clear()
+        self._effect = Effect()
         try:
             result = executor(*args, **kwargs)
         finally:
             self._guider = outer
-        if "changed" not in self._seen:
-            logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", self._why_not())
+        if not self._effect.changed:
+            why_not = self._effect.why_not(self.window)
+            logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", why_not)
         return result
-
-    def _why_not(self) -> str:
-        if "weak" not in self._seen:
-            return "it has no negative branch. Set cfg above 1, or use a guider with a negative input."
-        if "in time" not in self._seen:
-            return (
-                f"no step lies between start_percent = {self.window.start} and end_percent = {self.window.end}. "
-                "That is as it should be where another sampler does the other steps."
-            )
-        return "another node skipped the network in each of its steps."
 
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
@@ -69,15 +61,15 @@ class WeakBranchAttention:
         weak = weak_chunks(transformer_options, self._guider)
         if not any(weak):
             return call.run()
-        self._seen.add("weak")
+        self._effect.weak = True
         if not self._is_time(t, executor.class_obj.model_sampling):
             return call.run()
-        self._seen.add("in time")
+        self._effect.in_time = True
         # Compiled code takes all ERG nodes of a graph or none.
         if can_run_compiled(call) and all(node.only_scales_queries for node in _nodes_of_this_kind(call)):
             result = self._run_compiled(call, weak)
             if result is not None:
-                self._seen.add("changed")
+                self._effect.changed = True
                 return result
         return self._run(call, weak)
 
@@ -93,8 +85,8 @@ class WeakBranchAttention:
             if not attention.calls:  # another node, EasyCache for one, reused an earlier evaluation
                 return result
             if layers.fits(attention.layer_of.without_key, attention.selected):
-                self._check(attention.changed, call)
-                self._seen.add("changed")
+                check_changed(attention.changed, self.kind, type(call.network).__name__)
+                self._effect.changed = True
                 return result
         raise RuntimeError(
             f"ERG cannot tell the layers of {type(call.network).__name__}: it made {attention.layer_of.without_key} "
@@ -120,22 +112,9 @@ class WeakBranchAttention:
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers = self._layer_map(call)
         selected = self._selected(layers)
-        self._check(sum(layer in selected for layer in layers.layers_of_calls), call)
+        changed = sum(layer in selected for layer in layers.layers_of_calls)
+        check_changed(changed, self.kind, type(call.network).__name__)
         return self._compiled.run(call, layers, selected, weak)
-
-    def _check(self, changed: int, call: NetworkCall) -> None:
-        """Raises RuntimeError where an evaluation leaves every attention as it is: never silently do nothing."""
-        network = type(call.network).__name__
-        if not changed and self.kind != "all":
-            raise RuntimeError(
-                f"attention = '{self.kind}': the selected layers of {network} have no {self.kind}-attention. "
-                "Choose 'all', or other layers."
-            )
-        if not changed:
-            raise RuntimeError(
-                f"ERG changed no attention of {network}: another node replaces the selected layers or the attention "
-                "override. Take that node out, or choose other layers."
-            )
 
     def _is_time(self, sigma, model_sampling) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device

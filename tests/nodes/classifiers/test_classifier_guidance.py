@@ -288,6 +288,20 @@ def test_window_and_every(guide, draw, inputs, expected):
     assert evaluations(guide, draw, **inputs) == expected
 
 
+def test_every_counts_the_steps_of_a_schedule_that_rises(node, guide, empty):
+    """From picture to noise, as nodes that unsample do."""
+
+    def draw(model, batch, steps):
+        falling = node("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0)[0]
+        return node(
+            "SamplerCustom", model=model, add_noise=False, noise_seed=0, cfg=1.0, positive=empty, negative=empty,
+            sampler=node("KSamplerSelect", sampler_name="euler")[0], sigmas=node("FlipSigmas", sigmas=falling)[0],
+            latent_image={"samples": torch.zeros(batch, 4, 16, 16)},
+        )  # fmt: skip
+
+    assert evaluations(guide, draw, every=3) == 3
+
+
 @pytest.mark.parametrize("sampler", comfy.samplers.KSampler.SAMPLERS)
 def test_every_sampler(demo, guide, empty, sample, sampler):
     plain, guided = (sample(model, empty, empty, cfg=1.0, sampler=sampler) for model in (demo[0], guide(decode="half")))

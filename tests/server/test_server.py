@@ -235,7 +235,7 @@ def test_interrupt_leaves_nothing_behind(server, plain, graph):
 
 
 def test_calibrates_reports_and_saves(server):
-    result = server.run(calibrated())
+    result = server.run(calibrated(save={"filename_prefix": "first"}))
     again = server.run(calibrated(save={"filename_prefix": "again"}))  # as after unmuting the node: nothing is repeated
     assert "calibrate" in dict(again["status"]["messages"])["execution_cached"]["nodes"]
     sizes = [Image.open(io.BytesIO(picture)).size for picture in server.pictures(result)]
@@ -243,7 +243,7 @@ def test_calibrates_reports_and_saves(server):
     assert max(sizes)[1] > 700 or min(sizes)[1] > 700, "one of the pictures has two rows of diagrams"
     (text,) = result["outputs"]["saved"]["text"]
     name = text.removeprefix("Saved as ")
-    assert name.startswith("mine_00001_")
+    assert name.startswith("first_00001_")
     loader = server.get("/object_info/EntropyGuidanceLoadClassifier")["EntropyGuidanceLoadClassifier"]
     assert name in str(loader["input"]["required"]["classifier_name"])
     server.pictures(server.run(classifier_guided(loader={"classifier_name": name})))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from random import Random
+from shutil import rmtree
 from tempfile import mkdtemp
 
 import folder_paths
@@ -20,7 +21,12 @@ def example_folder() -> Path:
         root.mkdir(parents=True, exist_ok=True)
         unfinished = Path(mkdtemp(dir=root))
         _draw(unfinished)
-        unfinished.replace(folder)
+        try:
+            unfinished.replace(folder)
+        except OSError:
+            rmtree(unfinished)
+            if not folder.is_dir():  # else another ComfyUI with this folder for temporary files has drawn it meanwhile
+                raise
     return folder
 
 

@@ -1,1 +1,1 @@
-"""The menu: one node of ComfyUI a file, a schema and a call. What nodes share is in `common`, machinery in a folder each subject."""
+"""The menu: one node of ComfyUI a file, a schema and a call. `common` is what nodes share; their machinery is in the folders."""

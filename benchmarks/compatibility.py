@@ -166,7 +166,7 @@ every model class that it can load, as a small network of that class with random
 
 - *layers*: from how many `layers` chooses (in the small network; a real one has more).
 - *changed*: attention of the negative branch that ERG changes with `layers` = all. The positive branch keeps its bits;
-  where tokens of both branches go through experts together (HiDream, Hunyuan3D 2.1), on some processors all but the last.
+  where tokens of both branches go through experts together (HiDream, Hunyuan3D 2.1), on some processors to rounding.
 - *left alone*: attention that reads the condition before it meets the picture (refiners of text and reference pictures,
   poolers, encoders of lyrics and music). ERG does not touch it on purpose: a flatter reading of the prompt is what ERG Text
   Encoder is for.

@@ -2,7 +2,7 @@
 
     L = CE + η · KL(u ‖ p),   u the uniform distribution over N classes
 
-Of what the material at hand leaves open, this takes the divergence from uniform as the constraint: it is 0 where
+Where the paper leaves the constraint open, this takes the divergence from uniform: it is 0 where
 nothing is known, grows as −log of the least probable classes, and has the gradient of u's cross-entropy.
 """
 

@@ -26,7 +26,7 @@ from .tempered_attention import TemperedAttention
 
 FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls, rows]
 CALL = "entropy_guidance_call"  # in transformer options: [the number of the next attention call]
-PREVIOUS = "entropy_guidance_previous"  # in transformer options: another pack's override
+PREVIOUS = "entropy_guidance_previous"  # in transformer options: the override that was there before
 
 _breaks: WeakSet[torch.nn.Module] = WeakSet()  # networks that torch.compile takes in pieces
 

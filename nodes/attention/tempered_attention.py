@@ -16,7 +16,7 @@ KINDS = ("all", "self", "cross")
 @dataclass
 class TemperedAttention:
     """energy: of the weak rows. weak: for each chunk of rows whether it is the weak branch's, in the order in which the
-    network runs them. layers, selected: of the network, and those to change. previous: another pack's override, which
+    network runs them. layers, selected: of the network, and those to change. previous: the override that was there before, which
     stays in force. made: keeps what does not change from step to step.
     """
 

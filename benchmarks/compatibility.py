@@ -57,7 +57,7 @@ def examine(name: str) -> Findings:
         changed &= not any(map(torch.equal, ordinary[1], weak[1]))  # each picture
     network = model.model.diffusion_model
     reached, untouched = _reach(model, small)
-    layers = pack_module("nodes.attention.layers").layer_map(network, None)  # learnt above
+    layers = pack_module("nodes.attention.layers").known_map(network)  # learnt above
     return Findings(
         type(network).__name__,
         len(layers.sections),

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 
 from ..guidance_core.condition_annealing import ConditionAnnealing
 from .common import CATEGORY
-from .sampling.annealed_conditions import BRANCHES, POSITIVE, AnnealedConditions
+from .sampling.annealed_conditions import BRANCHES, AnnealedConditions
+from .sampling.condition_names import POSITIVE
 
 KEY = "entropy_guidance_cads"
 

@@ -3,17 +3,16 @@
 Entropy Rectifying Guidance, https://arxiv.org/abs/2504.13987. The formulas are in guidance_core/attention_energy.py.
 """
 
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
+from .attention.kinds import KINDS, tell_kinds
 from .attention.reach import reach_attention
-from .attention.tempered_attention import KINDS
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 
-WRAPPER_KEY = "entropy_guidance_erg"
+KEY = "entropy_guidance_erg"
 
 
 class EntropyGuidanceERG(io.ComfyNode):
@@ -74,6 +73,7 @@ class EntropyGuidanceERG(io.ComfyNode):
         model = model.clone()
         if not energy.is_ordinary:
             reach_attention(model)
-            model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, branch)
-            model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, branch.sample)
+            if attention != "all":
+                tell_kinds(model)
+            branch.add_to(model, KEY)
         return io.NodeOutput(model)

@@ -8,7 +8,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "nodes": {"nodes.common", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "guidance_core", "demo"},
     "nodes.common": set(),
-    "nodes.attention": {"nodes.attention", "nodes.common", "guidance_core"},
+    "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "guidance_core"},
     "nodes.classifiers": {"nodes.classifiers", "nodes.common", "guidance_core"},
     "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.common", "guidance_core", "demo"},
     "nodes.sampling": {"nodes.sampling", "nodes.common", "guidance_core"},

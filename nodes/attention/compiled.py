@@ -3,23 +3,24 @@
 ComfyUI tells torch.compile not to look at the transformer options: code that was compiled once runs with whatever
 override it was compiled with. So the override below has no state of its own. What differs from step to step and from
 node to node is a tensor in the options, which compiled code takes as its input: the factor of each row of q in each
-attention call, 1 where nothing is changed. While it is in force the network runs a copy of its forward, the same code
-under another identity, because what was compiled with and without an override would be taken for one another.
+attention call, 1 where nothing is changed. While it is in force a twin of the network runs, the same modules and weights with
+a forward of its own (the same code under another identity, by which torch.compile tells what it has compiled), in the
+place where ComfyUI's own wrapper puts its compiled network. The network itself and its compiled code stay as they are.
 """
 
-import inspect
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MethodType
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from comfy.patcher_extension import WrapperExecutor
+from comfy_api.torch_helpers.torch_compile import apply_torch_compile_factory
 
 from .layers import LayerMap, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall
-from .reach import REACHED, order_of_rows
+from .reach import REACHED
 from .rebinding import with_code_of_its_own
 from .rows import scale_of_rows
 from .tempered_attention import TemperedAttention
@@ -28,28 +29,24 @@ FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls
 CALL = "entropy_guidance_call"  # in transformer options: [the number of the next attention call]
 PREVIOUS = "entropy_guidance_previous"  # in transformer options: the override that was there before
 
-_breaks: WeakSet[torch.nn.Module] = WeakSet()  # networks that torch.compile takes in pieces
+_in_pieces: WeakSet[torch.nn.Module] = WeakSet()  # networks that torch.compile cannot take as a whole
+_twins: WeakKeyDictionary[torch.nn.Module, dict] = WeakKeyDictionary()  # compiled, by how they were
 
 
 def can_run_compiled(call: NetworkCall) -> bool:
     """Whether a call of a network is one that `run_compiled` may try.
 
-    It is not where parts of the network are compiled apart, where threads of several GPUs would share what it sets, and
-    where another node has replaced the network's forward.
+    It is not where parts of the network are compiled apart, where threads of several GPUs would share what it sets, and where
+    another node has replaced the network's forward or may give attention rows of its own.
     """
-    if not call.is_compiled or call.network in _breaks or "multigpu_thread_device" in call.options:
-        return False
-    compile_wrappers = call.options["wrappers"][WrappersMP.APPLY_MODEL][COMPILE_KEY]
-    modules = [
-        inspect.getclosurevars(wrapper).nonlocals.get("compiled_module_dict", ()) for wrapper in compile_wrappers
-    ]
-    forward = vars(call.network).get("forward")
-    is_replaced = forward is not None and getattr(forward, "__func__", None) is not _copy_of_forward(call.network)
-    return all(list(compiled) == ["diffusion_model"] for compiled in modules) and not is_replaced
-
-
-def _copy_of_forward(network: torch.nn.Module):
-    return with_code_of_its_own(type(network).forward)
+    return (
+        call.is_compiled
+        and call.network not in _in_pieces
+        and "multigpu_thread_device" not in call.options
+        and call.compiled_parts == ["diffusion_model"]
+        and "forward" not in vars(call.network)
+        and not any(name.startswith("attn") for name in call.options.get("patches", ()))
+    )
 
 
 @dataclass
@@ -60,15 +57,14 @@ class CompiledTempering:
     _factors: dict = field(default_factory=dict, repr=False)  # they do not change from step to step
     _refused: set = field(default_factory=set, repr=False)  # forward passes that are to run without compiled code
 
-    def run(self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], weak: tuple[bool, ...]):
-        """The prediction, or None where compiled code cannot do it. weak: of each chunk, as ComfyUI orders them."""
-        forward = layers.layers_of_calls, replaced_blocks(call.options)
+    def run(self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], labels: tuple[bool, ...]):
+        """The prediction, or None where compiled code cannot do it. labels: of each row, as the network runs them."""
+        forward = layers.of_calls, replaced_blocks(call.options)
         if forward in self._refused:
             return None
-        rows = len(call.inputs[0])
-        key = (order_of_rows(call.network, weak, rows), rows, layers.layers_of_calls, call.inputs[0].device)
+        key = labels, tuple(layer in selected for layer in layers.of_calls), call.inputs[0].device
         if key not in self._factors:
-            self._factors[key] = _factors(self.temperature, *key, selected)
+            self._factors[key] = _factors(self.temperature, *key)
         result = run_compiled(call, self._factors[key])
         if result is None:
             self._refused.add(forward)
@@ -76,12 +72,10 @@ class CompiledTempering:
 
 
 @torch.inference_mode(False)
-def _factors(temperature: float, weak, rows: int, layers_of_calls, device, selected) -> torch.Tensor:
+def _factors(temperature: float, labels: tuple[bool, ...], changed: tuple[bool, ...], device) -> torch.Tensor:
     """For each attention call of a network, and each row of its batch, what scales its queries: [calls, rows]."""
-    factors = torch.ones(len(layers_of_calls), rows, device=device)
-    if any(weak):
-        tempered = scale_of_rows(weak, rows, 1, temperature, factors.dtype, device)
-        factors[[layer in selected for layer in layers_of_calls]] = tempered
+    factors = torch.ones(len(changed), len(labels), device=device)
+    factors[list(changed)] = scale_of_rows(labels, len(labels), 1, temperature, factors.dtype, device)
     return factors
 
 
@@ -89,26 +83,40 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor):
     """The prediction with scaled queries, or None where compiled code cannot do it.
 
     factors: [attention calls, rows]. None is returned where the network makes another number of calls, or calls with rows
-    that these do not fit, and where torch.compile breaks its graph, so that code inside of it would be shared with other
-    clones: all that was compiled in this process is dropped then, once, and the network runs without compiled code from
-    then on.
+    that these do not fit, and where torch.compile cannot take the network as a whole: code that it compiled apart for
+    the parts would be shared with other clones.
     """
     previous = call.options.get(OVERRIDE)
     if previous is scale_queries:  # of another ERG node around this one
         previous, factors = call.options[PREVIOUS], factors * call.options[FACTORS]
-    scaled, breaks, network = [0], _graph_breaks(), call.network
-    vars(network)["forward"] = MethodType(_copy_of_forward(network), network)
+    scaled = [0]
     try:
-        result = call.run(
+        result = replace(call, executor=_with_twin(call)).run(
             compiled=True, **{OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}
         )
-    finally:
-        vars(network).pop("forward", None)
-    if _graph_breaks() != breaks:
-        _breaks.add(network)
-        torch.compiler.reset()
+    except torch._dynamo.exc.TorchDynamoException:
+        _in_pieces.add(call.network)
         return None
     return result if scaled[0] in (0, len(factors)) else None  # 0: another node reused an earlier evaluation
+
+
+def _with_twin(call: NetworkCall) -> WrapperExecutor:
+    """The rest of an evaluation, with the compiled twin as the network."""
+    executor = call.executor
+    wrapper = apply_torch_compile_factory({"diffusion_model": _twin(call.network, call.compile_options)})
+    return WrapperExecutor(executor.original, executor.class_obj, [*executor.wrappers, wrapper], executor.idx)
+
+
+def _twin(network: torch.nn.Module, options: dict) -> torch.nn.Module:
+    twins = _twins.setdefault(network, {})
+    key = str(options)
+    if key not in twins:
+        twin = copy.copy(network)  # of the module alone: its parameters, buffers and modules are the network's
+        twins[key] = torch.compile(twin, **{**options, "fullgraph": True})
+    twin = twins[key]._orig_mod
+    vars(twin).update(vars(network))  # object patches come and go
+    vars(twin)["forward"] = MethodType(with_code_of_its_own(type(network).forward), twin)
+    return twins[key]
 
 
 def scale_queries(attention, q, *args, transformer_options, **kwargs):
@@ -122,9 +130,3 @@ def scale_queries(attention, q, *args, transformer_options, **kwargs):
         of_rows = factors[number].to(q.dtype).repeat_interleave(q.shape[0] // factors.shape[1])
         q = q * of_rows.view(-1, *(1,) * (q.ndim - 1))
     return attention(q, *args, transformer_options=transformer_options, **kwargs)
-
-
-def _graph_breaks() -> int:
-    from torch._dynamo.utils import counters  # takes seconds to import, and has been by whoever compiles
-
-    return sum(counters["graph_break"].values())

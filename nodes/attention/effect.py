@@ -1,6 +1,7 @@
 """What ERG did in a sampling, and the words for where it did nothing: it never is silent about that."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 
 from ..common import PercentWindow
 
@@ -12,11 +13,12 @@ class Effect:
     weak: bool = False
     in_time: bool = False
     changed: bool = False
+    _said: set[str] = field(default_factory=set)
 
     def why_not(self, window: PercentWindow) -> str:
         """Why a whole sampling was left as it was."""
         if not self.weak:
-            return "it has no negative branch. Set cfg above 1, or use a guider with a negative input."
+            return "no evaluation of it was one of a negative branch. Set cfg above 1, or use a guider with a negative input."
         if not self.in_time:
             return (
                 f"no step lies between start_percent = {window.start} and end_percent = {window.end}. "
@@ -24,17 +26,26 @@ class Effect:
             )
         return "another node skipped the network in each of its steps."
 
+    def say_once(self, message: str) -> None:
+        """Logs a warning, once in a sampling."""
+        if message not in self._said:
+            self._said.add(message)
+            logging.warning("Entropy Rectifying Guidance: %s", message)
 
-def check_changed(calls: int, kind: str, network: str) -> None:
-    """Raises RuntimeError where an evaluation changed none of its attention calls. kind: of attention that it was to change."""
-    if calls:
+
+def check_changed(changed: bool, kind: str, other_kind: bool, network: str, others: str) -> None:
+    """Raises RuntimeError where an evaluation changed none of its attention.
+
+    kind: of attention that it was to change. other_kind: whether the selected layers made calls of another kind.
+    """
+    if changed:
         return
-    if kind != "all":
+    if other_kind:
         raise RuntimeError(
-            f"attention = '{kind}': the selected layers of {network} have no {kind}-attention. "
+            f"attention = '{kind}': the selected layers of {network} have no {kind}-attention, or another node replaces it. "
             "Choose 'all', or other layers."
         )
     raise RuntimeError(
         f"ERG changed no attention of {network}: another node replaces the selected layers or the attention "
-        "override. Take that node out, or choose other layers."
+        f"override ({others}). Take that node out, or choose other layers."
     )

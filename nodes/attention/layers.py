@@ -9,14 +9,15 @@ they are; a flatter reading of the prompt is the text encoder's matter (C-ERG).
 """
 
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import torch
 
-from .network_call import OVERRIDE
-from .reach import is_new_call
+from .network_call import OVERRIDE, NetworkCall
+from .reach import COUNTED, OWNERS
 
 READERS_OF_THE_CONDITION = re.compile(
     r"context_refiner|siglip_refiner|ref_image_refiner|token_refiner|text_transformer_blocks|txtfusion|llm_adapter"
@@ -31,76 +32,128 @@ def block_key(options: dict) -> tuple | None:
 
 
 @dataclass(frozen=True)
+class RowsOfCalls:
+    """How many rows attention gets for each row of the network's input, in the calls of one layer.
+
+    counts: the numbers seen. places: of those rows, all their queries together, which a node that cuts pictures into
+    tiles of attention (HyperTile) leaves as many.
+    """
+
+    counts: frozenset[float]
+    places: frozenset[float]
+
+    def fit(self, q: torch.Tensor, rows: int, at_known_size: bool) -> bool:
+        """Whether queries [B, ..., N, D] are such rows, each input row's one after the other. rows: of the input.
+
+        at_known_size: whether the input has the size at which these were seen.
+        """
+        count = q.shape[0] / rows
+        if count in self.counts:
+            return True
+        return at_known_size and count.is_integer() and count * q.shape[-2] in self.places
+
+
+@dataclass(frozen=True)
 class LayerMap:
     """The layers of a network in order of execution.
 
     numbers: layer number of each block key, and of the name of each block that tells none.
     names: the name of each attention call of a forward pass: its block's key, or its block's name where it tells none.
+    rows: of each layer's calls; none for a layer whose batch is packed. size: the shape of the input's rows.
+    strangers: keys that other nodes' calls were seen with, which are no layers.
     """
 
     numbers: dict[tuple | str, int]
     names: tuple[tuple | str, ...]
+    rows: dict[int, RowsOfCalls] = field(default_factory=dict)
+    size: tuple[int, ...] = ()
+    strangers: set[tuple] = field(default_factory=set)
 
     @cached_property
-    def layers_of_calls(self) -> tuple[int | None, ...]:
+    def of_calls(self) -> tuple[int | None, ...]:
         """Layer number, or None, of each attention call of a forward pass."""
         return tuple(self.numbers.get(name) for name in self.names)
 
     @cached_property
-    def of_call(self) -> tuple[int | None, ...]:
+    def of_unkeyed_calls(self) -> tuple[int | None, ...]:
         """The same of those calls that come without a block key."""
         return tuple(self.numbers.get(name) for name in self.names if isinstance(name, str))
+
+    @cached_property
+    def keys(self) -> frozenset[tuple]:
+        return frozenset(name for name in self.names if not isinstance(name, str))
 
     @cached_property
     def sections(self) -> tuple[str | None, ...]:
         """For each layer its U-Net section ('input', 'middle', 'output') or None."""
         return tuple(name[0][0] if isinstance(name, tuple) and name[0] else None for name in self.numbers)
 
-    def fits(self, calls: int, selected: frozenset[int]) -> bool:
+    def fits_unkeyed(self, calls: int, selected: frozenset[int]) -> bool:
         """Whether a forward pass of so many calls without a block key is one that this map describes."""
-        return calls == len(self.of_call) or selected.isdisjoint(self.of_call)
+        return calls == len(self.of_unkeyed_calls) or selected.isdisjoint(self.of_unkeyed_calls)
 
 
 class CallReader:
     """Tells the layer of each attention call of one forward pass."""
 
     def __init__(self, layers: LayerMap):
-        self.layers, self.without_key = layers, 0
+        self.layers, self.unkeyed = layers, 0
+        self.unknown: set[tuple] = set()  # keys that the map has never seen
 
     def __call__(self, options: dict) -> int | None:
         """The layer; None for a call outside of the layers (a reader of the prompt, another node's attention)."""
         key = block_key(options)
         if key is not None:
+            if key not in self.layers.keys and key not in self.layers.strangers:
+                self.unknown.add(key)
             return self.layers.numbers.get(key)
-        if is_new_call(options):
-            self.without_key += 1
-        of_call, call = self.layers.of_call, self.without_key - 1
-        return of_call[call] if call < len(of_call) else None
+        if COUNTED not in options:
+            self.unkeyed += 1
+        of_calls, call = self.layers.of_unkeyed_calls, self.unkeyed - 1
+        return of_calls[call] if call < len(of_calls) else None
 
 
-# For each network, by the blocks that other nodes replace in it.
-_known: WeakKeyDictionary[torch.nn.Module, dict[frozenset, LayerMap]] = WeakKeyDictionary()
+def structure_of(network: torch.nn.Module) -> tuple:
+    """The lists of blocks of a network. Other nodes put other lists in their place, for a clone or for an evaluation."""
+    lists = ((name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.ModuleList))
+    return tuple((name, *map(type, blocks)) for name, blocks in lists)
 
 
-def layer_map(network: torch.nn.Module, forward, replaced: frozenset = frozenset(), *, renew: bool = False) -> LayerMap:
+# For each network, by its structure: its maps by the blocks that other nodes replace in it and, where passes of one network
+# make other calls, by the shapes of what it gets; None for the shapes of the first pass.
+_known: WeakKeyDictionary[torch.nn.Module, dict[tuple, dict[tuple, LayerMap]]] = WeakKeyDictionary()
+
+
+def layer_map(call: NetworkCall, structure: tuple, *, renew: bool = False) -> LayerMap:
     """The layer map of a diffusion network; the first call for a network costs one evaluation of it.
 
-    forward: forward(options) evaluates the network for given transformer options, forward(options, True) with the blocks
-    that other nodes replace; it completes the options. replaced: the names of those blocks. Such a map costs one more
-    evaluation, for a network that tells no keys, and keeps the numbers that layers have without other nodes.
-    renew: learn the map again.
+    A map for blocks that other nodes replace costs one more evaluation, for a network that tells no keys, and keeps the
+    numbers that layers have without those nodes. renew: learn the map of passes like this call again.
     Raises RuntimeError where no attention of the network passes through ComfyUI's override.
     """
-    known = _known.setdefault(network, {})
-    if renew:
-        known.clear()
-    if frozenset() not in known:
-        known[frozenset()] = _census(network, forward)
-    if replaced not in known:
-        whole = known[frozenset()]
-        # Where all blocks tell their keys, what is left of them tells them too.
-        known[replaced] = _census(network, partial(forward, replacing=True), whole) if whole.of_call else whole
-    return known[replaced]
+    known = _known.setdefault(call.network, {}).setdefault(structure, {})
+    whole = _find_or_learn(known, frozenset(), call, renew, partial(_census, call))
+    replaced = replaced_blocks(call.options)
+    # Where all blocks tell their keys, what is left of them tells them too.
+    if not replaced or not whole.of_unkeyed_calls:
+        return whole
+    return _find_or_learn(known, replaced, call, renew, partial(_census, call, whole))
+
+
+def known_map(network: torch.nn.Module) -> LayerMap:
+    """The map of a network that was sampled before, as it is without other nodes."""
+    return _known[network][structure_of(network)][frozenset(), None]
+
+
+def _find_or_learn(known: dict, replaced: frozenset, call: NetworkCall, renew: bool, learn) -> LayerMap:
+    usual = known.get((replaced, None))
+    if not renew and usual is not None and len(known) == len({of for of, _ in known}):
+        return usual  # spares looking at shapes as long as all passes are alike
+    found = None if renew else known.get((replaced, call.shapes), usual)
+    if found is None:
+        found = learn()
+        known[replaced, call.shapes if usual is not None else None] = found
+    return found
 
 
 def replaced_blocks(options: dict) -> frozenset:
@@ -108,25 +161,37 @@ def replaced_blocks(options: dict) -> frozenset:
     return frozenset((kind, name) for kind, names in options.get("patches_replace", {}).items() for name in names)
 
 
-def _census(network: torch.nn.Module, forward, whole: LayerMap | None = None) -> LayerMap:
-    calls: list[tuple[tuple | None, str | None]] = []
+def _census(call: NetworkCall, whole: LayerMap | None = None) -> LayerMap:
+    """Learns a map from one forward pass. whole: the map without the blocks that other nodes replace, where they are to run."""
+    calls: list[tuple[tuple | None, str | None, tuple | None]] = []
     running: list[str] = []
+    network, (batch, *size) = call.network, call.inputs[0].shape
 
-    def record(attention, *args, transformer_options=None, **kwargs):
-        if is_new_call(transformer_options):
-            calls.append((block_key(transformer_options), running[0] if running else None))
-        return attention(*args, transformer_options=transformer_options, **kwargs)
+    def record(attention, q, *args, transformer_options=None, **kwargs):
+        if COUNTED not in transformer_options:
+            rows = None if OWNERS in transformer_options else (q.shape[0] / batch, q.shape[0] / batch * q.shape[-2])
+            calls.append((block_key(transformer_options), running[0] if running else None, rows))
+        return attention(q, *args, transformer_options=transformer_options, **kwargs)
 
     with _BlockTrail(network, running):
-        forward({OVERRIDE: record})
+        call.run_without_nodes({OVERRIDE: record}, replacing=whole is not None)
     if not calls and whole is None:
         raise RuntimeError(
             f"The attention of {type(network).__name__} cannot be reached: this model does not pass it through "
             "ComfyUI's attention override. Nothing was changed; take the node out for this model."
         )
     # A layer is a block that tells its key, or else an entry of a module list, or else a call of its own.
-    names = tuple(key or name or f"call {i}" for i, (key, name) in enumerate(calls))
-    return LayerMap(whole.numbers if whole else _number(names), names)
+    names = tuple(key or name or f"call {i}" for i, (key, name, _) in enumerate(calls))
+    numbers = whole.numbers if whole else _number(names)
+    return LayerMap(numbers, names, _rows(numbers, names, [rows for *_, rows in calls]), tuple(size))
+
+
+def _rows(numbers: dict, names: tuple, of_calls: list[tuple | None]) -> dict[int, RowsOfCalls]:
+    of_layer = defaultdict(set)
+    for name, rows in zip(names, of_calls):
+        if rows is not None and name in numbers:
+            of_layer[numbers[name]].add(rows)
+    return {layer: RowsOfCalls(*map(frozenset, zip(*seen))) for layer, seen in of_layer.items()}
 
 
 def _number(names: tuple[tuple | str, ...]) -> dict[tuple | str, int]:

@@ -1,16 +1,22 @@
 """One evaluation of a diffusion network, as ComfyUI asks for it through APPLY_MODEL, which a wrapper may repeat."""
 
+import inspect
+import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS
 
-from .reach import options_in_reach
+from .reach import KEY, options_in_reach
 
 OVERRIDE = "optimized_attention_override"
 NOT_PART_OF_THE_NETWORK = ("wrappers", "callbacks", "patches", "patches_replace", OVERRIDE)
+# What networks keep of the prompt's attention for a whole sampling would be kept with ERG in it, or without. Networks
+# that know none of these options ignore them.
+WITHOUT_CACHES = {"qwen_image21_cache": {"device": "off"}, "animate2_cache": None}
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,23 @@ class NetworkCall:
     def is_compiled(self) -> bool:
         return COMPILE_KEY in self.options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
 
+    @property
+    def compiled_parts(self) -> list[str]:
+        """The parts of the model that ComfyUI's wrappers of torch.compile put compiled ones in the place of."""
+        wrappers = self.options["wrappers"][WrappersMP.APPLY_MODEL][COMPILE_KEY]
+        variables = [inspect.getclosurevars(wrapper).nonlocals for wrapper in wrappers]
+        return [part for of_wrapper in variables for part in of_wrapper.get("compiled_module_dict", ())]
+
+    @property
+    def compile_options(self) -> dict:
+        """How it was compiled, as torch.compile's arguments."""
+        return self.executor.class_obj.current_patcher.model_options[TORCH_COMPILE_KWARGS]
+
+    @property
+    def shapes(self) -> tuple:
+        """Of all that the network gets, by which forward passes of different attention calls are told apart."""
+        return _shapes((self.inputs, self.conditions))
+
     def run(self, eagerly: bool = False, compiled: bool = False, **more_options):
         """The network's prediction, with further transformer options.
 
@@ -39,26 +62,59 @@ class NetworkCall:
         """
         if not more_options:
             return self.executor(*self.inputs, self.control, self.options, **self.conditions)
-        options = {**self.options, **more_options}
+        options = {**self.options, **WITHOUT_CACHES, **more_options}
         # The lists of a ControlNet are used up by an evaluation, and a second one needs them too.
         control = self.control and {name: list(outputs) for name, outputs in self.control.items()}
         with options_in_reach(options, compiled), self._without_compiled_code() if eagerly else nullcontext():
             return self.executor(*self.inputs, control, options, **self.conditions)
 
-    def run_bare(self, more_options: dict, replacing: bool = False) -> None:
-        """Runs the network without what other nodes add to it. replacing: but with the blocks that they replace.
+    def run_without_nodes(self, more_options: dict, replacing: bool = False) -> None:
+        """Runs the network without other nodes' wrappers and patches. replacing: but with the blocks that they replace.
 
-        Some networks write into their inputs (SD3's context processor, causal Wan's caches), so it gets copies.
+        Their object patches stay, which are part of this clone's network. Some networks write into their inputs (SD3's
+        context processor, causal Wan's caches), so it gets copies.
         """
         bare = {name: _copy(value) for name, value in self.options.items() if name not in NOT_PART_OF_THE_NETWORK}
         if replacing:
             bare["patches_replace"] = self.options["patches_replace"]
         conditions = {name: _copy(condition) for name, condition in self.conditions.items()}
-        with options_in_reach(more_options), self._without_compiled_code():
-            self.executor.original(*map(_copy, self.inputs), None, {**bare, **more_options}, **conditions)
+        options = {**bare, **WITHOUT_CACHES, **more_options}
+        with options_in_reach(options), self._without_compiled_code():
+            self.executor.original(*map(_copy, self.inputs), None, options, **conditions)
+
+    def other_nodes(self) -> str:
+        """The packs and modules of whatever else changes this evaluation, for a message that is to name it."""
+        return ", ".join(sorted({_origin(change) for change in self._changes()} - {None})) or "another node"
+
+    def _changes(self) -> Iterator:
+        options, patcher = self.options, getattr(self.executor.class_obj, "current_patcher", None)
+        for patches in options.get("patches", {}).values():
+            yield from patches
+        for replacements in options.get("patches_replace", {}).values():
+            yield from replacements.values()
+        for wrappers in options.get("wrappers", {}).values():
+            yield from (wrapper for of_key in wrappers.values() for wrapper in of_key)
+        yield options.get(OVERRIDE)
+        if patcher is not None:
+            yield patcher.model_options.get("model_function_wrapper")
+            ours = patcher.get_attachment(KEY) or ()
+            yield from (patch for name, patch in patcher.object_patches.items() if name not in ours)
 
     def _without_compiled_code(self):
         return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
+
+
+OUR_PACKAGE = __name__.rpartition(".nodes.")[0]
+
+
+def _origin(change) -> str | None:
+    """The custom node pack, or else the module, that some function or object is of; None for ComfyUI's and our own."""
+    function = getattr(change, "__func__", change)
+    module = getattr(function, "__module__", None) or type(function).__module__
+    if change is None or module.startswith((OUR_PACKAGE, "comfy.", "torch.", "builtins")):
+        return None
+    pack = re.search(r"custom_nodes[./\\]([^./\\]+)", module)
+    return pack[1] if pack else module.removeprefix("comfy_extras.")
 
 
 def _copy(value):
@@ -67,3 +123,11 @@ def _copy(value):
     if isinstance(value, dict):
         return {name: _copy(part) for name, part in value.items()}
     return value.clone() if torch.is_tensor(value) else value
+
+
+def _shapes(value) -> tuple | None:
+    if torch.is_tensor(value):
+        return tuple(value.shape)
+    if isinstance(value, dict):
+        return tuple((name, _shapes(part)) for name, part in value.items())
+    return tuple(map(_shapes, value)) if isinstance(value, (list, tuple)) else None

@@ -9,20 +9,25 @@ import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import islice
 from types import SimpleNamespace
 
 import torch
-from comfy.patcher_extension import CallbacksMP
 
+from .object_patches import add_patches
 from .rebinding import rebound, rebound_function
 
 KEY = "entropy_guidance_attention"
-# In transformer options: (i, n) where attention runs on part i of n of the batch alone.
-PART = "entropy_guidance_part"
-# In transformer options: set where the network itself gives attention no options, and so no other node's override.
+
+# What this wing writes into transformer options, for the attention calls of one evaluation:
+# Of which rows of the network's input, in the network's own order, the rows of a call are: where a batch is packed.
+OWNERS = "entropy_guidance_owners"
+# The kind of a call, 'self' or 'cross', where its module tells it.
+KIND = "entropy_guidance_kind"
+# Set where the network itself gives attention no options, and so no other node's override.
 REACHED = "entropy_guidance_reached"
-# In transformer options: set for the further steps of a descent, whose rows are all weak ones.
-FURTHER_STEP = "entropy_guidance_further_step"
+# Set for what belongs to an attention call that was counted: further parts of it, further steps of a descent.
+COUNTED = "entropy_guidance_counted"
 
 # Modules whose calls of `optimized_attention` get no options, by the name of their network's class.
 WITHOUT_OPTIONS = {
@@ -36,8 +41,9 @@ WITHOUT_OPTIONS = {
     "comfy.ldm.wan.model_wandancer.WanDancerModel": r"music_injector\.injector\.\d+",
     "comfy.ldm.wan.ar_model.CausalWanModel": r"blocks\.\d+(\.(self_attn|cross_attn))?",
 }
-# Modules that hand a packed batch to `optimized_var_attention`, which runs attention on one part of it at a time.
-PART_BY_PART = {"comfy.ldm.seedvr.model.NaDiT": r"blocks\.\d+\.attn"}
+# Modules that pack a batch into sequences (windows) and hand them to `optimized_var_attention`, which runs attention on one
+# after the other, or on all of a length at once, in an order of its own.
+PACKED = {"comfy.ldm.seedvr.model.NaDiT": r"blocks\.\d+\.attn"}
 
 # Networks that run the halves of a batch in the other order than they return them.
 SWAPS_HALVES = ("comfy.ldm.seedvr.model.NaDiT", "comfy.ldm.hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain")
@@ -48,7 +54,8 @@ LINEAR = {
     "its cross-attention alone",
 }
 
-_current: ContextVar[dict | None] = ContextVar("transformer_options", default=None)  # each thread has its own
+# The options of the evaluation that is running, for attention to which its network gives none. Each thread has its own.
+_current: ContextVar[dict | None] = ContextVar("transformer_options", default=None)
 # The same for compiled code, which cannot read a ContextVar. ComfyUI tells torch.compile to guard nothing of this name.
 transformer_options_of_compiled_code: dict[str, dict | None] = {"now": None}
 
@@ -62,12 +69,15 @@ def reach_attention(model) -> None:
 
     The patches do nothing by themselves, and nothing outside of `options_in_reach`.
     """
-    if KEY in model.attachments:
-        return
-    if note := LINEAR.get(name_of(model.model.diffusion_model)):
-        logging.info("Entropy Rectifying Guidance on %s: %s.", type(model.model.diffusion_model).__name__, note)
-    model.set_attachments(KEY, _patch(model))
-    model.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _follow)
+    network = model.model.diffusion_model
+    if not isinstance(network, torch.nn.Module):
+        raise ValueError(
+            f"model: {type(network).__name__} is a compiled engine whose attention cannot be reached. Use the checkpoint "
+            "that it was made of."
+        )
+    if KEY not in model.attachments and name_of(network) in LINEAR:
+        logging.info("Entropy Rectifying Guidance on %s: %s.", type(network).__name__, LINEAR[name_of(network)])
+    add_patches(model, KEY, _patch)
 
 
 @contextmanager
@@ -87,54 +97,33 @@ def _options_in_reach() -> dict | None:
     return transformer_options_of_compiled_code["now"] if torch.compiler.is_compiling() else _current.get()
 
 
-def order_of_rows(network: torch.nn.Module, weak: tuple[bool, ...], rows: int) -> tuple[bool, ...]:
-    """For a batch's chunks of rows whether they are weak, in the order in which the network runs them.
-
-    One label stands for equally many rows: of a chunk, or for networks of an order of their own one row.
-    """
-    if name_of(network) not in SWAPS_HALVES or rows % len(weak):
-        return weak
-    labels = tuple(label for label in weak for _ in range(rows // len(weak)))
-    second = rows // 2  # torch.chunk makes the first half the larger one
+def order_of_rows(network: torch.nn.Module, labels: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The labels of a batch's rows in the order in which the network runs them."""
+    if name_of(network) not in SWAPS_HALVES:
+        return labels
+    second = len(labels) // 2  # torch.chunk makes the first half the larger one
     return labels[second:] + labels[:second]
 
 
-def is_new_call(options: dict) -> bool:
-    """False for what belongs to an attention call that has been seen: further parts of it, further steps of a descent."""
-    return options.get(PART, (0, 1))[0] == 0 and FURTHER_STEP not in options
-
-
-def labels_of_part(options: dict, labels: tuple) -> tuple:
-    """Of an attention call's rows, whether they are weak: all labels, or the one to which its part of the batch belongs."""
-    if FURTHER_STEP in options:
-        return (True,)
-    part, count = options.get(PART, (0, 1))
-    return labels if count == 1 else (labels[part * len(labels) // count],)
+def labels_of_call(options: dict, labels: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Of an attention call's rows, whether they are weak; each label stands for equally many rows."""
+    owners = options.get(OWNERS)
+    return labels if owners is None else tuple(labels[owner] for owner in owners)
 
 
 def _patch(model) -> tuple[str, ...]:
     """Adds the patches of a network, and returns the names of what they replace."""
     network, names = model.model.diffusion_model, []
-    for table, name, make in (
-        (WITHOUT_OPTIONS, "optimized_attention", _with_current_options),
-        (PART_BY_PART, "optimized_var_attention", _numbering_parts),
-    ):
+    for table, meanings in ((WITHOUT_OPTIONS, WITH_OPTIONS), (PACKED, WITH_OWNERS)):
         if pattern := table.get(name_of(network)):
             for path, _ in network.named_modules():
                 if re.fullmatch(pattern, path):
-                    forward = f"diffusion_model.{path}.forward"
-                    model.add_object_patch(forward, rebound(model.get_model_object(forward), name, make))
-                    names.append(forward)
+                    names.append(f"diffusion_model.{path}.forward")
+                    forward = model.get_model_object(names[-1])
+                    for name, make in meanings.items():
+                        forward = rebound(forward, name, make)
+                    model.add_object_patch(names[-1], forward)
     return tuple(names)
-
-
-def _follow(original, clone) -> None:
-    """A clone with another copy of the network (one for each GPU) needs patches that are bound to that copy."""
-    if clone.model is original.model:
-        return
-    for name in clone.get_attachment(KEY):
-        clone.object_patches.pop(name, None)
-    _patch(clone)
 
 
 def _with_current_options(attention: Callable) -> Callable:
@@ -146,28 +135,60 @@ def _with_current_options(attention: Callable) -> Callable:
     return with_options
 
 
-def _numbering_parts(var_attention: Callable) -> Callable:
-    def numbering(*args, cu_seqlens_q, **kwargs):
-        parts = iter(range(len(cu_seqlens_q) - 1))
-        run = rebound_function(var_attention.now(), "_attention", _namespace_of_parts)
-        token = _parts.set((parts, len(cu_seqlens_q) - 1))
-        try:
-            return run(*args, cu_seqlens_q=cu_seqlens_q, **kwargs)
-        finally:
-            _parts.reset(token)
-
-    return numbering
+_owners: ContextVar[list[int]] = ContextVar("owners")  # of each token of the packed batch that attention gets next
 
 
-_parts: ContextVar = ContextVar("parts")
+def _keeping_owners(repeat_concat_idx: Callable) -> Callable:
+    """The function that packs the tokens of a batch into windows; it tells whose they are in the same way."""
+
+    def keeping(video_lengths, text_lengths, windows, *args, **kwargs):
+        pack, *others = repeat_concat_idx(video_lengths, text_lengths, windows, *args, **kwargs)
+        if _options_in_reach() is None:
+            return pack, *others
+        rows = torch.arange(len(text_lengths), device=video_lengths.device)
+        of_video = rows.repeat_interleave(windows.to(rows)).repeat_interleave(video_lengths)
+        owners = pack(of_video, rows.repeat_interleave(text_lengths.to(rows))).tolist()
+
+        def packing(*tokens):
+            _owners.set(owners)
+            return pack(*tokens)
+
+        return packing, *others
+
+    return keeping
 
 
-def _namespace_of_parts(module) -> SimpleNamespace:
-    def attention(*args, **kwargs):
-        parts, count = _parts.get()
+def _of_owners(var_attention: Callable) -> Callable:
+    """The attention of a packed batch, each of whose calls says whose sequences it gets."""
+
+    def of_owners(*args, cu_seqlens_q, **kwargs):
         options = _options_in_reach()
-        if options is not None:
-            kwargs["transformer_options"] = {**options, PART: (next(parts), count)}
-        return module.optimized_attention(*args, **kwargs)
+        if options is None:
+            return var_attention(*args, cu_seqlens_q=cu_seqlens_q, **kwargs)
+        owners = _owners.get()
+        _sequences.set(iter([owners[start] for start in cu_seqlens_q[:-1]]))
+        _further.set({})
+        run = rebound_function(var_attention.now(), "_attention", _namespace_of_owners)
+        return run(*args, cu_seqlens_q=cu_seqlens_q, **kwargs)
 
-    return SimpleNamespace(optimized_attention=attention)
+    return of_owners
+
+
+_sequences: ContextVar = ContextVar("sequences")  # the owners of those that attention has not got yet
+_further: ContextVar[dict] = ContextVar("further")  # options of the next part of what is one attention call
+
+
+def _namespace_of_owners(module) -> SimpleNamespace:
+    def attention(q, *args, **kwargs):
+        rows = (q.peek() if hasattr(q, "peek") else q).shape[0]
+        of_call = {OWNERS: tuple(islice(_sequences.get(), rows)), **_further.get()}
+        _further.set({COUNTED: True})
+        kwargs["transformer_options"] = {**_options_in_reach(), **of_call}
+        return module.optimized_attention(q, *args, **kwargs)
+
+    return SimpleNamespace(**{**vars(module), "optimized_attention": attention})
+
+
+# What the global names that a module's code calls mean in the tables above.
+WITH_OPTIONS = {"optimized_attention": _with_current_options}
+WITH_OWNERS = {"repeat_concat_idx": _keeping_owners, "optimized_var_attention": _of_owners}

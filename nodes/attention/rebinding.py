@@ -7,7 +7,7 @@ and the module of every other clone keeps the original. The other globals are th
 
 from collections.abc import Callable
 from functools import lru_cache
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 
 
 def rebound(method: MethodType, name: str, make: Callable[[Callable], Callable]) -> MethodType:
@@ -18,9 +18,15 @@ def rebound(method: MethodType, name: str, make: Callable[[Callable], Callable])
     Raises ValueError where the code of the method, or whatever another node put in its place, has no such global name.
     """
     function = getattr(method, "__func__", None)
-    if not isinstance(function, FunctionType) or function.__closure__ or name not in function.__code__.co_names:
+    if not isinstance(function, FunctionType) or function.__closure__ or not _says(function.__code__, name):
         raise ValueError(f"{getattr(method, '__qualname__', method)} does not call {name}: another node replaced it.")
     return MethodType(rebound_function(function, name, make), method.__self__)
+
+
+def _says(code: CodeType, name: str) -> bool:
+    """Whether code, or that of a function inside of it, uses a global name."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return name in code.co_names or any(_says(constant, name) for constant in inner)
 
 
 @lru_cache(maxsize=512)

@@ -1,29 +1,54 @@
 """The rows of a batch that belong to the weak branch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 
-@torch.inference_mode(False)
-def weak_rows(weak: tuple[bool, ...], rows: int, device: torch.device) -> torch.Tensor:
-    """Numbers of the rows in the weak chunks. All chunks have equally many rows, one after the other."""
-    if rows % len(weak):
+def label_rows(weak: tuple[bool, ...], rows: int, options: dict, others: Callable[[], str]) -> tuple[bool, ...]:
+    """For each row of an evaluation's input whether it is the weak branch's.
+
+    weak: the same for each chunk, of equally many rows, one chunk after the other. options: the evaluation's transformer
+    options, whose `sigmas` tell how many rows a chunk has. others: gives the names of the nodes that may have added rows.
+    Raises RuntimeError where the rows of chunks cannot be told apart.
+    """
+    sigmas = options.get("sigmas")
+    each = rows // len(weak) if sigmas is None or sigmas.ndim == 0 else len(sigmas)
+    if len(set(weak)) == 1:  # whatever was done to the rows
+        return weak[:1] * rows
+    if rows != each * len(weak):
         raise RuntimeError(
-            f"This model runs attention on {rows} rows for {len(weak)} conditions: which rows are the negative "
-            "ones cannot be told. Please report the model; until then, take the node out for it."
+            f"Another node runs the network on {rows} rows where guidance has {each * len(weak)}: which ones are the "
+            f"negative ones cannot be told. If it works in tiles, set its tile batch size to 1, or take it out: {others()}."
         )
-    each = rows // len(weak)
-    return torch.tensor([i for i in range(rows) if weak[i // each]], device=device, dtype=torch.long)
+    return tuple(label for label in weak for _ in range(each))
+
+
+def weak_rows(labels: tuple[bool, ...], rows: int) -> list[int]:
+    """The numbers of weak rows among rows that fold each labelled row into several, one after the other."""
+    if rows % len(labels):
+        raise RuntimeError(
+            f"This model runs attention on {rows} rows for an input of {len(labels)}: which rows are the negative ones cannot "
+            "be told. Please report the model; until then, take the node out for it."
+        )
+    each = rows // len(labels)
+    return [i for i in range(rows) if labels[i // each]]
+
+
+@torch.inference_mode(False)
+def index_of_rows(labels: tuple[bool, ...], rows: int, device: torch.device) -> torch.Tensor:
+    """`weak_rows` as an index, [weak rows]."""
+    return torch.tensor(weak_rows(labels, rows), device=device, dtype=torch.long)
 
 
 @torch.inference_mode(False)
 def scale_of_rows(
-    weak: tuple[bool, ...], rows: int, dimensions: int, temperature: float, dtype, device
+    labels: tuple[bool, ...], rows: int, dimensions: int, temperature: float, dtype, device
 ) -> torch.Tensor:
     """τ for rows of the weak branch and 1 for others: [rows, 1, ...], to scale q with so many dimensions."""
     scale = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
-    scale[weak_rows(weak, rows, device)] = temperature
+    scale[index_of_rows(labels, rows, device)] = temperature
     return scale
 
 

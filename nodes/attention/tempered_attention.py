@@ -1,35 +1,46 @@
 """The attention override of one evaluation: the attention energy for the rows of the weak branch, no change for others."""
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
+
 from ...guidance_core.attention_energy import AttentionEnergy, descend, step
-from .layers import CallReader, LayerMap, block_key
+from .kinds import kind_of_call
+from .layers import CallReader, LayerMap
 from .layout import OutputLayout
-from .reach import FURTHER_STEP, REACHED, is_new_call, labels_of_part
-from .rows import RowTaker, scale_of_rows, weak_rows
-
-KINDS = ("all", "self", "cross")
+from .reach import COUNTED, OWNERS, REACHED, labels_of_call
+from .rows import RowTaker, index_of_rows, scale_of_rows, weak_rows
 
 
-@dataclass
+@dataclass(eq=False)  # by identity, and so hashable: other nodes keep overrides in sets and caches
 class TemperedAttention:
-    """energy: of the weak rows. weak: for each chunk of rows whether it is the weak branch's, in the order in which the
-    network runs them. layers, selected: of the network, and those to change. previous: the override that was there before, which
-    stays in force. made: keeps what does not change from step to step.
+    """energy: of the weak rows. chunks: for each condition of the batch whether it is the weak branch's. labels: the same
+    for each row of the network's input, in the order in which the network runs them. layers, selected: of the network, and those to change. size: the shape of the input's rows.
+    previous: the override that was there before, which stays in force. preferred: the attention function that the network's
+    checkpoint asks for in the place of ComfyUI's, if any. made: keeps what does not change from step to step.
+
+    ComfyUI before 0.40 calls it as override(func, q, k, v, heads, ...) with tensors. Later ones would rather give the
+    containers of q, k and v to an attribute `container_function`, which it therefore must not have.
     """
 
     energy: AttentionEnergy
     kind: str
+    network: torch.nn.Module
     layers: LayerMap
     selected: frozenset[int]
-    weak: tuple[bool, ...]
-    previous: object
+    chunks: tuple[bool, ...]
+    labels: tuple[bool, ...]
+    size: tuple[int, ...]
+    previous: Callable | None
+    preferred: Callable | None
     made: dict
     calls: int = 0
-    changed: int = 0
-    _calls_of_block: Counter = field(default_factory=Counter)
+    changed: set[int] = field(default_factory=set)  # layers
+    of_other_kind: bool = False
+    misfits: set[int] = field(default_factory=set)  # layers whose rows cannot be told
+    layer_of: CallReader = field(init=False)
 
     def __post_init__(self):
         self.layer_of = CallReader(self.layers)
@@ -38,21 +49,29 @@ class TemperedAttention:
         options = kwargs["transformer_options"]
         layer = self.layer_of(options)
         self.calls += 1
-        if self.previous is not None and (REACHED not in options or isinstance(self.previous, TemperedAttention)):
-            # It may call ComfyUI's attention itself.
-            attention = partial(self.previous, attention)
+        attention = self._of_others(attention, options)
         if layer not in self.selected or not self._is_kind(q, k, options):
             return attention(q, k, v, heads, *args, **kwargs)
-        self.changed += 1
-        weak = labels_of_part(options, self.weak)
-        if not any(weak):
+        if not self._rows_fit(layer, q, options):
+            self.misfits.add(layer)
+            return attention(q, k, v, heads, *args, **kwargs)
+        self.changed.add(layer)
+        labels = labels_of_call(options, self.labels)
+        if not any(labels):
             return attention(q, k, v, heads, *args, **kwargs)
         # q is not scaled in place: some networks (Wan's image-to-video blocks) attend twice with the same queries.
-        factor = self._once(scale_of_rows, weak, q.shape[0], q.ndim, self.energy.temperature, q.dtype, q.device)
+        factor = self._once(scale_of_rows, labels, q.shape[0], q.ndim, self.energy.temperature, q.dtype, q.device)
         retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
         if self.energy.only_scales_queries:
             return retrieved
-        return self._descend(attention, retrieved, weak, q, k, v, heads, args, kwargs)
+        return self._descend(attention, retrieved, labels, q, k, v, heads, args, kwargs)
+
+    def _of_others(self, attention, options):
+        """What attention is without ERG: another node's, the checkpoint's, or ComfyUI's."""
+        if self.previous is not None and (REACHED not in options or isinstance(self.previous, TemperedAttention)):
+            return partial(self.previous, attention)  # it may call ComfyUI's attention itself
+        # ComfyUI drops a checkpoint's preference as soon as there is an override.
+        return self.preferred or attention
 
     def _once(self, make, *key):
         key = (make, *key)
@@ -61,26 +80,29 @@ class TemperedAttention:
         return self.made[key]
 
     def _is_kind(self, q, k, options) -> bool:
-        return self.kind == "all" or (self.kind == "cross") == self._is_cross(q, k, options)
+        if self.kind == "all":
+            return True
+        is_kind = kind_of_call(self.network, q, k, options) == self.kind
+        self.of_other_kind |= not is_kind
+        return is_kind
 
-    def _is_cross(self, q, k, options) -> bool:
-        """ComfyUI does not tell which attention it is. A U-Net's block attends to the picture and then to the prompt;
-        elsewhere, cross-attention reads a sequence of another length than its queries."""
-        if "transformer_index" not in options:  # which U-Nets alone count
-            return q.shape[-2] != k.shape[-2]
-        block = block_key(options)
-        self._calls_of_block[block] += is_new_call(options)
-        return self._calls_of_block[block] % 2 == 0
+    def _rows_fit(self, layer: int, q, options) -> bool:
+        known = self.layers.rows.get(layer)
+        if known is None or OWNERS in options or COUNTED in options:
+            return True
+        return known.fit(q, len(self.labels), self.size == self.layers.size)
 
-    def _descend(self, attention, retrieved, weak, q, k, v, heads, args, kwargs):
+    def _descend(self, attention, retrieved, labels, q, k, v, heads, args, kwargs):
         """The general energy: the weak rows of what attention retrieved become K_iter descent steps."""
-        rows = self._once(weak_rows, weak, q.shape[0], q.device)
+        rows = self._once(index_of_rows, labels, q.shape[0], q.device)
         energy, layout = self.energy, OutputLayout(heads, kwargs)
         state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], energy)
         if energy.iterations > 1:
             take = RowTaker(rows, q.shape[0])
             k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
-            kwargs["transformer_options"] = _of_weak_rows(kwargs["transformer_options"], weak)
+            kwargs["transformer_options"] = self._options_of_weak_rows(
+                kwargs["transformer_options"], weak_rows(labels, q.shape[0]), q.shape[0]
+            )
             state = descend(
                 state,
                 lambda query: attention(layout.to_queries(query, q), k, v, heads, *args, **kwargs),
@@ -88,10 +110,9 @@ class TemperedAttention:
             )
         return retrieved.index_copy(0, rows, state)
 
-
-def _of_weak_rows(options: dict, weak: tuple[bool, ...]) -> dict:
-    """Transformer options for attention of the weak rows alone, for overrides that other nodes have put around this one."""
-    conditions = options.get("cond_or_uncond", ())
-    if len(conditions) == len(weak):
-        conditions = [condition for condition, is_weak in zip(conditions, weak) if is_weak]
-    return {**options, "cond_or_uncond": conditions, FURTHER_STEP: True}
+    def _options_of_weak_rows(self, options: dict, rows: list[int], count: int) -> dict:
+        """Transformer options for attention of the weak rows alone, for overrides of other nodes within this one."""
+        owners = options.get(OWNERS) or [i * len(self.labels) // count for i in range(count)]
+        conditions = [c for c, is_weak in zip(options.get("cond_or_uncond", ()), self.chunks) if is_weak]
+        of_rows = {OWNERS: tuple(owners[i] for i in rows), "cond_or_uncond": conditions}
+        return {**options, **of_rows, COUNTED: True}

@@ -1,106 +1,180 @@
 """Changes the attention energy of the weak branch of guidance, for one patched clone of a model.
 
-ComfyUI evaluates the conditions of guidance in one batch where it can; `cond_or_uncond` in the transformer options names
-the condition of each chunk of rows: for a KSampler 0 is the positive and 1 the negative one, which is the weak branch.
-The wrapper below runs around each evaluation of the network and hands it an attention override that knows the rows of
-this evaluation. What changes the model lives in that evaluation's own options: nothing stays behind after an interrupt,
-an exception or the sampling.
+ComfyUI evaluates the conditions of guidance in one batch where it can; `cond_or_uncond` in the transformer options numbers
+the condition of each chunk of rows, and the wrapper of CALC_COND_BATCH below adds whose they are. The wrapper of APPLY_MODEL
+runs around each evaluation of the network and hands it an attention override that knows the rows of this evaluation. What
+changes the model lives in that evaluation's own options; what is kept beyond a sampling are the layers of a network and
+the factors of rows, and both hold for any sampling.
 """
 
 import logging
 from dataclasses import dataclass, field
 
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
 from ..common import PercentWindow
+from ..sampling.condition_names import ConditionNames, with_condition_names
 from .compiled import CompiledTempering, can_run_compiled
 from .effect import Effect, check_changed
-from .layers import LayerMap, layer_map, replaced_blocks
+from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
+from .preferred import preferred_attention
 from .reach import order_of_rows
+from .rows import label_rows
 from .tempered_attention import TemperedAttention
 from .weak_condition import weak_chunks
 
 
 @dataclass
+class _Sampling:
+    """What is found once in a sampling and forgotten after it. Without a guider: of one evaluation outside of a sampler."""
+
+    names: ConditionNames = field(default_factory=ConditionNames)
+    effect: Effect = field(default_factory=Effect)
+    once: dict = field(default_factory=dict)
+
+    def find(self, make, subject):
+        """make(subject), made once for a subject."""
+        key = make, id(subject)  # no subject outlives its sampling
+        if key not in self.once:
+            self.once[key] = make(subject)
+        return self.once[key]
+
+
+@dataclass
 class WeakBranchAttention:
-    """A wrapper for ComfyUI's APPLY_MODEL: `energy` for the rows of the weak branch, ordinary attention for all others."""
+    """`energy` for the rows of the weak branch, ordinary attention for all others."""
 
     energy: AttentionEnergy
     layers: LayerSelection
     window: PercentWindow
     kind: str = "all"
-    _made: dict = field(default_factory=dict, repr=False)  # what does not change from step to step
+    _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
     _compiled: CompiledTempering = field(init=False, repr=False)
-    # Of the sampling that is running.
-    _guider: object = field(default=None, repr=False)
-    _effect: Effect = field(default_factory=Effect, repr=False)
+    _sampling: _Sampling | None = field(default=None, init=False, repr=False)  # the one that is running
+    _evaluations: int = field(default=0, init=False, repr=False)  # since the model was made ready to run
 
     def __post_init__(self):
         self._compiled = CompiledTempering(self.energy.temperature)
 
+    def add_to(self, model, key: str) -> None:
+        """Adds the wrappers and callbacks to a ModelPatcher."""
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, self.name_conditions)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, self)
+        model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, key, self.make_ready)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, key, self.clean_up)
+
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
-        outer, self._guider = self._guider, executor.class_obj
-        self._effect = Effect()
+        outer, sampling = self._sampling, _Sampling(ConditionNames(executor.class_obj))
+        self._sampling = sampling
         try:
             result = executor(*args, **kwargs)
         finally:
-            self._guider = outer
-        if not self._effect.changed:
-            why_not = self._effect.why_not(self.window)
-            logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", why_not)
+            self._sampling = outer
+        if outer is None and not sampling.effect.changed:
+            self._say_without_effect(sampling.effect.why_not(self.window))
         return result
+
+    def make_ready(self, model) -> None:
+        """A callback for ComfyUI's ON_PRE_RUN."""
+        self._evaluations = 0
+
+    def clean_up(self, model) -> None:
+        """A callback for ComfyUI's ON_CLEANUP, which also models have whose wrappers their guider does not call."""
+        if self._sampling is None and not self._evaluations:
+            self._say_without_effect(
+                "its guider runs this model without what nodes add to it (DualModelGuider's model_negative). Put ERG on "
+                "the guider's main model, which flattens the negative branch whichever model runs it."
+            )
+
+    def _say_without_effect(self, why_not: str) -> None:
+        logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", why_not)
+
+    def name_conditions(self, executor, model, conds, x, timestep, model_options):
+        """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
+        names = (self._sampling or _Sampling()).names.of(conds)
+        return executor(model, conds, x, timestep, with_condition_names(model_options, names))
 
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
+        """A wrapper for ComfyUI's APPLY_MODEL."""
+        self._evaluations += 1
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
-        weak = weak_chunks(transformer_options, self._guider)
+        sampling = self._sampling or _Sampling()
+        weak = weak_chunks(transformer_options, sampling.names.of_guider)
         if not any(weak):
             return call.run()
-        self._effect.weak = True
-        if not self._is_time(t, executor.class_obj.model_sampling):
+        sampling.effect.weak = True
+        if not self._is_time(t, executor.class_obj.model_sampling, sampling):
             return call.run()
-        self._effect.in_time = True
-        # Compiled code takes all ERG nodes of a graph or none.
-        if can_run_compiled(call) and all(node.only_scales_queries for node in _nodes_of_this_kind(call)):
-            result = self._run_compiled(call, weak)
+        sampling.effect.in_time = True
+        labels = order_of_rows(call.network, label_rows(weak, len(x), transformer_options, call.other_nodes))
+        if self._can_run_compiled(call, sampling):
+            result = self._run_compiled(call, labels, sampling)
             if result is not None:
-                self._effect.changed = True
+                sampling.effect.changed = True
                 return result
-        return self._run(call, weak)
+        return self._run(call, weak, labels, sampling)
 
     @property
-    def only_scales_queries(self) -> bool:
+    def runs_compiled(self) -> bool:
+        """Whether it does what compiled code can: scaling the queries of all attention in a layer."""
         return self.energy.only_scales_queries and self.kind == "all"
 
-    def _run(self, call: NetworkCall, weak: tuple[bool, ...]):
+    def _can_run_compiled(self, call: NetworkCall, sampling: _Sampling) -> bool:
+        if not can_run_compiled(call) or sampling.find(preferred_attention, call.network) != (None, False):
+            return False
+        return all(node.runs_compiled for node in _nodes_of_this_kind(call))  # all ERG nodes of a graph or none
+
+    def _run(self, call: NetworkCall, weak: tuple[bool, ...], labels: tuple[bool, ...], sampling: _Sampling):
+        structure = sampling.find(structure_of, call.network)
         for renew in (False, True):
-            layers = self._layer_map(call, renew)
-            attention = self._attention(call, layers, weak)
+            layers, selected = self._layers(call, structure, renew)
+            attention = self._attention(call, layers, selected, weak, labels, sampling)
             result = call.run(eagerly=True, **{OVERRIDE: attention})
-            if not attention.calls:  # another node, EasyCache for one, reused an earlier evaluation
+            if not attention.calls:
+                self._say_where_layers_were_skipped(call, sampling)
                 return result
-            if layers.fits(attention.layer_of.without_key, attention.selected):
-                check_changed(attention.changed, self.kind, type(call.network).__name__)
-                self._effect.changed = True
+            if _fits(attention, renew):
+                check_changed(
+                    bool(attention.changed),
+                    self.kind,
+                    attention.of_other_kind,
+                    type(call.network).__name__,
+                    call.other_nodes(),
+                )
+                sampling.effect.changed = True
                 return result
-        raise RuntimeError(
-            f"ERG cannot tell the layers of {type(call.network).__name__}: it made {attention.layer_of.without_key} "
-            f"attention calls in this graph, but makes {len(layers.of_call)} without other nodes. Take out the node that "
-            "skips or adds layers (a cache, for one)."
-        )
+        raise RuntimeError(_misfit(attention, call))
 
-    def _layer_map(self, call: NetworkCall, renew: bool = False) -> LayerMap:
-        return layer_map(call.network, call.run_bare, replaced_blocks(call.options), renew=renew)
+    def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
+        """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""
+        layers = layer_map(call, structure, renew=renew)
+        try:
+            return layers, self._selected(layers)
+        except ValueError:
+            if renew:
+                raise
+            return self._layers(call, structure, renew=True)
 
-    def _attention(self, call: NetworkCall, layers: LayerMap, weak: tuple[bool, ...]) -> TemperedAttention:
-        weak = order_of_rows(call.network, weak, len(call.inputs[0]))
-        previous = call.options.get(OVERRIDE)
-        return TemperedAttention(self.energy, self.kind, layers, self._selected(layers), weak, previous, self._made)
+    def _attention(
+        self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], weak, labels, sampling: _Sampling
+    ) -> TemperedAttention:
+        preferred, differ = sampling.find(preferred_attention, call.network)
+        if differ:
+            sampling.effect.say_once(
+                f"the attention of {type(call.network).__name__} is to use several functions by its checkpoint. With ERG, as "
+                "with any node that changes attention, it uses ComfyUI's, in both branches."
+            )
+        return TemperedAttention(
+            self.energy, self.kind, call.network, layers, selected, weak, labels, tuple(call.inputs[0].shape[1:]),
+            call.options.get(OVERRIDE), preferred, self._made,
+        )  # fmt: skip
 
     def _selected(self, layers: LayerMap) -> frozenset[int]:
         key = ("selected", layers.sections)
@@ -108,22 +182,55 @@ class WeakBranchAttention:
             self._made[key] = self.layers.choose(layers.sections)
         return self._made[key]
 
-    def _run_compiled(self, call: NetworkCall, weak: tuple[bool, ...]):
-        """The prediction of a compiled network, or None where it is to run without its compiled code."""
-        layers = self._layer_map(call)
-        selected = self._selected(layers)
-        changed = sum(layer in selected for layer in layers.layers_of_calls)
-        check_changed(changed, self.kind, type(call.network).__name__)
-        return self._compiled.run(call, layers, selected, weak)
+    def _say_where_layers_were_skipped(self, call: NetworkCall, sampling: _Sampling) -> None:
+        """Where a whole evaluation was (EasyCache reuses an earlier one) that is another node's purpose."""
+        if replaced_blocks(call.options):
+            sampling.effect.say_once(
+                f"{call.other_nodes()} replaces blocks of {type(call.network).__name__} or the attention override, in some "
+                "steps all of them: those steps are without ERG."
+            )
 
-    def _is_time(self, sigma, model_sampling) -> bool:
+    def _run_compiled(self, call: NetworkCall, labels: tuple[bool, ...], sampling: _Sampling):
+        """The prediction of a compiled network, or None where it is to run without its compiled code."""
+        layers, selected = self._layers(call, sampling.find(structure_of, call.network), renew=False)
+        changed = any(layer in selected for layer in layers.of_calls)
+        check_changed(changed, self.kind, False, type(call.network).__name__, call.other_nodes())
+        return self._compiled.run(call, layers, selected, labels)
+
+    def _is_time(self, sigma, model_sampling, sampling: _Sampling) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
-        key = ("window", model_sampling)
-        if key not in self._made:
-            self._made[key] = self.window.sigmas(model_sampling)
-        start, end = self._made[key]
+        start, end = sampling.find(self.window.sigmas, model_sampling)
         return end <= sigma[0].item() <= start
+
+
+def _fits(attention: TemperedAttention, renewed: bool) -> bool:
+    """Whether the map of layers described an evaluation. Keys that are unknown even to a new map are other nodes' own."""
+    unknown = attention.layer_of.unknown
+    if renewed:
+        attention.layers.strangers.update(unknown)
+    known = renewed or not unknown
+    return (
+        known
+        and not attention.misfits
+        and attention.layers.fits_unkeyed(attention.layer_of.unkeyed, attention.selected)
+    )
+
+
+def _misfit(attention: TemperedAttention, call: NetworkCall) -> str:
+    """Why an evaluation is none that the network makes by itself."""
+    network, others = type(call.network).__name__, call.other_nodes()
+    if attention.misfits:
+        layers = ", ".join(map(str, sorted(attention.misfits)))
+        return (
+            f"Another node gives attention in layers {layers} of {network} rows of its own, and which ones are the negative "
+            f"ones cannot be told: {others}. Take it out, or choose attention = 'self' if it changes the prompt's part alone."
+        )
+    return (
+        f"ERG cannot tell the layers of {network}: it made {attention.layer_of.unkeyed} attention calls in this graph, but "
+        f"makes {len(attention.layers.of_unkeyed_calls)} without other nodes. Take out the node that skips or adds layers "
+        f"(a cache, for one): {others}."
+    )
 
 
 def _nodes_of_this_kind(call: NetworkCall) -> list[WeakBranchAttention]:

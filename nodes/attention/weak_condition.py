@@ -1,29 +1,41 @@
 """Which of a guider's conditions is the weak branch, and so which chunks of a batch are its rows."""
 
-NEGATIVE = 1  # the number in `cond_or_uncond` of a KSampler's negative condition
-# For guiders of three conditions, by the name of their class: the number and the name of the one to lead away from.
-WEAK_CONDITION = {
-    "Guider_DualCFG": (0, "negative"),
-    "Guider_PerpNeg": (2, "empty_negative_prompt"),
-    "EntropyGuider": (1, "weak"),
-}
+from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE
+
+# How guiders call the condition to lead away from: a guider with the first kind of name has others of the next kinds, too.
+NAMES_OF_WEAK = (
+    lambda name: name == "weak",  # the ERG Guider's
+    lambda name: name.startswith("empty"),  # the empty prompt of PerpNegGuider
+    lambda name: name.endswith(NEGATIVE),  # 'xt_negative' in other packs
+)
 
 
-def weak_chunks(options: dict, guider) -> tuple[bool, ...]:
+def weak_names(names: frozenset[str]) -> frozenset[str]:
+    """Of a guider's conditions those to lead away from. Raises RuntimeError where that cannot be told."""
+    for is_weak in NAMES_OF_WEAK:
+        if found := frozenset(filter(is_weak, names)):
+            return found
+    if len(names) > 1:
+        raise RuntimeError(
+            f"ERG cannot tell which of this guider's conditions ({', '.join(sorted(names))}) is its weak branch. Use a "
+            "KSampler, CFGGuider, DualCFGGuider, DualModelGuider, PerpNegGuider or the ERG Guider."
+        )
+    return frozenset()
+
+
+def weak_chunks(options: dict, names: frozenset[str]) -> tuple[bool, ...]:
     """For each chunk of a batch whether it is the weak branch's. Raises RuntimeError where that cannot be told.
 
-    options: the transformer options of an evaluation. guider: ComfyUI's, of the sampling that is running; may be None.
+    options: the transformer options of an evaluation. names: those of the guider's conditions.
     """
-    conditions = options.get("cond_or_uncond", ())
-    known = WEAK_CONDITION.get(type(guider).__name__)
-    if known is None and any(condition > NEGATIVE for condition in conditions):
+    numbers, named = options.get("cond_or_uncond", ()), options.get(CONDITION_NAMES)
+    if named is not None:
+        weak = weak_names(names)
+        return tuple(named[number] in weak for number in numbers)
+    # Another pack evaluates conditions without ComfyUI's calc_cond_batch, and numbers them as a KSampler does.
+    if any(number > 1 for number in numbers):
         raise RuntimeError(
-            "ERG cannot tell which of this guider's conditions is its weak branch, because it has more than a positive "
-            "and a negative one. Use a KSampler, CFGGuider, DualCFGGuider, PerpNegGuider or the ERG Guider."
+            f"ERG cannot tell the weak branch among conditions that are numbered {list(numbers)} by another node, which "
+            "evaluates them in a way of its own. Take that node out."
         )
-    weak, name = known or (NEGATIVE, "negative")
-    if weak > 0:
-        return tuple(condition == weak for condition in conditions)
-    # Nodes that evaluate a single condition (PAG, skip layer guidance) number it 0, whichever it is.
-    others = {entries[0]["uuid"] for other, entries in guider.conds.items() if other != name}
-    return tuple(c == weak and uuid not in others for c, uuid in zip(conditions, options["uuids"], strict=True))
+    return tuple(number == 1 for number in numbers)

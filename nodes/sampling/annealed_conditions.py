@@ -11,9 +11,9 @@ from comfy.utils import repeat_to_batch_size
 
 from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
 from ...guidance_core.sampling_steps import step_at
+from .condition_names import NEGATIVE, POSITIVE, ConditionNames, is_positive
 
-BRANCHES = ("positive", "negative", "both")
-POSITIVE = "positive"  # the name of its condition in each of ComfyUI's guiders
+BRANCHES = (POSITIVE, NEGATIVE, "both")
 
 # What ComfyUI's models call the text they read, and where the condition still has that text as it was before a model put
 # sizes (SDXL), seconds (Stable Audio) or padding behind it.
@@ -45,7 +45,7 @@ class AnnealedConditions:
 
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
-        outer, self._sampling = self._sampling, _Sampling(executor.class_obj)
+        outer, self._sampling = self._sampling, _Sampling(ConditionNames(executor.class_obj))
         try:
             result = executor(*args, **kwargs)
             if not self._sampling.changed:
@@ -64,7 +64,7 @@ class AnnealedConditions:
 
     def __call__(self, executor, model, conds, x, timestep, model_options):
         sampling = self._sampling or _Sampling()
-        names = [name if self._is_annealed(name) else None for name in sampling.names(conds)]
+        names = [name if self._is_annealed(name) else None for name in sampling.names.of(conds)]
         if not any(names):
             return executor(model, conds, x, timestep, model_options)
         sampling.has_branch = True
@@ -82,32 +82,19 @@ class AnnealedConditions:
     def _is_annealed(self, name: str | None) -> bool:
         if name is None:
             return False
-        return self.apply_to == "both" or (self.apply_to == POSITIVE) == (name == POSITIVE)
+        return self.apply_to == "both" or (self.apply_to == POSITIVE) == is_positive(name)
 
 
 @dataclass
 class _Sampling:
     """What is found once in a sampling and forgotten after it. Without a guider: one evaluation outside of a sampler."""
 
-    guider: object = None
+    names: ConditionNames = field(default_factory=ConditionNames)
     has_branch: bool = False
     changed: bool = False
     _sigmas: list[float] | None = None
     _kept: list[float] = field(default_factory=list)
     _lengths: dict = field(default_factory=dict)
-
-    def names(self, conds: list[list[dict] | None]) -> list[str | None]:
-        """The guider's name of each condition; None where it is not evaluated, or another node's own.
-
-        Nodes evaluate single conditions and copies of them, so neither place nor identity tells. The first entry's uuid
-        does: it is the condition's own, while ComfyUI adds entries behind it that have uuids of other conditions.
-        """
-        of_guider = getattr(self.guider, "conds", None)
-        if of_guider is None:
-            names = [POSITIVE, *map(str, range(1, len(conds)))]
-            return [name if entries else None for name, entries in zip(names, conds)]
-        known = {entries[0]["uuid"]: name for name, entries in of_guider.items() if entries}
-        return [known.get(entries[0]["uuid"]) if entries else None for entries in conds]
 
     def step(self, timestep, model_options: dict, model_sampling, annealing: ConditionAnnealing) -> tuple[int, float]:
         """The number of the step that an evaluation belongs to, and its γ."""

@@ -39,7 +39,9 @@ def run(node, attention, energy, weak, q, k, v, **kwargs):
     layers = pack_module("nodes.attention.layers").LayerMap({"call 0": 0}, ("call 0",))
     tau, alpha, gamma, iterations = energy
     parameters = energies.AttentionEnergy(tau, alpha, gamma, iterations)
-    override = tempered.TemperedAttention(parameters, "all", layers, frozenset({0}), weak, None, {})
+    override = tempered.TemperedAttention(
+        parameters, "all", torch.nn.Identity(), layers, frozenset({0}), weak, weak, (), None, None, {}
+    )
     options = {"optimized_attention_override": override}
     return attention(q, k, v, HEADS, transformer_options=options, **kwargs)
 
@@ -115,7 +117,7 @@ def test_rows_that_are_folded(node, energy):
     q, k, v = tensors(9)
     wanted = expected(q, k, v, energy, (True, False))  # four rows of two chunks: two frames each
     check(run(node, attention_pytorch, energy, (True, False), *map(merged, (q, k, v))), merged(wanted))
-    with pytest.raises(RuntimeError, match="4 rows for 3 conditions: which rows are the negative ones cannot be told"):
+    with pytest.raises(RuntimeError, match="4 rows for an input of 3: which rows are the negative ones cannot be told"):
         run(node, attention_pytorch, energy, (True, False, False), *map(merged, (q, k, v)))
 
 

@@ -128,13 +128,18 @@ def test_a_negative_prompt_without_its_scale(node, demo, conditions, draw):
 
 
 def test_a_guider_of_unknown_conditions_is_refused(node, demo, conditions, draw):
-    class Unknown(type(our_guider(node, demo[0], conditions))):
+    class Unknown(comfy.samplers.CFGGuider):
         """Some pack's guider of three conditions."""
 
+        def predict_noise(self, x, timestep, model_options={}, seed=None):
+            conds = list(self.conds.values())
+            return comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options)[0]
+
     guider = Unknown(erg(node, demo[0]))
-    guider.set_conds(*conditions)
-    guider.set_scales(2.0, 2.0)
-    with pytest.raises(RuntimeError, match="which of this guider's conditions is its weak branch"):
+    guider.inner_set_conds(dict(zip(("first", "second", "third"), conditions, strict=True)))
+    with pytest.raises(
+        RuntimeError, match=r"which of this guider's conditions \(first, second, third\) is its weak branch"
+    ):
         draw(guider)
 
 

@@ -32,7 +32,8 @@ def run_node(node_id: str, **inputs):
         return getattr(node(), node.FUNCTION)(**inputs)
     node = node.PREPARE_CLASS_CLONE(None)
     defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
-    return node.execute(**{**defaults, **inputs}).result
+    outputs = node.execute(**{**defaults, **inputs})
+    return getattr(outputs, "result", outputs)  # a few of ComfyUI's nodes return a tuple
 
 
 def pack_module(name: str):

@@ -48,9 +48,9 @@ class RowsOfCalls:
         at_known_size: whether the input has the size at which these were seen.
         """
         count = q.shape[0] / rows
-        if count in self.counts:
-            return True
-        return at_known_size and count.is_integer() and count * q.shape[-2] in self.places
+        if not count.is_integer():
+            return False
+        return count in self.counts or at_known_size and count * q.shape[-2] in self.places
 
 
 @dataclass(frozen=True)

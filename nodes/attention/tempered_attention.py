@@ -88,8 +88,10 @@ class TemperedAttention:
 
     def _rows_fit(self, layer: int, q, options) -> bool:
         known = self.layers.rows.get(layer)
-        if known is None or OWNERS in options or COUNTED in options:
+        if OWNERS in options or COUNTED in options:
             return True
+        if known is None:
+            return q.shape[0] % len(self.labels) == 0
         return known.fit(q, len(self.labels), self.size == self.layers.size)
 
     def _descend(self, attention, retrieved, labels, q, k, v, heads, args, kwargs):

@@ -223,8 +223,9 @@ def _misfit(attention: TemperedAttention, call: NetworkCall) -> str:
     if attention.misfits:
         layers = ", ".join(map(str, sorted(attention.misfits)))
         return (
-            f"Another node gives attention in layers {layers} of {network} rows of its own, and which ones are the negative "
-            f"ones cannot be told: {others}. Take it out, or choose attention = 'self' if it changes the prompt's part alone."
+            f"Attention in layers {layers} of {network} gets rows of its own, and which ones are the negative ones cannot be "
+            f"told: {others}. Take it out, or choose attention = 'self' if it changes the prompt's part alone. Where no "
+            "other node changes the model, please report it."
         )
     return (
         f"ERG cannot tell the layers of {network}: it made {attention.layer_of.unkeyed} attention calls in this graph, but "

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, field
 
 import torch
+from comfy.context_windows import ContextWindowABC
 from comfy.utils import repeat_to_batch_size
 
 from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
@@ -70,7 +71,8 @@ class AnnealedConditions:
         sampling.has_branch = True
         step, kept = sampling.step(timestep, model_options, model.model_sampling, self.annealing)
         if kept < 1:
-            run = _Step(self.annealing, kept, (self.seed, step), len(x), sampling)
+            window = model_options["transformer_options"].get("context_window")
+            run = _Step(self.annealing, kept, (self.seed, step), len(x), window, sampling)
             conds = [run.condition(entries, name) if name else entries for entries, name in zip(conds, names)]
             if not sampling.changed:
                 raise RuntimeError(
@@ -129,12 +131,14 @@ def _length_of_text(name: str, tensor: torch.Tensor, entries: list[dict]) -> int
 
 @dataclass
 class _Step:
-    """Anneals the conditions of one evaluation. `key` is that of its noise, `batch` its number of pictures."""
+    """Anneals the conditions of one evaluation. `key` is that of its noise, `batch` its number of pictures, `window` the
+    context window that it is of, if any."""
 
     annealing: ConditionAnnealing
     kept: float
     key: tuple
     batch: int
+    window: ContextWindowABC | None
     sampling: _Sampling
 
     def condition(self, entries: list[dict], name: str) -> list[dict]:
@@ -150,7 +154,7 @@ class _Step:
             if length == 0:
                 continue
             tensor = repeat_to_batch_size(condition.cond, self.batch)
-            noise = seeded_noise(tensor[:, :length].shape, *self.key, *place, name)
+            noise = self._noise(tensor[:, :length].shape, *place, name)
             # It stays on its device: ComfyUI evaluates conditions on different devices one by one.
             text = self.annealing.anneal(tensor[:, :length], noise, self.kept)
             model_conds[name] = condition._copy_with(torch.cat([text, tensor[:, length:]], dim=1))
@@ -158,3 +162,9 @@ class _Step:
             self.sampling.changed = True
         annealed["model_conds"] = model_conds
         return annealed
+
+    def _noise(self, shape: tuple[int, ...], *place) -> torch.Tensor:
+        """Noise [B, ...]; a picture that is in several windows over the batch has the same in each."""
+        if self.window is None or self.window.dim != 0:
+            return seeded_noise(shape, *self.key, *place)
+        return self.window.get_tensor(seeded_noise((self.window.total_frames, *shape[1:]), *self.key, *place))

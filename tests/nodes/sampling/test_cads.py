@@ -489,6 +489,40 @@ def test_context_windows(node, demo, prompts, sample):
         assert torch.equal(spy.text(evaluation, 1), prompts[1][0][0])
 
 
+def test_a_picture_in_several_windows_over_the_batch_has_one_noise(node, demo, prompts, sample):
+    windows = {"context_length": 4, "context_overlap": 2, "dim": 0}
+    spies = [Spy(cads(node, demo[0])), Spy(node("ContextWindowsManual", model=cads(node, demo[0]), **windows)[0])]
+    for spy in spies:
+        sample(spy.model, *prompts, steps=1, batch=6)
+    whole, parts = spies[0].text(), [spies[1].text(i) for i in range(len(spies[1].seen))]
+    assert [len(part) for part in parts] == [4, 5]  # ComfyUI puts the picture before a window in front of it
+    frames = [[same(whole, [picture] * 6).index(True) for picture in part] for part in parts]
+    assert {frame for part in frames for frame in part} == set(range(6)) and all(part == sorted(part) for part in frames)
+
+
+def guider_of_other_names(model, conditions):
+    """As RES4LYF's: a word before the names."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"xt_positive": conditions[0], "xt_negative": conditions[1]})
+
+    def predict_noise(x, timestep, model_options={}, seed=None):
+        conds = [guider.conds["xt_positive"], guider.conds["xt_negative"]]
+        found = comfy.samplers.calc_cond_batch(guider.inner_model, conds, x, timestep, model_options)
+        return found[1] + 3.0 * (found[0] - found[1])
+
+    guider.predict_noise = predict_noise
+    return guider
+
+
+@pytest.mark.parametrize(("apply_to", "kept"), [("positive", [False, True]), ("negative", [True, False])])
+def test_names_that_begin_with_another_word(node, demo, prompts, apply_to, kept):
+    spy = Spy(cads(node, demo[0], apply_to=apply_to))
+    guider = guider_of_other_names(spy.model, prompts)
+    latent, sampler = torch.zeros(1, 4, 16, 16), comfy.samplers.sampler_object("euler")
+    guider.sample(torch.randn(1, 4, 16, 16), latent, sampler, torch.tensor([1.0, 0.0]), seed=0)
+    assert [torch.equal(spy.text(0, branch), prompts[branch][0][0]) for branch in range(2)] == kept
+
+
 def test_two_nodes_in_a_row_both_act(node, sdxl):
     model, conditions, latent = sdxl
     twice = cads(node, cads(node, model, apply_to="negative"), apply_to="positive")

@@ -100,6 +100,28 @@ def test_blocks_that_are_compiled_apart(node, demo, prompts, compiler):
             close(a, b)
 
 
+def test_a_network_that_is_compiled_in_pieces_keeps_them(node, demo, prompts, compiler):
+    """ERG runs without compiled code there, and drops none of it."""
+    broken = demo[0].clone()
+    name = "diffusion_model.single_blocks.3.forward"
+    forward = broken.get_model_object(name)
+
+    def in_two_pieces(*args, **kwargs):
+        torch._dynamo.graph_break()
+        return forward(*args, **kwargs)
+
+    broken.add_object_patch(name, in_two_pieces)
+    compiled = compiler.compile(broken)
+    before = predict(compiled, prompts)
+    pieces = len(compiler.graphs)
+    for _ in range(2):
+        for a, b in zip(predict(erg(node, compiled), prompts), predict(erg(node, broken), prompts)):
+            close(a, b)
+    assert all(map(torch.equal, before, predict(compiled, prompts)))
+    assert pieces > 1 and len(compiler.graphs) == pieces
+    assert "forward" not in vars(demo[0].model.diffusion_model)
+
+
 def test_layers_that_another_node_takes_away_are_an_error(node, demo, prompts, compiler):
     model = demo[0].clone()
     model.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", 3)

@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 MODES = ("auto", "full", "half", "taesd")
-TAESD_MEMORY = 330_000  # bytes that a TAESD's decoding holds for each latent pixel: some 20 maps of 64 × 8 × 8 floats
+TAESD_MEMORY = 5_200  # bytes that a TAESD's decoding holds for each pixel of the picture: some 20 maps of 64 floats
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class LatentDecoder:
             latent = F.interpolate(latent, scale_factor=0.5, mode="area")
         latent = latent.to(self.patcher.load_device, self.dtype)
         pictures = call(self.decode, latent[:, :, None] if self.frames else latent)
-        return self.scale * (pictures[:, :, 0] if self.frames else pictures).float() + self.shift
+        pictures = pictures[:, :, 0] if self.frames else pictures
+        return self.scale * pictures[:, :3].float() + self.shift  # some decoders give a fourth channel, of transparency
 
     def memory_of(self, x0: torch.Tensor) -> float:
         """Bytes that decoding one of the predictions takes without gradients."""
@@ -140,5 +141,6 @@ def _taesd(path: str, latent: LatentFormat) -> LatentDecoder:
     network = TAESD(None, path, latent_channels=latent.latent_channels).eval().requires_grad_(False)
     management = comfy.model_management
     patcher = ModelPatcher(network, management.get_torch_device(), management.vae_offload_device())
-    memory = lambda shape: TAESD_MEMORY * shape[-2] * shape[-1]  # noqa: E731
+    pixels = latent.spacial_downscale_ratio**2
+    memory = lambda shape: TAESD_MEMORY * pixels * shape[-2] * shape[-1]  # noqa: E731
     return LatentDecoder("taesd", latent, patcher, _Decode(network), memory=memory)

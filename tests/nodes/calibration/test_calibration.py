@@ -328,7 +328,7 @@ def test_a_zero_shot_model_that_is_loaded_again_takes_other_prompts(trained, loa
     assert load(name, prompts="horse\ncow").labels == ("horse", "cow")
 
 
-@pytest.mark.parametrize("prefix", ["../evil", "a/../../evil", "/evil"])
+@pytest.mark.parametrize("prefix", ["../evil", "a/../../evil", "/evil", "evil\0"])
 def test_saving_outside_of_the_output_folder_is_refused(fresh, node, home, prefix):
     before = files_below(home)
     with pytest.raises(ValueError, match="write a name below ComfyUI's output folder"):

@@ -90,13 +90,18 @@ def test_the_demo_classifier_names_colours(load):
     assert right.float().mean() > 0.9
 
 
+def with_gradients() -> dict:
+    return pack_module("nodes.classifiers.hugging_face").WITH_GRADIENTS
+
+
 def test_hugging_face(load, folder):
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     classifier = load("animals")
     assert classifier.labels == ("cat", "dog", "fox, red fox")
     network = AutoModelForImageClassification.from_pretrained(folder / "animals").eval()
-    pixels = AutoImageProcessor.from_pretrained(folder / "animals")(IMAGES, do_rescale=False, return_tensors="pt")
+    process = AutoImageProcessor.from_pretrained(folder / "animals", **with_gradients())
+    pixels = process(IMAGES, do_rescale=False, return_tensors="pt")
     assert_agree(classifier.patcher.model(IMAGES), network(**pixels).logits)
 
 
@@ -108,7 +113,7 @@ def test_zero_shot(load, folder):
     classifier = load("zero-shot", prompts="\n".join(prompts))
     assert classifier.labels == prompts
     network = AutoModelForZeroShotImageClassification.from_pretrained(folder / "zero-shot").eval()
-    inputs = AutoProcessor.from_pretrained(folder / "zero-shot")(
+    inputs = AutoProcessor.from_pretrained(folder / "zero-shot", **with_gradients())(
         text=list(prompts), images=IMAGES, do_rescale=False, return_tensors="pt", padding="max_length", max_length=16
     )
     assert_agree(classifier.patcher.model(IMAGES), network(**inputs).logits_per_image)

@@ -399,12 +399,12 @@ def test_the_conditioning_itself_stays(node, demo, prompts, sample):
 
 
 def test_a_conditioning_of_several_pictures(node, demo, prompts):
-    texts = torch.cat([prompts[0][0][0], prompts[1][0][0]])
+    texts, pooled = torch.cat([prompts[0][0][0], prompts[1][0][0]]), prompts[0][0][1]
     spy = Spy(cads(node, demo[0], mixing=0.0))
-    predict(spy.model, ([[texts, {}]], prompts[1]), torch.zeros(3, 4, 16, 16), sigma=0.75)
+    predict(spy.model, ([[texts, pooled]], prompts[1]), torch.zeros(3, 4, 16, 16), sigma=0.75)
     plain = Spy(cads(node, demo[0], mixing=0.0))
     for i, text in enumerate((texts[:1], texts[1:], texts[:1])):
-        predict(plain.model, ([[text, {}]], prompts[1]), torch.zeros(3, 4, 16, 16), sigma=0.75)
+        predict(plain.model, ([[text, pooled]], prompts[1]), torch.zeros(3, 4, 16, 16), sigma=0.75)
         assert torch.equal(spy.text()[i], plain.text()[i])
 
 
@@ -479,7 +479,7 @@ def test_guiders_of_three_conditions(node, demo, prompts, encode, guider, positi
 
 def test_context_windows(node, demo, prompts, sample):
     """Their evaluations get copies of the conditions."""
-    windows = {"context_length": 8, "context_overlap": 4, "dim": 3}
+    windows = {"context_length": 8, "context_overlap": 4, "dim": 3, "context_schedule": "standard_static"}
     spy = Spy(node("ContextWindowsManual", model=cads(node, demo[0]), **windows)[0])
     sample(spy.model, *prompts, steps=1)
     assert len(spy.seen) > 1

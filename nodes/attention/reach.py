@@ -36,6 +36,10 @@ WITHOUT_OPTIONS = {
     "comfy.ldm.wan.model_wandancer.WanDancerModel": r"music_injector\.injector\.\d+",
     "comfy.ldm.wan.ar_model.CausalWanModel": r"blocks\.\d+(\.(self_attn|cross_attn))?",
 }
+# The same of modules that ask `optimized_attention_for_device` for the function.
+WITHOUT_OPTIONS_FOR_DEVICE = {
+    "comfy.ldm.minimax_music.dit.MiniMaxMusic3DiT": r"diffusion_transformer\.transformer\.layers\.\d+\.self_attn",
+}
 # Modules that hand a packed batch to `optimized_var_attention`, which runs attention on one part of it at a time.
 PART_BY_PART = {"comfy.ldm.seedvr.model.NaDiT": r"blocks\.\d+\.attn"}
 
@@ -117,6 +121,7 @@ def _patch(model) -> tuple[str, ...]:
     network, names = model.model.diffusion_model, []
     for table, name, make in (
         (WITHOUT_OPTIONS, "optimized_attention", _with_current_options),
+        (WITHOUT_OPTIONS_FOR_DEVICE, "optimized_attention_for_device", _choosing_with_current_options),
         (PART_BY_PART, "optimized_var_attention", _numbering_parts),
     ):
         if pattern := table.get(name_of(network)):
@@ -144,6 +149,10 @@ def _with_current_options(attention: Callable) -> Callable:
         return attention(*args, **kwargs)
 
     return with_options
+
+
+def _choosing_with_current_options(choose: Callable) -> Callable:
+    return lambda *args, **kwargs: _with_current_options(choose(*args, **kwargs))
 
 
 def _numbering_parts(var_attention: Callable) -> Callable:

@@ -6,6 +6,7 @@ measured without its help: in the queries (or logits) of whatever torch computes
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import comfy.supported_models
@@ -121,8 +122,10 @@ class _AttentionSpy(TorchFunctionMode):
             ]
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        # A softmax in a gate chooses experts.
-        if function.__name__ in ("scaled_dot_product_attention", "softmax") and not self.running[-1].endswith(".gate"):
+        # A softmax in a gate chooses experts, one of a single row of numbers weighs the layers of a text encoder.
+        if function.__name__ in ("scaled_dot_product_attention", "softmax") and not (
+            self.running[-1].endswith(".gate") or args[0].ndim == 1
+        ):
             self.seen.append((self.running[-1], args[0].double()))
         return function(*args, **(kwargs or {}))
 
@@ -148,22 +151,27 @@ def _energy(model, small, ordinary, scaled) -> str:
     return "yes"
 
 
-def table(found: dict[str, Findings | None]) -> str:
-    """The page: a row for each kind of findings, with the models that share it; None stands for 'not yet tested'."""
+def table(found: dict[str, Findings | None], others: Iterable[str] = (), version: str = COMFYUI_VERSION) -> str:
+    """The page: a row for each kind of findings, with the models that share it; None stands for 'not yet tested'.
+
+    others: the rows of models that this ComfyUI does not have. version: of the newest ComfyUI that had a part in it.
+    """
     rows = {}
     for name, findings in found.items():
-        rows.setdefault(repr(findings), (findings, []))[1].append(name)
-    lines = [_row(findings, names) for findings, names in rows.values()]
+        since = small_networks.NETWORKS[name].since if findings else ""
+        rows.setdefault((repr(findings), since), (findings, since, []))[2].append(name)
+    lines = [*others, *(_row(findings, since, names) for findings, since, names in rows.values())]
     linear = pack_module("nodes.attention.reach").LINEAR
     notes = [f"{network.rpartition('.')[2]}: {note}." for network, note in linear.items()]
-    return "\n".join([HEAD + "\n".join(sorted(lines, key=str.lower)), "", *notes, ""])
+    return "\n".join([HEAD.format(version=version) + "\n".join(sorted(lines, key=str.lower)), "", *notes, ""])
 
 
-HEAD = f"""# What ERG reaches in each model
+HEAD = """# What ERG reaches in each model
 
-Written by `python -m benchmarks.compatibility`; the tests compare it with what they measure. ComfyUI {COMFYUI_VERSION}:
+Written by `python -m benchmarks.compatibility`; the tests compare it with what they measure. ComfyUI {version}:
 every model class that it can load, as a small network of that class with random weights, run as a sampler runs it.
 
+- *network*: a release in brackets is the one whose source was first seen to have it; ComfyUI 0.30 has all others.
 - *layers*: from how many `layers` chooses (in the small network; a real one has more).
 - *changed*: attention of the negative branch that ERG changes with `layers` = all. The positive branch keeps its bits;
   where tokens of both branches go through experts together (HiDream, Hunyuan3D 2.1), on some processors to rounding.
@@ -178,15 +186,26 @@ every model class that it can load, as a small network of that class with random
 """
 
 
-def _row(findings: Findings | None, names: list[str]) -> str:
+def _row(findings: Findings | None, since: str, names: list[str]) -> str:
     models = ", ".join(names)
     if findings is None:
         return f"| ? | {models} | not yet tested | | | | |"
     left = ", ".join(f"{count} × `{module}`" for module, count in findings.untouched.items())
     return (
-        f"| {findings.network} | {models} | {'yes' if findings.works else '**no**'} | {findings.layers} | "
+        f"| {findings.network}{since and f' ({since})'} | {models} | {'yes' if findings.works else '**no**'} | {findings.layers} | "
         f"{findings.changed} | {left} | {findings.energy} |"
     )
+
+
+def rows_of_others(page: str) -> list[str]:
+    """The rows of a page that tell of models which this ComfyUI does not have."""
+    rows = (line for line in page.splitlines() if line.startswith("| ") and line.count(" | ") > 2)
+    known = {"models", *model_names()}
+    return [row for row in rows if known.isdisjoint(row.split(" | ")[1].split(", "))]
+
+
+def version_of(page: str) -> str:
+    return re.search(r"ComfyUI ([\d.]+\w*):", page)[1]
 
 
 def model_names() -> list[str]:
@@ -202,5 +221,8 @@ def examine_all() -> dict[str, Findings | None]:
 if __name__ == "__main__":
     load_nodes()
     with torch.inference_mode():
-        PAGE.write_text(table(examine_all()), encoding="utf-8")
+        page = PAGE.read_text(encoding="utf-8")
+        others = rows_of_others(page)
+        version = version_of(page) if others else COMFYUI_VERSION  # an older ComfyUI leaves the page a newer one's
+        PAGE.write_text(table(examine_all(), others, version), encoding="utf-8")
     print(PAGE)

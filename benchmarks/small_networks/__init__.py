@@ -12,8 +12,12 @@ from .unet_mmdit_flux import UNET_MMDIT_FLUX
 from .video import VIDEO
 from .wan import WAN
 
-# By the name of the class in comfy.supported_models.
-NETWORKS: dict[str, SmallNetwork] = {**UNET_MMDIT_FLUX, **IMAGE_TRANSFORMERS, **VIDEO, **WAN, **AUDIO_AND_3D}
+# By the name of the class in comfy.supported_models; only those that this ComfyUI has.
+NETWORKS: dict[str, SmallNetwork] = {
+    name: small
+    for name, small in {**UNET_MMDIT_FLUX, **IMAGE_TRANSFORMERS, **VIDEO, **WAN, **AUDIO_AND_3D}.items()
+    if hasattr(comfy.supported_models, name.partition(":")[0])
+}
 
 
 def build(name: str, dtype=torch.float32, compute=None, operations=None, **sizes) -> ModelPatcher:
@@ -32,7 +36,8 @@ def build(name: str, dtype=torch.float32, compute=None, operations=None, **sizes
     device = comfy.model_management.get_torch_device()
     with torch.inference_mode(False):
         weights = small.weights(torch.Generator().manual_seed(0))
-        model = config.get_model(weights, "").eval().requires_grad_(False)
+        with small.building():
+            model = config.get_model(weights, "").eval().requires_grad_(False)
         randomise(model.diffusion_model)
     patcher = ModelPatcher(model, device, torch.device("cpu"))
     small.prepare(patcher)

@@ -1,5 +1,9 @@
 """Networks of sound and of shapes in space."""
 
+import importlib
+from contextlib import AbstractContextManager
+from unittest import mock
+
 import torch
 
 from .network import WIDTH, SmallNetwork, noise, text
@@ -30,6 +34,29 @@ TRIPO_SPLAT = {
     "num_refiner_blocks": 2, "num_head_channels": 16, "cond2_channels": 8,
 }  # fmt: skip
 
+# Its first stage, of fixed resolution 16, has 4096 tokens.
+TRELLIS = {
+    "image_model": "trellis2", "resolution": 8, "model_channels": 32, "cond_channels": WIDTH, "num_blocks": 2,
+    "num_heads": 2, "mlp_ratio": 2.0, "init_txt_model": True,
+}  # fmt: skip
+# Pixal3D's: the picture is also projected onto the shape.
+PIXAL = {**TRELLIS, "image_attn_mode_shape": "proj", "proj_in_channels_shape": 16}
+VOXELS = torch.tensor([[0, x, y, z] for x in (1, 2) for y in (3, 5) for z in (0, 7)])
+
+
+def trellis_stage(sizes: dict, mode: str, **options) -> SmallNetwork:
+    """A later stage, which works on the voxels of one shape."""
+    condition = text(
+        pooled=None,
+        embeds=noise(1, 6, WIDTH),
+        trellis2_generation_mode=mode,
+        trellis2_coords=VOXELS,
+        trellis2_coord_counts=torch.tensor([len(VOXELS)]),
+        **options,
+    )
+    return SmallNetwork(sizes, ((32, len(VOXELS), 1),), condition, most=1, since="0.33")
+
+
 # The lyric encoder has a fixed size of 83 million weights.
 ACE = {
     "audio_model": "ace", "attention_head_dim": 16, "in_channels": 8, "inner_dim": 32, "max_height": 16,
@@ -44,6 +71,19 @@ ACE15 = {
     "num_dit_layers": 2, "num_lyric_layers": 2, "num_timbre_layers": 2, "num_tokenizer_layers": 2, "fsq_dim": 32,
     "sliding_window": 2, "text_hidden_dim": WIDTH,
 }  # fmt: skip
+
+
+def two_narrow_layers() -> AbstractContextManager:
+    """MiniMax Music 3 has no sizes to choose: 36 layers with 67 million weights each. What is left has 90 million, since
+    the widths of its latents and conditions are fixed."""
+    dit = importlib.import_module("comfy.ldm.minimax_music.dit")
+    block = dit.TransformerBlock
+
+    def narrow(dim, dim_heads, inner_dim, *settings):
+        return block(dim, dim_heads, 64, *settings)
+
+    return mock.patch.multiple(dit, create=True, TransformerBlock=narrow, range=lambda count: range(2))
+
 
 # The embedding of seconds has a fixed width of 768 and is one of the tokens.
 SECONDS = 768
@@ -85,6 +125,13 @@ AUDIO_AND_3D = {
     "Hunyuan3Dv2mini": SmallNetwork({**HUNYUAN3D, "depth": 8}, ((64, 12),), text(pooled=None)),
     "Hunyuan3Dv2": SmallNetwork({**HUNYUAN3D, "guidance_embed": True}, ((64, 12),), text(pooled=None, guidance=5.0)),
     "Hunyuan3Dv2_1": SmallNetwork(HUNYUAN3D_21, ((64, 12),), text(pooled=None)),
+    "Trellis2": SmallNetwork(TRELLIS, ((32, 16, 16, 16),), text(pooled=None, embeds=noise(1, 6, WIDTH)), since="0.33"),
+    "Trellis2:shape": trellis_stage(
+        PIXAL, "shape_generation", trellis2_proj_feats=torch.linspace(-1, 1, 8 * 16).view(8, 16)
+    ),
+    "Trellis2:texture": trellis_stage(
+        TRELLIS, "texture_generation", trellis2_shape_slat=torch.linspace(-1, 1, 8 * 32).view(8, 32)
+    ),
     # A sequence and the camera.
     "TripoSplat": SmallNetwork(
         TRIPO_SPLAT, ((12, 16), (1, 5)), text(pooled=None, reference_latents=several(noise(1, 8, 2, 3)))
@@ -99,6 +146,14 @@ AUDIO_AND_3D = {
     # With a sound to be covered.
     "ACEStep15:reference": SmallNetwork(
         ACE15, ((64, 15),), text(reference_audio_timbre_latents=several(noise(1, 64, 15)), **ACE15_TEXT)
+    ),
+    # Eight frames of sound in the conditions, 13 in the latent.
+    "MiniMaxMusic3": SmallNetwork(
+        {"audio_model": "minimax_music3"},
+        ((128, 13),),
+        text(width=8 * 4096, pooled=None, conditioning_scale=torch.ones(1, 1, 1)),
+        building=two_narrow_layers,
+        since="0.33",
     ),
     "StableAudio": SmallNetwork(
         STABLE_AUDIO,

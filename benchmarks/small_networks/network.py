@@ -1,6 +1,7 @@
 """What a small network is made of."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,8 @@ class SmallNetwork:
     most: how many latents it takes at once, where it does not take any number.
     weights: makes those of a checkpoint's weights outside of the network without which ComfyUI makes no such model.
     prepare: changes the MODEL, for a mode that another node puts it in.
+    building: a context in which ComfyUI builds it, where no sizes make it small.
+    since: the release of ComfyUI whose source was first seen to have its class, where that is later than 0.30.
     """
 
     sizes: dict
@@ -45,6 +48,8 @@ class SmallNetwork:
     most: int = 2
     weights: Callable[[torch.Generator], dict[str, torch.Tensor]] = lambda generator: {}
     prepare: Callable[[ModelPatcher], None] = lambda model: None
+    building: Callable[[], AbstractContextManager] = nullcontext
+    since: str = ""
 
     def conditions(self) -> tuple[list, list]:
         """A positive and a negative CONDITIONING."""

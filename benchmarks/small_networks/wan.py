@@ -181,6 +181,27 @@ WAN = {
         ),
         prepare=for_small_faces,
     ),
+    # The reference picture is the latent's first frame, which the pose's frames leave out.
+    "WAN_Animate2": SmallNetwork(
+        {**I2V, "model_type": "animate2"},
+        latent_of(),
+        text(
+            pooled=None,
+            clip_vision_output=vision,
+            clip_vision_output_pose=vision,
+            cross_attn_pose=noise(1, 8, WIDTH),
+            pose_video_latent=picture(frames=FRAMES - 1),
+            **START,
+        ),
+        since="0.33",
+    ),
+    # Outside of the window of its pose.
+    "WAN_Animate2:no_pose": SmallNetwork(
+        {**I2V, "model_type": "animate2"},
+        latent_of(),
+        text(pooled=None, clip_vision_output=vision, **START),
+        since="0.33",
+    ),
     "WAN21_SCAIL": SmallNetwork(
         {**I2V, "model_type": "scail", "in_dim": 20},
         latent_of(),

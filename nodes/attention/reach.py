@@ -41,6 +41,10 @@ WITHOUT_OPTIONS = {
     "comfy.ldm.wan.model_wandancer.WanDancerModel": r"music_injector\.injector\.\d+",
     "comfy.ldm.wan.ar_model.CausalWanModel": r"blocks\.\d+(\.(self_attn|cross_attn))?",
 }
+# The same of modules that ask `optimized_attention_for_device` for the function.
+WITHOUT_OPTIONS_FOR_DEVICE = {
+    "comfy.ldm.minimax_music.dit.MiniMaxMusic3DiT": r"diffusion_transformer\.transformer\.layers\.\d+\.self_attn",
+}
 # Modules that pack a batch into sequences (windows) and hand them to `optimized_var_attention`, which runs attention on one
 # after the other, or on all of a length at once, in an order of its own.
 PACKED = {"comfy.ldm.seedvr.model.NaDiT": r"blocks\.\d+\.attn"}
@@ -114,7 +118,7 @@ def labels_of_call(options: dict, labels: tuple[bool, ...]) -> tuple[bool, ...]:
 def _patch(model) -> tuple[str, ...]:
     """Adds the patches of a network, and returns the names of what they replace."""
     network, names = model.model.diffusion_model, []
-    for table, meanings in ((WITHOUT_OPTIONS, WITH_OPTIONS), (PACKED, WITH_OWNERS)):
+    for table, meanings in MEANINGS:
         if pattern := table.get(name_of(network)):
             for path, _ in network.named_modules():
                 if re.fullmatch(pattern, path):
@@ -133,6 +137,10 @@ def _with_current_options(attention: Callable) -> Callable:
         return attention(*args, **kwargs)
 
     return with_options
+
+
+def _choosing_with_current_options(choose: Callable) -> Callable:
+    return lambda *args, **kwargs: _with_current_options(choose(*args, **kwargs))
 
 
 _owners: ContextVar[list[int]] = ContextVar("owners")  # of each token of the packed batch that attention gets next
@@ -190,5 +198,8 @@ def _namespace_of_owners(module) -> SimpleNamespace:
 
 
 # What the global names that a module's code calls mean in the tables above.
-WITH_OPTIONS = {"optimized_attention": _with_current_options}
-WITH_OWNERS = {"repeat_concat_idx": _keeping_owners, "optimized_var_attention": _of_owners}
+MEANINGS = (
+    (WITHOUT_OPTIONS, {"optimized_attention": _with_current_options}),
+    (WITHOUT_OPTIONS_FOR_DEVICE, {"optimized_attention_for_device": _choosing_with_current_options}),
+    (PACKED, {"repeat_concat_idx": _keeping_owners, "optimized_var_attention": _of_owners}),
+)

@@ -1,11 +1,11 @@
 """I-ERG on every diffusion model of ComfyUI: small networks of its own classes, run as a sampler runs them."""
 
 import re
+import warnings
 from functools import cache
 
 import pytest
 import torch
-from comfyui_version import __version__ as comfyui_version
 
 from benchmarks import compatibility, small_networks
 from benchmarks.one_step import predict
@@ -92,12 +92,24 @@ def test_on_every_network(node, holds):
 
 
 def test_the_page_says_what_was_found(node):
+    """Of every model that this ComfyUI has, and that has a small network."""
     page = compatibility.PAGE.read_text(encoding="utf-8")
-    if f"ComfyUI {comfyui_version}:" not in page:
-        pytest.skip(f"docs/compatibility.md is of another ComfyUI than {comfyui_version}")
-    findings = {name: found(name) if name in MODELS else None for name in compatibility.model_names()}
-    assert page == compatibility.table(findings), "run python -m benchmarks.compatibility"
-    assert len({f.network for f in findings.values() if f}) >= 52 and None not in findings.values()
+    findings = {name: found(name) for name in MODELS}
+    others, version = compatibility.rows_of_others(page), compatibility.version_of(page)
+    untested = [row for row in page.splitlines() if "| not yet tested |" in row]
+    measured = compatibility.table(findings, {*others, *untested}, version)
+    assert page == measured, "run python -m benchmarks.compatibility"
+    assert len({f.network for f in findings.values()}) >= 52
+    if new := sorted({*compatibility.model_names()} - findings.keys()):
+        warnings.warn(f"not yet tested, for want of a small network: {', '.join(new)}", stacklevel=1)
+
+
+def test_rows_of_another_comfyui_stay(node):
+    page = compatibility.table(
+        {"SD15": found("SD15")}, ["| NetworkOfTomorrow (9.9) | Tomorrow | yes | 2 | 4 |  | yes |"]
+    )
+    assert compatibility.rows_of_others(page) == ["| NetworkOfTomorrow (9.9) | Tomorrow | yes | 2 | 4 |  | yes |"]
+    assert compatibility.table({"SD15": found("SD15")}, compatibility.rows_of_others(page)) == page
 
 
 def test_a_model_that_nobody_has_tried_yet_is_said(node):

@@ -497,7 +497,9 @@ def test_a_picture_in_several_windows_over_the_batch_has_one_noise(node, demo, p
     whole, parts = spies[0].text(), [spies[1].text(i) for i in range(len(spies[1].seen))]
     assert [len(part) for part in parts] == [4, 5]  # ComfyUI puts the picture before a window in front of it
     frames = [[same(whole, [picture] * 6).index(True) for picture in part] for part in parts]
-    assert {frame for part in frames for frame in part} == set(range(6)) and all(part == sorted(part) for part in frames)
+    assert {frame for part in frames for frame in part} == set(range(6)) and all(
+        part == sorted(part) for part in frames
+    )
 
 
 def guider_of_other_names(model, conditions):

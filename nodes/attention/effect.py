@@ -1,6 +1,7 @@
 """What ERG did in a sampling, and the words for where it did nothing: it never is silent about that."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..common import PercentWindow
@@ -33,10 +34,11 @@ class Effect:
             logging.warning("Entropy Rectifying Guidance: %s", message)
 
 
-def check_changed(changed: bool, kind: str, other_kind: bool, network: str, others: str) -> None:
+def check_changed(changed: bool, kind: str, other_kind: bool, network: str, others: Callable[[], str]) -> None:
     """Raises RuntimeError where an evaluation changed none of its attention.
 
     kind: of attention that it was to change. other_kind: whether the selected layers made calls of another kind.
+    others: gives the names of the nodes that may have done it.
     """
     if changed:
         return
@@ -47,5 +49,5 @@ def check_changed(changed: bool, kind: str, other_kind: bool, network: str, othe
         )
     raise RuntimeError(
         f"ERG changed no attention of {network}: another node replaces the selected layers or the attention "
-        f"override ({others}). Take that node out, or choose other layers."
+        f"override ({others()}). Take that node out, or choose other layers."
     )

@@ -137,18 +137,8 @@ class WeakBranchAttention:
             layers, selected = self._layers(call, structure, renew)
             attention = self._attention(call, layers, selected, weak, labels, sampling)
             result = call.run(eagerly=True, **{OVERRIDE: attention})
-            if not attention.calls:
-                self._say_where_layers_were_skipped(call, sampling)
-                return result
-            if _fits(attention, renew):
-                check_changed(
-                    bool(attention.changed),
-                    self.kind,
-                    attention.of_other_kind,
-                    type(call.network).__name__,
-                    call.other_nodes(),
-                )
-                sampling.effect.changed = True
+            if not attention.calls or _fits(attention, renew):
+                self._say_what_was_changed(attention, call, sampling)
                 return result
         raise RuntimeError(_misfit(attention, call))
 
@@ -182,19 +172,25 @@ class WeakBranchAttention:
             self._made[key] = self.layers.choose(layers.sections)
         return self._made[key]
 
-    def _say_where_layers_were_skipped(self, call: NetworkCall, sampling: _Sampling) -> None:
-        """Where a whole evaluation was (EasyCache reuses an earlier one) that is another node's purpose."""
-        if replaced_blocks(call.options):
-            sampling.effect.say_once(
-                f"{call.other_nodes()} replaces blocks of {type(call.network).__name__} or the attention override, in some "
-                "steps all of them: those steps are without ERG."
+    def _say_what_was_changed(self, attention: TemperedAttention, call: NetworkCall, sampling: _Sampling) -> None:
+        """An evaluation without any attention is another node's purpose (EasyCache reuses an earlier one)."""
+        effect, missing = sampling.effect, attention.selected - attention.changed
+        effect.changed |= bool(attention.changed)
+        if effect.changed and missing and self.kind == "all" and replaced_blocks(call.options):
+            layers = ", ".join(map(str, sorted(missing))) if attention.changed else "all of them"
+            effect.say_once(
+                f"{call.other_nodes()} replaces blocks of {type(call.network).__name__} or the attention override. In some "
+                f"steps these layers are without ERG: {layers}."
             )
+        elif attention.calls:
+            network = type(call.network).__name__
+            check_changed(bool(attention.changed), self.kind, attention.of_other_kind, network, call.other_nodes)
 
     def _run_compiled(self, call: NetworkCall, labels: tuple[bool, ...], sampling: _Sampling):
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers, selected = self._layers(call, sampling.find(structure_of, call.network), renew=False)
         changed = any(layer in selected for layer in layers.of_calls)
-        check_changed(changed, self.kind, False, type(call.network).__name__, call.other_nodes())
+        check_changed(changed, self.kind, False, type(call.network).__name__, call.other_nodes)
         return self._compiled.run(call, layers, selected, labels)
 
     def _is_time(self, sigma, model_sampling, sampling: _Sampling) -> bool:

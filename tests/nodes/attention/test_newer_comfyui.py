@@ -192,5 +192,25 @@ def test_blocks_that_are_replaced_from_some_step_on_are_said(node, demo, prompts
             model.set_model_patch_replace(sparse, "dit", kind, number)
     sample(model, *prompts, steps=4)
     assert steps
-    assert caplog.text.count("in some steps all of them: those steps are without ERG") == 1
+    assert caplog.text.count("In some steps these layers are without ERG: all of them") == 1
     assert "had no effect" not in caplog.text
+
+
+def test_chosen_layers_that_are_replaced_from_some_step_on_are_said(node, demo, prompts, sample, caplog):
+    """Other layers go on to make their calls."""
+
+    def skipped(args, extra):
+        options = args["transformer_options"]
+        return args if options["sigmas"][0] < options["sample_sigmas"][0] else extra["original_block"](args)
+
+    def drawn(layers):
+        caplog.clear()
+        model = erg(node, demo[0], layers=layers)
+        model.set_model_patch_replace(skipped, "dit", "single_block", 3)
+        sample(model, *prompts, steps=3)
+        return caplog.text
+
+    number = len(demo[0].model.diffusion_model.double_blocks) + 3
+    assert drawn(str(number)).count("In some steps these layers are without ERG: all of them") == 1
+    assert drawn(f"2, {number}").count(f"In some steps these layers are without ERG: {number}.") == 1
+    assert "without ERG" not in drawn("2")

@@ -3,9 +3,11 @@
 The networks are ComfyUI's own classes; so are the tokenizers, where ComfyUI ships them.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from unittest import mock
 
 import comfy.sd
@@ -83,6 +85,11 @@ def hidden_states(clip: comfy.sd.CLIP, encoder: str) -> Tensors:
     return [getattr(clip.cond_stage_model, encoder).transformer(torch.tensor([[id for id, _ in TOKENS]]))[0].clone()]
 
 
+def _read_as_comfyui_can(encoder: str, kind: type) -> Callable[[comfy.sd.CLIP], Tensors] | None:
+    """ComfyUI 0.30 generates text with these, and fails to encode: their tokens are not what its encoding takes."""
+    return partial(hidden_states, encoder=encoder) if "process_tokens" in vars(kind) else None
+
+
 class FixedTokens:
     """In the place of a tokenizer: the same tokens for each text, for each encoder of that name."""
 
@@ -106,10 +113,10 @@ def small_clip(model: Callable, tokenizer: Callable, checkpoint: list[dict] = []
     return clip
 
 
-def _randomise(model: torch.nn.Module) -> None:
+def _randomise(model: torch.nn.Module, left: tuple[str, ...] = OTHER_TOWERS) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point() and not any(part.startswith(OTHER_TOWERS) for part in name.split(".")):
+        if tensor.is_floating_point() and not any(part.startswith(left) for part in name.split(".")):
             scale = tensor.shape[-1] ** -0.5 if tensor.ndim > 1 else 0.2  # activations keep their size
             tensor.data = torch.randn(tensor.shape, generator=generator) * scale
 
@@ -126,8 +133,18 @@ def _fixed(model, name: str, **sizes) -> Callable[[], comfy.sd.CLIP]:
 def _gemma4(variant: type, **sizes) -> Family:
     sizes = {**LLAMA, "num_hidden_layers": 4, **sizes}
     build = _fixed(gemma4.gemma4_te(model_class=variant), "gemma4", **sizes)
-    # ComfyUI 0.30 generates text with it, and fails to encode with it.
-    return Family(build, "gemma4", layers=4, read=partial(hidden_states, encoder="gemma4"))
+    # LTX reads its prompts with them from the release on that has this function.
+    used_by = "gemma4 lt" if hasattr(gemma4, "gemma4_text_encoder_model") else "gemma4"
+    return Family(build, used_by, layers=4, read=_read_as_comfyui_can("gemma4", gemma4.Gemma4Model))
+
+
+def _gemma3_with_vision() -> Family:
+    name = "gemma3_4b_vision"
+    build, read = (
+        _fixed(lumina2.te(model_type=name), name, **LLAMA),
+        _read_as_comfyui_can(name, lumina2.Gemma3_4B_Vision_Model),
+    )
+    return Family(build, "lumina2", unread=0 if read else 1, read=read)  # encoding takes the last layer but one
 
 
 def _ace15(language_model: str) -> Family:
@@ -177,6 +194,27 @@ def _qwen35() -> comfy.sd.CLIP:
     return _named(qwen35.te(model_type=name), qwen35.tokenizer(model_type=name), name, **sizes)()
 
 
+class SongTokens(FixedTokens):
+    """The same for MiniMax Music 3, with what its text encode node adds: a song of one frame."""
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
+        song = {"seed": 0, "max_audio_frames": 1, "cfg_scale": 1.5, "top_k": 50}
+        return {**super().tokenize_with_weights(text), **song}
+
+
+def _minimax_music() -> comfy.sd.CLIP:
+    minimax_music = importlib.import_module("comfy.text_encoders.minimax_music")
+    sizes = {
+        **LLAMA, "head_dim": 16, "audio_vocab_size": 64, "decoder_num_heads": 2, "decoder_intermediate_size": 64,
+        "decoder_num_layers": 2,
+    }  # fmt: skip
+    with mock.patch.object(minimax_music, "MODEL_CONFIG", {**minimax_music.MODEL_CONFIG, **sizes}):
+        clip = small_clip(minimax_music.MiniMaxMusic3TEModel, SongTokens("minimax_music3"))
+    with torch.inference_mode(False):
+        _randomise(clip.cond_stage_model, left=())  # what writes the song is no tower beside the text's
+    return clip
+
+
 FOUR = {**LLAMA, "num_hidden_layers": 4}
 VL_4B, VL_8B = "qwen3vl_4b", "qwen3vl_8b"
 HIDREAM_LLAMA = hidream.hidream_clip(clip_l=False, clip_g=False, t5=False)
@@ -224,10 +262,7 @@ FAMILIES = {
     "Gemma 3 4B": Family(
         _fixed(lumina2.te(model_type="gemma3_4b"), "gemma3_4b", **LLAMA), "lumina2 newbie", unread=1,
     ),
-    "Gemma 3 4B with vision": Family(
-        _fixed(lumina2.te(model_type="gemma3_4b_vision"), "gemma3_4b_vision", **LLAMA), "lumina2",
-        read=partial(hidden_states, encoder="gemma3_4b_vision"),
-    ),
+    "Gemma 3 4B with vision": _gemma3_with_vision(),
     "Gemma 3 12B": Family(_named(lt.gemma3_te(), FixedTokens(), "", **LLAMA, **SMALL), "lt"),
     "Gemma 4 E2B": _gemma4(gemma4.Gemma4_E2B, num_kv_shared_layers=2, hidden_size_per_layer_input=8),
     "Gemma 4 E4B": _gemma4(gemma4.Gemma4_E4B, num_kv_shared_layers=2, hidden_size_per_layer_input=8),
@@ -236,6 +271,9 @@ FAMILIES = {
     "T5Gemma": Family(_t5gemma, "sa3"),
     "gpt-oss": Family(_gpt_oss, "gpt_oss", layers=4),
 }  # fmt: skip
+
+if find_spec("comfy.text_encoders.minimax_music"):  # seen first in 0.33
+    FAMILIES["MiniMax Music 3"] = Family(_minimax_music, "minimax_music")
 
 # HiDream-O1 has no text encoder: its diffusion network reads the tokens.
 WITHOUT_ENCODER = ("hidream_o1",)

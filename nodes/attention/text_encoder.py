@@ -52,6 +52,10 @@ INLINE = {
     "comfy.text_encoders.sa3.T5GemmaAttention": ("torch", _of_capped_logits),
 }
 
+# Text encoders that are a network themselves; the others of ComfyUI have it in `transformer`. MiniMax Music 3's also writes
+# the song, a token at a time: on GPUs for which ComfyUI has a faster function for that, ERG changes the prompt's reading alone.
+WITHOUT_TRANSFORMER = ("comfy.text_encoders.minimax_music.MiniMaxMusic3TEModel",)
+
 
 def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
     """A clone of a CLIP object whose text self-attention has its logits multiplied by a temperature.
@@ -114,7 +118,8 @@ def _encoders(model: torch.nn.Module) -> dict[str, list[str]]:
     """
     found = {}
     for prefix, encoder in (("", model), *((f"{name}.", child) for name, child in model.named_children())):
-        if hasattr(encoder, "transformer"):  # ComfyUI's SDClipModel and its like; the rest are projections
+        # ComfyUI's SDClipModel and its like; the rest are projections.
+        if hasattr(encoder, "transformer") or name_of(encoder) in WITHOUT_TRANSFORMER:
             name = prefix.rstrip(".") or type(encoder).__name__
             found[name] = [f"{prefix}{path}" for path in _attention_modules(encoder)]
             if not found[name]:

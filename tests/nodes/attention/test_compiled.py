@@ -174,6 +174,7 @@ def test_an_override_that_is_already_there_stays_in_force(node, demo, prompts, c
 
 IN_ONE_PIECE = ["SD15", "SD3", "PixArtSigma", "ErnieImage", "SVD_img2vid", "WAN22_S2V"]  # one of each way to be reached
 IN_PIECES = ["LTXAV", "Hunyuan3Dv2_1", "SeedVR2"]  # torch.compile breaks their graphs, without ERG too
+IN_PIECES += {"MiniMaxMusic3"} & small_networks.NETWORKS.keys()  # where ComfyUI has it
 
 
 @pytest.mark.parametrize("name", [*IN_ONE_PIECE, *IN_PIECES])

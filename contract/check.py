@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
@@ -177,15 +178,22 @@ def _check_parameters(row: Row) -> None:
 
 
 def _check_key(row: Row) -> None:
+    source, name = _source(row.owner), row.name.encode()
+    is_quoted = b'"%b"' % name in source or b"'%b'" % name in source
+    if not is_quoted and not re.search(rb"\b%b *=|\bclass %b\b" % (name, name), source):
+        raise Moved(f"{row.owner} does not have {row.name!r}")
+
+
+@lru_cache(maxsize=1)  # rows are in the order of their modules
+def _source(module: str) -> bytes:
+    """The source of a module of ComfyUI, which is not imported for that: some are costly. Raises Moved."""
     try:
-        spec = find_spec(row.owner)  # some are costly to import, and their source is enough
+        spec = find_spec(module)
     except ImportError as error:
         raise Moved(str(error)) from error
-    if spec is None or spec.loader is None:
-        raise Moved(f"there is no module {row.owner}")
-    name = re.escape(row.name)
-    if not re.search(rf"""(["']){name}\1|\b{name} *=|\bclass {name}\b""", spec.loader.get_source(row.owner)):
-        raise Moved(f"{row.owner} does not have {row.name!r}")
+    if spec is None or spec.origin is None:
+        raise Moved(f"there is no module {module}")
+    return Path(spec.origin).read_bytes()
 
 
 def _check_class(row: Row) -> None:

@@ -1,11 +1,10 @@
 # make demo: from nothing to a picture.   make test: the whole test suite.   make serve: ComfyUI in a browser.
-# make doctor: whether the pack fits your ComfyUI, and what has moved in it.
 # COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing; COMFYUI_FLAGS are flags for it.
 
 PYTHON ?= python3
 RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
-.PHONY: setup demo test lint serve bench doctor
+.PHONY: setup demo test lint serve bench
 setup:
 	@$(PYTHON) -m tools.setup
 
@@ -26,5 +25,7 @@ serve: setup
 bench: setup
 	@$(RUN) -m benchmarks
 
+# Whether the pack fits your ComfyUI, and what has moved in it.
+.PHONY: doctor
 doctor: setup
 	@$(RUN) -m tools.doctor

@@ -16,15 +16,16 @@ from pathlib import Path
 from types import FunctionType
 
 DERIVED = Path(__file__).with_name("derived.json")  # written by `python -m tools.contract`
-# What only a reading of ComfyUI's source can tell, or concerns single networks: it is reported, and takes no node away.
-SOFT = ("key", "class")
+# What is known by a name alone, which other packs may give another, or concerns single networks: it is reported, and takes
+# no node away.
+SOFT = ("parameters", "key", "class")
 
 
 @dataclass(frozen=True)
 class Row:
     """kind: 'symbol', 'member', 'parameters', 'key' or 'class'. name: of what is relied on, after the class that it is a
     member of, or the module whose source has the key. files: of the pack, that rely on it. calls: how they call it, each as
-    its number of arguments, the names of others, and whether these are all. needs: the first parameters; or of a class the
+    its number of arguments, the names of others, whether these are all, and the files with this call. needs: the first parameters; or of a class the
     global name that its `forward` calls. inside: whether it is the class itself, rather than modules of a network, that does.
     """
 
@@ -44,10 +45,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """why: what is wrong with a row. here: False for a network that this ComfyUI does not have, where nothing is."""
+    """why: what is wrong with a row. files: those that rely on what is. here: False for a network that this ComfyUI does not
+    have, where nothing is wrong."""
 
     row: Row
     why: str
+    files: tuple[str, ...]
     here: bool = True
 
     @property
@@ -56,7 +59,11 @@ class Finding:
 
 
 class Moved(Exception):
-    """Says what does not hold."""
+    """Says what does not hold. files: those that rely on it, where these are not all of a row."""
+
+    def __init__(self, why: str, files: tuple[str, ...] = ()):
+        super().__init__(why)
+        self.files = files
 
 
 @dataclass(frozen=True)
@@ -68,13 +75,13 @@ class Contract:
 
     def effect(self, finding: Finding, names: Mapping[str, str]) -> str:
         """What a finding means: what has moved, what relies on it, and which nodes suffer. names: of the nodes' files."""
-        row, nodes = finding.row, ", ".join(names[node] for node in self.nodes_of(finding.row))
+        nodes = ", ".join(names[node] for node in self.nodes_of(finding))
         suffer = "May not work as they should" if finding.is_soft else "Not available"
-        return f"{row} (for {', '.join(row.files)}): {finding.why}. {suffer}: {nodes}."
+        return f"{finding.row} (for {', '.join(finding.files)}): {finding.why}. {suffer}: {nodes}."
 
-    def nodes_of(self, row: Row) -> list[str]:
-        """The nodes, by the names of their files, that need a file that relies on a row."""
-        return [node for node, files in self.nodes.items() if not set(files).isdisjoint(row.files)]
+    def nodes_of(self, finding: Finding) -> list[str]:
+        """The nodes, by the names of their files, that need a file that relies on what does not hold."""
+        return [node for node, files in self.nodes.items() if not set(files).isdisjoint(finding.files)]
 
 
 def read() -> Contract:
@@ -98,9 +105,9 @@ def findings(rows: tuple[Row, ...]) -> Iterator[Finding]:
         try:
             _CHECKS[row.kind](row)
         except _NotHere as absent:
-            yield Finding(row, str(absent), here=False)
+            yield Finding(row, str(absent), row.files, here=False)
         except Moved as moved:
-            yield Finding(row, str(moved))
+            yield Finding(row, str(moved), moved.files or row.files)
 
 
 class _NotHere(Exception):
@@ -149,12 +156,19 @@ def _check_calls(called, calls: tuple[tuple, ...], bound: int) -> None:
     signature = _signature(called) if calls else None
     if signature is None:
         return
-    for count, names, is_whole in calls:
-        bind = signature.bind if is_whole else signature.bind_partial
-        try:
-            bind(*[None] * (bound + count), **dict.fromkeys(names))
-        except TypeError as error:
-            raise Moved(f"it takes {signature}, and is called with {described((count, names))}: {error}") from error
+    wrong = {call: why for call in calls if (why := _why_not(signature, call, bound))}
+    if wrong:
+        ways = "; ".join(f"{described(call)} ({why})" for call, why in wrong.items())
+        raise Moved(f"it is called with {ways}", tuple(sorted({file for call in wrong for file in call[3]})))
+
+
+def _why_not(signature: inspect.Signature, call: tuple, bound: int) -> str | None:
+    count, names, is_whole, _ = call
+    bind = signature.bind if is_whole else signature.bind_partial
+    try:
+        bind(*[None] * (bound + count), **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
 
 
 def described(call: tuple) -> str:
@@ -172,7 +186,10 @@ def _signature(called) -> inspect.Signature | None:
 
 
 def _check_parameters(row: Row) -> None:
-    parameters = [name for name in inspect.signature(_resolve(row.name)).parameters if name != "self"]
+    signature = _signature(_resolve(row.name))
+    if signature is None or inspect.Parameter.VAR_POSITIONAL in (p.kind for p in signature.parameters.values()):
+        return  # another pack has wrapped it, and hands on whatever comes
+    parameters = [name for name in signature.parameters if name != "self"]
     if tuple(parameters[: len(row.needs)]) != row.needs:
         raise Moved(f"its parameters are {', '.join(parameters)} rather than {', '.join(row.needs)}")
 

@@ -14,7 +14,7 @@ def nodes_that_work(menu: Mapping[str, str], package: str) -> list[type]:
     """
     contract = read()
     moved = [finding for finding in findings(contract.rows) if finding.here]
-    unavailable = {node for finding in moved if not finding.is_soft for node in contract.nodes_of(finding.row)}
+    unavailable = {node for finding in moved if not finding.is_soft for node in contract.nodes_of(finding)}
     classes, broken = [], {}
     for name, file in menu.items():
         if file in unavailable:
@@ -38,4 +38,4 @@ def message(
     lines = ["Entropy Guidance and this ComfyUI do not fit in all places; a newer release of the pack may."]
     lines += [contract.effect(finding, names) for finding in moved]
     lines += [f"nodes/{file}.py: {error}. Not available: {names[file]}." for file, error in broken.items()]
-    return "\n  ".join([*lines, "All other nodes work."])
+    return "\n  ".join([*lines, "The other nodes need none of this."])

@@ -249,11 +249,16 @@ def _closure(file: str, sources: dict[str, Source]) -> set[str]:
 
 def _gathered(uses) -> dict:
     """For each name its files and calls. uses: (name, file, calls)."""
-    files, calls = defaultdict(set), defaultdict(set)
+    found = defaultdict(lambda: (set(), defaultdict(set)))
     for name, file, calls_there in uses:
-        files[name].add(file)
-        calls[name] |= calls_there
-    return {name: (tuple(sorted(files[name])), tuple(sorted(calls[name]))) for name in files}
+        files, calls = found[name]
+        files.add(file)
+        for call in calls_there:
+            calls[call].add(file)
+    return {
+        name: (tuple(sorted(files)), tuple((*call, tuple(sorted(calls[call]))) for call in sorted(calls)))
+        for name, (files, calls) in found.items()
+    }
 
 
 def _symbols(sources: dict[str, Source]) -> list[Row]:
@@ -337,8 +342,8 @@ where a symbol has moved, the nodes that need it are left out, and one message i
 TITLES = {
     "symbol": ("Symbols", "What is imported, and how it is called: how many arguments, and the names of others.", ("symbol", "called with")),
     "member": ("Members", "What is used of ComfyUI's objects, which no import names.", ("member", "called with")),
-    "parameters": ("Parameters", "What ComfyUI calls by position, and the pack takes part in by position.", ("function", "first parameters")),
-    "key": ("Keys", "Of the dicts that ComfyUI hands around. A key that is gone is reported and takes no node away, as only ComfyUI's source can be asked for it.", ("key", "written or read in")),
+    "parameters": ("Parameters", "What ComfyUI calls by position, and the pack takes part in by position. Other names are reported and take no node away: another pack may have replaced the function.", ("function", "first parameters")),
+    "key": ("Keys", "Of the dicts that ComfyUI hands around. Only the source of ComfyUI can be asked for them, so one that is gone is reported and takes no node away.", ("key", "written or read in")),
     "class": ("Networks", "That the pack knows by the name of their class. Not every release of ComfyUI has them all; one that is there and has changed is reported and takes no node away.", ("class", "whose forward calls")),
 }  # fmt: skip
 

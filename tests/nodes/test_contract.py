@@ -48,14 +48,15 @@ def test_every_row_holds(contract):
 
 def test_imports_chains_tables_and_bases_are_read(contract):
     rows = {str(row): row for row in contract.rows}
-    assert "nodes/sampling/entropy_guider.py" in rows["comfy.samplers.calc_cond_batch"].files
+    assert GUIDER in rows["comfy.samplers.calc_cond_batch"].files
     assert "nodes/erg.py" in rows["comfy.patcher_extension.WrappersMP.APPLY_MODEL"].files
     assert rows["comfy.ldm.pixart.pixartms.PixArtMS"].needs == ("optimized_attention",)
     assert rows["comfy.text_encoders.gpt_oss.GptOssAttention"].inside
-    assert rows["comfy.samplers.CFGGuider.inner_set_conds"].calls == ((1, (), True),)
-    assert any("use_scale_shift_norm" in call[1] for call in rows[f"{RESIDUAL}"].calls)
+    assert rows["comfy.samplers.CFGGuider.inner_set_conds"].calls == ((1, (), True, (GUIDER,)),)
+    assert any("use_scale_shift_norm" in call[1] for call in rows[RESIDUAL].calls)
 
 
+GUIDER = "nodes/sampling/entropy_guider.py"
 RESIDUAL = "comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock"
 PIXART = "comfy.ldm.pixart.pixartms.PixArtMS"
 GEMMA = "comfy.text_encoders.gemma4.Gemma4Attention"
@@ -66,10 +67,13 @@ GEMMA = "comfy.text_encoders.gemma4.Gemma4Attention"
     [
         (Row("symbol", "comfy.samplers.no_such_function"), "no_such_function"),
         (Row("symbol", "comfy.no_such_module.function"), "no_such_module"),
-        (Row("symbol", RESIDUAL, calls=((3, ("no_such_name",), True),)), "no_such_name"),
-        (Row("symbol", RESIDUAL, calls=((1, (), True),)), "missing a required argument"),
+        (Row("symbol", RESIDUAL, calls=((3, ("no_such_name",), True, ()),)), "no_such_name"),
+        (Row("symbol", RESIDUAL, calls=((1, (), True, ()),)), "missing a required argument"),
         (Row("member", "no_such_method", "comfy.samplers.CFGGuider"), "no_such_method"),
-        (Row("member", "set_cfg", "comfy.samplers.CFGGuider", calls=((2, (), True),)), "too many positional arguments"),
+        (
+            Row("member", "set_cfg", "comfy.samplers.CFGGuider", calls=((2, (), True, ()),)),
+            "too many positional arguments",
+        ),
         (Row("parameters", "comfy.samplers.CFGGuider.predict_noise", needs=("timestep", "x")), "x, timestep"),
         (Row("key", "no_such_key", "comfy.samplers"), "no_such_key"),
         (Row("key", "uuids", "comfy.no_such_module"), "no_such_module"),
@@ -83,7 +87,13 @@ def test_what_has_moved_is_noticed(row, why):
 
 
 def test_a_call_that_is_not_known_whole_may_lack_arguments():
-    assert not list(findings((Row("symbol", RESIDUAL, calls=((1, ("down",), False),)),)))
+    assert not list(findings((Row("symbol", RESIDUAL, calls=((1, ("down",), False, ()),)),)))
+
+
+def test_a_call_that_fails_concerns_the_files_that_make_it():
+    calls = ((1, (), True, ("a.py",)), (1, ("cond",), True, ("b.py",)), (2, (), True, ("c.py",)))
+    (finding,) = findings((Row("symbol", "comfy.samplers.KSAMPLER", files=("a.py", "b.py", "c.py"), calls=calls),))
+    assert finding.files == ("b.py",)
 
 
 @pytest.mark.parametrize("name", ["comfy.ldm.no_such_network.Model", "comfy.ldm.pixart.pixartms.NoSuchModel"])

@@ -25,8 +25,9 @@ SOFT = ("parameters", "key", "class")
 class Row:
     """kind: 'symbol', 'member', 'parameters', 'key' or 'class'. name: of what is relied on, after the class that it is a
     member of, or the module whose source has the key. files: of the pack, that rely on it. calls: how they call it, each as
-    its number of arguments, the names of others, whether these are all, and the files with this call. needs: the first parameters; or of a class the
-    global name that its `forward` calls. inside: whether it is the class itself, rather than modules of a network, that does.
+    its number of arguments, the names of others, whether these are all, and the files with this call. needs: the first
+    parameters; or of a class the global name that its `forward` calls. inside: whether it is the class itself, rather than
+    modules of a network, that does.
     """
 
     kind: str

@@ -17,7 +17,7 @@ from contract.check import DERIVED, Contract, Row, described, from_json
 from .environment import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "comfyui-contract.md"
-COMFYUI = re.compile(
+OF_COMFYUI = re.compile(
     r"(comfy|comfy_\w+|comfyui_version|execution|folder_paths|latent_preview|node_helpers|nodes|server)(\.|$)"
 )
 CLASS = re.compile(r"comfy\w*(\.\w+)+\.[A-Z]\w*")
@@ -29,7 +29,7 @@ class Source:
     """What one file says of ComfyUI. Its names are spelled as they are in the code.
 
     imports: modules of the pack. symbols, members: with the calls of each; members also behind the name of what they are
-    taken from. strings: without docstrings. keys: with the dict that each is read from, or the name of its constant.
+    taken from. strings: without docstrings. keys: behind the dict that each is read from; "=NAME" stands for one of constants.
     classes: those that are named by a string, with the global name that goes with each and whether that stands in the
     class itself.
     """
@@ -40,6 +40,7 @@ class Source:
     inherited: dict[tuple[str, str], set] = field(default_factory=lambda: defaultdict(set))
     strings: set[str] = field(default_factory=set)
     keys: set[tuple[str, str]] = field(default_factory=set)
+    constants: dict[str, str] = field(default_factory=dict)
     classes: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
 
@@ -53,7 +54,7 @@ class Reader(ast.NodeVisitor):
 
     def visit_Import(self, node):
         for alias in node.names:
-            if COMFYUI.match(alias.name):
+            if OF_COMFYUI.match(alias.name):
                 self.names[alias.asname or alias.name.split(".")[0]] = (
                     alias.name if alias.asname else alias.name.split(".")[0]
                 )
@@ -63,7 +64,7 @@ class Reader(ast.NodeVisitor):
         if node.level:
             base = [*self.package[: len(self.package) - node.level + 1], *filter(None, [node.module])]
             self.source.imports |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)}
-        elif COMFYUI.match(node.module):
+        elif OF_COMFYUI.match(node.module):
             for alias in node.names:
                 self.names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 self.source.symbols[f"{node.module}.{alias.name}"] |= set()
@@ -74,6 +75,13 @@ class Reader(ast.NodeVisitor):
             self.names[target.id] = symbol
         if isinstance(target, ast.Name) and isinstance(node.value, ast.Dict):
             self._table(target.id, node.value)
+        if isinstance(target, ast.Name) and isinstance(getattr(node.value, "value", None), str):
+            self.source.constants[target.id] = node.value.value
+        self.generic_visit(node)
+
+    def visit_AnnAssign(self, node):
+        if isinstance(node.target, ast.Name) and isinstance(node.value, ast.Dict):
+            self._table(node.target.id, node.value)
         self.generic_visit(node)
 
     def visit_ClassDef(self, node):
@@ -310,8 +318,9 @@ def _parameters(rows: list[Row]) -> list[Row]:
 def undeclared_keys(sources: dict[str, Source]) -> set[str]:
     """Keys that the pack reads from ComfyUI's options, and that the part by hand does not know."""
     found = {key for source in sources.values() for owner, key in source.keys if owner.endswith("options")}
-    known = {*KEYS, *ASKED_FOR}
-    return {key for key in found if not key.startswith((OWN_KEYS, "=")) and key not in known}
+    # A constant may come from another file.
+    found |= {value for source in sources.values() for name, value in source.constants.items() if f"={name}" in found}
+    return {key for key in found - {*KEYS, *ASKED_FOR} if not key.startswith((OWN_KEYS, "="))}
 
 
 def unused_by_hand(contract: Contract) -> list[str]:

@@ -1,5 +1,6 @@
 """The contract with ComfyUI: its page, every row of it on a real ComfyUI, and what becomes of one that has moved something."""
 
+import ast
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from contract.check import DERIVED, SOFT, Row, findings
 from contract.loading import nodes_that_work
-from tools.contract import PAGE, as_json, derive, menu, page, unused_by_hand
+from tools.contract import PAGE, Reader, as_json, derive, menu, page, undeclared_keys, unused_by_hand
 from tools.environment import COMFYUI, REPOSITORY
 
 # What a ComfyUI of the future has renamed, wherever it uses it: a function that one node needs, and a key.
@@ -54,6 +55,39 @@ def test_imports_chains_tables_and_bases_are_read(contract):
     assert rows["comfy.text_encoders.gpt_oss.GptOssAttention"].inside
     assert rows["comfy.samplers.CFGGuider.inner_set_conds"].calls == ((1, (), True, (GUIDER,)),)
     assert any("use_scale_shift_norm" in call[1] for call in rows[RESIDUAL].calls)
+
+
+CODE = """
+import comfy.samplers
+from comfy import sd1_clip as clip
+from .. import other
+
+TABLE = {"comfy.ldm.some.Model": "pattern"}
+INLINE: dict = {"comfy.text_encoders.some.Attention": ("attend", print)}
+KEY = "some_key"
+
+class Guider(comfy.samplers.CFGGuider):
+    def __init__(self, model, *rest):
+        super().__init__(model)
+        self.own = samplers = comfy.samplers
+
+    def run(self, options):
+        samplers = comfy.samplers
+        samplers.sampler_object(*self.own, **self.conds)
+        return options[KEY], options.get("another"), clip.SDClipModel(device=None).layer, (TABLE, "attend", run)
+"""
+
+
+def test_code_is_read():
+    source = Reader(("nodes", "sampling")).read(ast.parse(CODE))
+    assert source.imports == {"nodes", "nodes.other"}
+    assert source.symbols["comfy.samplers.CFGGuider"] == {(1, (), True)}
+    assert source.symbols["comfy.samplers.sampler_object"] == {(0, (), False)}
+    assert source.symbols["comfy.sd1_clip.SDClipModel"] == {(0, ("device",), True)}
+    assert source.inherited.keys() == {("comfy.samplers.CFGGuider", "conds")}
+    own = {"comfy.text_encoders.some.Attention": ("attend", True)}
+    assert source.classes == {"comfy.ldm.some.Model": ("attend", False), **own}
+    assert undeclared_keys({"": source}) == {"some_key", "another"}
 
 
 GUIDER = "nodes/sampling/entropy_guider.py"

@@ -28,3 +28,8 @@ serve: setup
 
 bench: setup
 	@$(RUN) -m benchmarks
+
+# Whether the pack fits your ComfyUI, and what has moved in it.
+.PHONY: doctor
+doctor: setup
+	@$(RUN) -m tools.doctor

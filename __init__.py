@@ -2,38 +2,30 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .contract.loading import nodes_that_work
+
 WEB_DIRECTORY = "./web"
+# Each node's class and its file in nodes/, in the order of the menu. A file is imported by its name, so that a node that
+# this ComfyUI cannot have takes no other with it.
+NODES = {
+    "EntropyGuidanceERG": "erg",
+    "EntropyGuidanceCLIP": "erg_clip",
+    "EntropyGuidanceCADS": "cads",
+    "EntropyGuidanceGuider": "guider",
+    "EntropyGuidanceLoadClassifier": "load_classifier",
+    "EntropyGuidanceScore": "score",
+    "EntropyGuidanceApply": "apply",
+    "EntropyGuidanceDDPMSampler": "ddpm_sampler",
+    "EntropyGuidanceCalibrate": "calibrate",
+    "EntropyGuidanceCalibrationReport": "calibration_report",
+    "EntropyGuidanceSaveClassifier": "save_classifier",
+    "EntropyGuidanceLoadDemo": "load_demo",
+}
 
 
 class EntropyGuidance(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from .nodes.apply import EntropyGuidanceApply
-        from .nodes.cads import EntropyGuidanceCADS
-        from .nodes.calibrate import EntropyGuidanceCalibrate
-        from .nodes.calibration_report import EntropyGuidanceCalibrationReport
-        from .nodes.ddpm_sampler import EntropyGuidanceDDPMSampler
-        from .nodes.erg import EntropyGuidanceERG
-        from .nodes.erg_clip import EntropyGuidanceCLIP
-        from .nodes.guider import EntropyGuidanceGuider
-        from .nodes.load_classifier import EntropyGuidanceLoadClassifier
-        from .nodes.load_demo import EntropyGuidanceLoadDemo
-        from .nodes.save_classifier import EntropyGuidanceSaveClassifier
-        from .nodes.score import EntropyGuidanceScore
-
-        return [
-            EntropyGuidanceERG,
-            EntropyGuidanceCLIP,
-            EntropyGuidanceCADS,
-            EntropyGuidanceGuider,
-            EntropyGuidanceLoadClassifier,
-            EntropyGuidanceScore,
-            EntropyGuidanceApply,
-            EntropyGuidanceDDPMSampler,
-            EntropyGuidanceCalibrate,
-            EntropyGuidanceCalibrationReport,
-            EntropyGuidanceSaveClassifier,
-            EntropyGuidanceLoadDemo,
-        ]
+        return nodes_that_work(NODES, __package__)
 
 
 async def comfy_entrypoint() -> EntropyGuidance:

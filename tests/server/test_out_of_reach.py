@@ -15,7 +15,7 @@ def own(tmp_path_factory):
     """A server with a copy of the pack, whose files a test may damage, and with models out of reach."""
     base = tmp_path_factory.mktemp("base")
     pack = base / "custom_nodes" / "entropy-guidance"
-    for part in ("nodes", "guidance_core", "demo"):
+    for part in ("nodes", "guidance_core", "demo", "contract"):
         shutil.copytree(REPOSITORY / part, pack / part)
     shutil.copy(REPOSITORY / "__init__.py", pack)
     (base / "custom_nodes" / "unreachable_models").symlink_to(REPOSITORY / "tests" / "server" / "unreachable_models")

@@ -12,7 +12,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MethodType
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from comfy.patcher_extension import WrapperExecutor
@@ -29,7 +29,8 @@ FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls
 CALL = "entropy_guidance_call"  # in transformer options: [the number of the next attention call]
 PREVIOUS = "entropy_guidance_previous"  # in transformer options: the override that was there before
 
-_in_pieces: WeakSet[torch.nn.Module] = WeakSet()  # networks that torch.compile cannot take as a whole
+# Networks that torch.compile cannot take as a whole, by what is patched in them.
+_in_pieces: WeakKeyDictionary[torch.nn.Module, set[frozenset[str]]] = WeakKeyDictionary()
 _twins: WeakKeyDictionary[torch.nn.Module, dict] = WeakKeyDictionary()  # compiled, by how they were
 
 
@@ -41,7 +42,7 @@ def can_run_compiled(call: NetworkCall) -> bool:
     """
     return (
         call.is_compiled
-        and call.network not in _in_pieces
+        and call.patched not in _in_pieces.get(call.network, ())
         and "multigpu_thread_device" not in call.options
         and call.compiled_parts == ["diffusion_model"]
         and "forward" not in vars(call.network)
@@ -95,7 +96,7 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor):
             compiled=True, **{OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}
         )
     except torch._dynamo.exc.TorchDynamoException:
-        _in_pieces.add(call.network)
+        _in_pieces.setdefault(call.network, set()).add(call.patched)
         return None
     return result if scaled[0] in (0, len(factors)) else None  # 0: another node reused an earlier evaluation
 

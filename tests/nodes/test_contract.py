@@ -50,7 +50,7 @@ def test_every_row_holds(contract):
 def test_imports_chains_tables_and_bases_are_read(contract):
     rows = {str(row): row for row in contract.rows}
     assert GUIDER in rows["comfy.samplers.calc_cond_batch"].files
-    assert "nodes/erg.py" in rows["comfy.patcher_extension.WrappersMP.APPLY_MODEL"].files
+    assert "nodes/attention/weak_branch.py" in rows["comfy.patcher_extension.WrappersMP.APPLY_MODEL"].files
     assert rows["comfy.ldm.pixart.pixartms.PixArtMS"].needs == ("optimized_attention",)
     assert rows["comfy.text_encoders.gpt_oss.GptOssAttention"].inside
     assert rows["comfy.samplers.CFGGuider.inner_set_conds"].calls == ((1, (), True, (GUIDER,)),)
@@ -175,7 +175,7 @@ def test_the_doctor_names_what_has_moved(changed_comfyui):
     assert "nodes/sampling/entropy_guider.py" in of_function and of_function.endswith(
         "available: EntropyGuidanceGuider."
     )
-    assert "nodes/attention/tempered_attention.py" in of_key and of_key.endswith("they should: EntropyGuidanceERG.")
+    assert "nodes/attention/kinds.py" in of_key and of_key.endswith("they should: EntropyGuidanceERG.")
 
 
 def test_the_doctor_is_content_with_this_comfyui():

@@ -119,6 +119,9 @@ def test_a_network_that_is_compiled_in_pieces_keeps_them(node, demo, prompts, co
             close(a, b)
     assert all(map(torch.equal, before, predict(compiled, prompts)))
     assert pieces > 1 and len(compiler.graphs) == pieces
+    whole = compiler.compile(demo[0])
+    predict(erg(node, whole), prompts)
+    assert len(compiler.graphs) == pieces + 1  # another clone of the same network still runs compiled
     assert "forward" not in vars(demo[0].model.diffusion_model)
 
 

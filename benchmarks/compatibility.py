@@ -93,7 +93,7 @@ def _reach(model, small) -> tuple[int, dict[str, int]]:
     latent, conditions = small.latent(), (None, small.conditions()[1])
     erg = _erg(model, temperature=NEARLY_ONE)
     predict(erg, conditions, latent)  # learns the layers
-    ordinary, weak = (_attentions(m, conditions, latent) for m in (model, erg))
+    ordinary, weak = (attentions(m, conditions, latent) for m in (model, erg))
     assert [module for module, _ in ordinary] == [module for module, _ in weak]
     untouched = Counter(
         re.sub(r"\d+", "*", module)
@@ -103,7 +103,7 @@ def _reach(model, small) -> tuple[int, dict[str, int]]:
     return len(ordinary) - untouched.total(), dict(untouched)
 
 
-def _attentions(model, conditions, latent) -> list[tuple[str, torch.Tensor]]:
+def attentions(model, conditions, latent) -> list[tuple[str, torch.Tensor]]:
     """For each attention that torch computes in an evaluation the module that makes it, and its queries or logits."""
     with _AttentionSpy(model.model.diffusion_model) as spy:
         predict(model, conditions, latent)

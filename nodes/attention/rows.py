@@ -31,6 +31,11 @@ def weak_rows(labels: tuple[bool, ...], rows: int) -> list[int]:
     return [i for i in range(rows) if labels[i // each]]
 
 
+def owners_of_weak_rows(labels: tuple[bool, ...], rows: int, owners: tuple[int, ...]) -> tuple[int, ...]:
+    """For each weak row of which row of the network's input it is. owners: the same for each labelled row."""
+    return tuple(owners[row * len(labels) // rows] for row in weak_rows(labels, rows))
+
+
 @torch.inference_mode(False)
 def index_of_rows(labels: tuple[bool, ...], rows: int, device: torch.device) -> torch.Tensor:
     """`weak_rows` as an index, [weak rows]."""

@@ -11,7 +11,7 @@ from .kinds import kind_of_call
 from .layers import CallReader, LayerMap
 from .layout import OutputLayout
 from .reach import COUNTED, OWNERS, REACHED, labels_of_call
-from .rows import RowTaker, index_of_rows, scale_of_rows, weak_rows
+from .rows import RowTaker, index_of_rows, owners_of_weak_rows, scale_of_rows
 
 
 @dataclass(eq=False)  # by identity, and so hashable: other nodes keep overrides in sets and caches
@@ -103,7 +103,7 @@ class TemperedAttention:
             take = RowTaker(rows, q.shape[0])
             k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
             kwargs["transformer_options"] = self._options_of_weak_rows(
-                kwargs["transformer_options"], weak_rows(labels, q.shape[0]), q.shape[0]
+                kwargs["transformer_options"], labels, q.shape[0]
             )
             state = descend(
                 state,
@@ -112,9 +112,8 @@ class TemperedAttention:
             )
         return retrieved.index_copy(0, rows, state)
 
-    def _options_of_weak_rows(self, options: dict, rows: list[int], count: int) -> dict:
+    def _options_of_weak_rows(self, options: dict, labels: tuple[bool, ...], rows: int) -> dict:
         """Transformer options for attention of the weak rows alone, for overrides of other nodes within this one."""
-        owners = options.get(OWNERS) or [i * len(self.labels) // count for i in range(count)]
+        owners = self._once(owners_of_weak_rows, labels, rows, options.get(OWNERS, tuple(range(len(labels)))))
         conditions = [c for c, is_weak in zip(options.get("cond_or_uncond", ()), self.chunks) if is_weak]
-        of_rows = {OWNERS: tuple(owners[i] for i in rows), "cond_or_uncond": conditions}
-        return {**options, **of_rows, COUNTED: True}
+        return {**options, OWNERS: owners, "cond_or_uncond": conditions, COUNTED: True}

@@ -37,7 +37,7 @@ class _Sampling:
 
     def find(self, make, subject):
         """make(subject), made once for a subject."""
-        key = make, id(subject)  # no subject outlives its sampling
+        key = make, id(subject)  # networks and their like live as long as the sampling
         if key not in self.once:
             self.once[key] = make(subject)
         return self.once[key]
@@ -54,7 +54,8 @@ class WeakBranchAttention:
     _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
     _compiled: CompiledTempering = field(init=False, repr=False)
     _sampling: _Sampling | None = field(default=None, init=False, repr=False)  # the one that is running
-    _evaluations: int = field(default=0, init=False, repr=False)  # since the model was made ready to run
+    # Since the model was made ready to run; None while it is not.
+    _evaluations: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         self._compiled = CompiledTempering(self.energy.temperature)
@@ -85,7 +86,8 @@ class WeakBranchAttention:
 
     def clean_up(self, model) -> None:
         """A callback for ComfyUI's ON_CLEANUP, which also models have whose wrappers their guider does not call."""
-        if self._sampling is None and not self._evaluations:
+        evaluations, self._evaluations = self._evaluations, None
+        if self._sampling is None and evaluations == 0:
             self._say_without_effect(
                 "its guider runs this model without what nodes add to it (DualModelGuider's model_negative). Put ERG on "
                 "the guider's main model, which flattens the negative branch whichever model runs it."
@@ -103,7 +105,7 @@ class WeakBranchAttention:
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
         """A wrapper for ComfyUI's APPLY_MODEL."""
-        self._evaluations += 1
+        self._evaluations = (self._evaluations or 0) + 1
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
         sampling = self._sampling or _Sampling()
         weak = weak_chunks(transformer_options, sampling.names.of_guider)

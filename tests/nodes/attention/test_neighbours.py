@@ -1,12 +1,15 @@
 """ERG beside other packs' ways of running a model, each rebuilt small: what cannot be told is an error that names the pack."""
 
+import gc
+import weakref
 from unittest import mock
 
+import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
 
-from benchmarks import random_models, small_networks
+from benchmarks import compatibility, random_models, small_networks
 from benchmarks.in_process import pack_module
 from benchmarks.one_step import predict
 from benchmarks.tolerance import assert_agree
@@ -167,15 +170,14 @@ def test_passes_of_other_calls_are_learnt_once_each(node):
     model, conditions = random_models.build("SD3"), random_models.conditions()
     network, passes = model.model.diffusion_model, []
     count = network.register_forward_pre_hook(lambda *_: passes.append(1))
-    again = {"diffusion_model.joint_blocks.1.forward": network.joint_blocks[1].forward}
-    (name, forward), *_ = again.items()
+    forward = network.joint_blocks[1].forward
 
     def more_for_small_pictures(context, x, *args, **kwargs):
         if x.shape[1] < 100:
             context, x = forward(context, x, *args, **kwargs)
         return forward(context, x, *args, **kwargs)
 
-    model.add_object_patch(name, more_for_small_pictures)
+    model.add_object_patch("diffusion_model.joint_blocks.1.forward", more_for_small_pictures)
     guided = erg(node, model, layers="3")
     for size in (16, 32) * 3:
         predict(guided, conditions, latent_of(model, size))
@@ -266,12 +268,11 @@ def test_a_guider_with_an_empty_condition(node, demo, prompts):
 
 def kinds_that_changed(node, model, kind: str, conditions, latent) -> set[str]:
     """The modules whose attention ERG changes with a temperature near 1."""
-    compatibility = pytest.importorskip("benchmarks.compatibility")
     negative = (None, conditions[1])
-    plain = compatibility._attentions(model, negative, latent)
+    plain = compatibility.attentions(model, negative, latent)
     tempered = erg(node, model, temperature=1.01, attention=kind)
     predict(tempered, negative, latent)
-    changed = compatibility._attentions(tempered, negative, latent)
+    changed = compatibility.attentions(tempered, negative, latent)
     assert [name for name, _ in plain] == [name for name, _ in changed]
     pairs = [(name, ((a * b).sum() / a.square().sum()).item()) for (name, a), (_, b) in zip(plain, changed)]
     return {name for name, ratio in pairs if ratio > 1.005}
@@ -362,8 +363,12 @@ def test_chunks_that_another_node_splits_without_their_uuids(node, demo, prompts
 
 
 def test_maps_are_forgotten_with_their_networks(node):
-    layers = pack_module("nodes.attention.layers")
-    before = len(layers._known)
+    known = pack_module("nodes.attention.layers")._known
     model = random_models.build("SD3")
     predict(erg(node, model), random_models.conditions(), latent_of(model))
-    assert len(layers._known) == before + 1
+    assert model.model.diffusion_model in known
+    network = weakref.ref(model.model.diffusion_model)
+    comfy.model_management.unload_all_models()
+    del model
+    gc.collect()
+    assert network() is None

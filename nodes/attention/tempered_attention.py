@@ -17,9 +17,10 @@ from .rows import RowTaker, index_of_rows, owners_of_weak_rows, scale_of_rows
 @dataclass(eq=False)  # by identity, and so hashable: other nodes keep overrides in sets and caches
 class TemperedAttention:
     """energy: of the weak rows. chunks: for each condition of the batch whether it is the weak branch's. labels: the same
-    for each row of the network's input, in the order in which the network runs them. layers, selected: of the network, and those to change. size: the shape of the input's rows.
-    previous: the override that was there before, which stays in force. preferred: the attention function that the network's
-    checkpoint asks for in the place of ComfyUI's, if any. made: keeps what does not change from step to step.
+    for each row of the network's input, in the order in which the network runs them. layers, selected: of the network,
+    and those to change. size: the shape of the input's rows. previous: the override that was there before, which stays in
+    force. preferred: the attention function that the network's checkpoint asks for in the place of ComfyUI's, if any.
+    made: keeps what does not change from step to step.
 
     ComfyUI before 0.40 calls it as override(func, q, k, v, heads, ...) with tensors. Later ones would rather give the
     containers of q, k and v to an attribute `container_function`, which it therefore must not have.

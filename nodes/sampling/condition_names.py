@@ -20,7 +20,8 @@ class ConditionNames:
         self._guider = guider
         own = getattr(guider, "conds", {})
         self.of_guider = frozenset(own) if guider else frozenset({POSITIVE, NEGATIVE})
-        self._of_uuid = {entry.get("uuid"): name for name, entries in own.items() for entry in entries or ()}
+        entries = ((name, entry) for name, of_name in own.items() for entry in of_name or ())
+        self._of_uuid = {entry["uuid"]: name for name, entry in entries if "uuid" in entry}
 
     def of(self, conds: list[list[dict] | None]) -> tuple[str | None, ...]:
         """The name of each condition; None for what is not evaluated and for a condition that is not the guider's."""

@@ -11,6 +11,8 @@ from .attention.kinds import KINDS, tell_kinds
 from .attention.reach import reach_attention
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
+from .sampling.guidance_interval import OUTSIDE, interval_of
+from .sampling.own_branch import OwnBranch
 
 KEY = "entropy_guidance_erg"
 
@@ -22,9 +24,9 @@ class EntropyGuidanceERG(io.ComfyNode):
             node_id="EntropyGuidanceERG",
             display_name="Entropy Rectifying Guidance (ERG)",
             category=CATEGORY,
-            description="Flattens the attention of the negative branch of guidance, so that guidance leads away from "
-            "a blurred version of the model itself. Works with any negative prompt, an empty one included, and costs "
-            "as much as CFG. Has no effect at cfg 1, where there is no negative branch.",
+            description="Flattens the attention of the weak branch of guidance, so that guidance leads away from a "
+            "blurred version of the model itself. With scale 0 the weak branch is the sampler's negative one, whatever its "
+            "prompt, and a step costs as much as CFG. With scale above 0 it is one of its own, for any cfg, 1 included.",
             search_aliases=["entropy rectifying guidance", "i-erg", "attention temperature", "guidance", "cfg"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide, with or without LoRA."),
@@ -60,17 +62,51 @@ class EntropyGuidanceERG(io.ComfyNode):
                     tooltip="Number K of descent steps. Each one beyond the first costs another attention call in "
                     "the chosen layers.",
                 ),
+                io.Float.Input(
+                    "scale", default=0.0, min=0.0, max=100.0, step=0.05,
+                    tooltip="Strength of a weak branch of its own, on top of the sampler's cfg: the positive prompt once more, "
+                    "with flatter attention. For any cfg: at cfg 1 (Flux dev, distilled models) try 0.5. 0: the "
+                    "sampler's negative branch is the weak one, and cfg the strength.",
+                ),
+                io.Float.Input(
+                    "rescale", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="With scale above 0: how far the contrast that guidance adds is taken back, from 0 (not at all) to 1. "
+                    "Against burnt colours at high strengths.",
+                ),
+                io.Combo.Input(
+                    "outside", options=list(OUTSIDE), default=OUTSIDE[0], advanced=True,
+                    tooltip="What happens outside of start_percent and end_percent. ordinary: guidance without ERG, with cfg as "
+                    "always. no guidance: neither cfg nor ERG, so such a step costs one evaluation instead of two.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations
+        cls,
+        model,
+        temperature,
+        layers,
+        start_percent,
+        end_percent,
+        attention,
+        alpha,
+        step_size,
+        iterations,
+        scale=0.0,
+        rescale=0.0,
+        outside=OUTSIDE[0],
     ) -> io.NodeOutput:
-        energy = AttentionEnergy(temperature, alpha, step_size, iterations)
-        branch = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
+        energy, window = (
+            AttentionEnergy(temperature, alpha, step_size, iterations),
+            PercentWindow(start_percent, end_percent),
+        )
+        own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
+        branch = WeakBranchAttention(energy, parse_layers(layers), window, attention, own if scale > 0 else None)
         model = model.clone()
+        if interval is not None:
+            interval.add_to(model, KEY)
         if not energy.is_ordinary:
             reach_attention(model)
             if attention != "all":

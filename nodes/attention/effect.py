@@ -16,10 +16,15 @@ class Effect:
     changed: bool = False
     _said: set[str] = field(default_factory=set)
 
-    def why_not(self, window: PercentWindow) -> str:
-        """Why a whole sampling was left as it was."""
+    def why_not(self, window: PercentWindow, own: bool) -> str:
+        """Why a whole sampling was left as it was. own: whether the weak branch was to be one of its own."""
+        if not self.weak and own:
+            return "its sampler asked for no prediction in the way of ComfyUI's guiders."
         if not self.weak:
-            return "no evaluation of it was one of a negative branch. Set cfg above 1, or use a guider with a negative input."
+            return (
+                "no evaluation of it was one of a negative branch. Set scale above 0 for a weak branch of its own, or cfg above "
+                "1, or use a guider with a negative input."
+            )
         if not self.in_time:
             return (
                 f"no step lies between start_percent = {window.start} and end_percent = {window.end}. "

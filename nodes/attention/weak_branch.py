@@ -9,13 +9,15 @@ the factors of rows, and both hold for any sampling.
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
 from ..common import PercentWindow
-from ..sampling.condition_names import ConditionNames, with_condition_names
+from ..sampling.condition_names import ConditionNames, positive_name
+from ..sampling.own_branch import OwnBranch, OwnBranchOfSampling
 from .compiled import CompiledTempering, can_run_compiled
 from .effect import Effect, check_changed
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
@@ -24,7 +26,7 @@ from .preferred import preferred_attention
 from .reach import order_of_rows
 from .rows import label_rows
 from .tempered_attention import TemperedAttention
-from .weak_condition import weak_chunks
+from .weak_condition import names_of_chunks, weak_chunks, with_copies_as_originals
 
 
 @dataclass
@@ -32,6 +34,7 @@ class _Sampling:
     """What is found once in a sampling and forgotten after it. Without a guider: of one evaluation outside of a sampler."""
 
     names: ConditionNames = field(default_factory=ConditionNames)
+    own: OwnBranchOfSampling | None = None
     effect: Effect = field(default_factory=Effect)
     once: dict = field(default_factory=dict)
 
@@ -45,12 +48,16 @@ class _Sampling:
 
 @dataclass
 class WeakBranchAttention:
-    """`energy` for the rows of the weak branch, ordinary attention for all others."""
+    """`energy` for the rows of the weak branch, ordinary attention for all others.
+
+    own: a weak branch of its own, in the place of the guider's.
+    """
 
     energy: AttentionEnergy
     layers: LayerSelection
     window: PercentWindow
     kind: str = "all"
+    own: OwnBranch | None = None
     _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
     _compiled: CompiledTempering = field(init=False, repr=False)
     _sampling: _Sampling | None = field(default=None, init=False, repr=False)  # the one that is running
@@ -63,6 +70,8 @@ class WeakBranchAttention:
     def add_to(self, model, key: str) -> None:
         """Adds the wrappers and callbacks to a ModelPatcher."""
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
+        if self.own is not None:
+            model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, self.name_conditions)
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, self)
         model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, key, self.make_ready)
@@ -70,15 +79,38 @@ class WeakBranchAttention:
 
     def sample(self, executor, *args, **kwargs):
         """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
-        outer, sampling = self._sampling, _Sampling(ConditionNames(executor.class_obj))
+        outer, sampling = self._sampling, self._new_sampling(executor.class_obj)
         self._sampling = sampling
         try:
             result = executor(*args, **kwargs)
         finally:
             self._sampling = outer
         if outer is None and not sampling.effect.changed:
-            self._say_without_effect(sampling.effect.why_not(self.window))
+            self._say_without_effect(sampling.effect.why_not(self.window, self.own is not None))
         return result
+
+    def _new_sampling(self, guider) -> _Sampling:
+        """Raises RuntimeError where a guider has no condition for a weak branch of its own."""
+        names = ConditionNames(guider)
+        if self.own is None:
+            return _Sampling(names)
+        if positive_name(guider.conds) is None:
+            raise RuntimeError(
+                f"ERG, scale = {self.own.scale:g}: a weak branch of its own needs a positive condition, and the guider "
+                f"({type(guider).__name__}) has none. Wire a prompt to its positive input, or set scale to 0."
+            )
+        return _Sampling(names, OwnBranchOfSampling(self.own, names))
+
+    def predict(self, executor, x, timestep, model_options={}, seed=None):
+        """A wrapper for ComfyUI's PREDICT_NOISE: guidance away from a weak branch of its own, on top of the guider's."""
+        sampling = self._sampling
+        if sampling is None:
+            return executor(x, timestep, model_options, seed)
+        sampling.effect.weak = True
+        if not self._is_time(timestep, executor.class_obj.inner_model.model_sampling, sampling):
+            return executor(x, timestep, model_options, seed)
+        sampling.effect.in_time = True
+        return sampling.own.predict(executor, x, timestep, model_options, seed)
 
     def make_ready(self, model) -> None:
         """A callback for ComfyUI's ON_PRE_RUN."""
@@ -98,30 +130,42 @@ class WeakBranchAttention:
 
     def name_conditions(self, executor, model, conds, x, timestep, model_options):
         """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
-        names = (self._sampling or _Sampling()).names.of(conds)
-        return executor(model, conds, x, timestep, with_condition_names(model_options, names))
+        sampling = self._sampling or _Sampling()
+
+        def execute(model, conds, x, timestep, model_options):
+            return executor(model, conds, x, timestep, sampling.names.tell(conds, model_options))
+
+        evaluate = execute if sampling.own is None else partial(sampling.own.evaluate, execute)
+        return evaluate(model, conds, x, timestep, model_options)
 
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
     ):
         """A wrapper for ComfyUI's APPLY_MODEL."""
         self._evaluations = (self._evaluations or 0) + 1
-        call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
+        options = with_copies_as_originals(transformer_options)
+        call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, options, conditions)
         sampling = self._sampling or _Sampling()
-        weak = weak_chunks(transformer_options, sampling.names.of_guider)
+        weak = self._weak_chunks(options, sampling)
         if not any(weak):
             return call.run()
         sampling.effect.weak = True
-        if not self._is_time(t, executor.class_obj.model_sampling, sampling):
+        # A branch of its own is there in the window alone.
+        if self.own is None and not self._is_time(t, executor.class_obj.model_sampling, sampling):
             return call.run()
         sampling.effect.in_time = True
-        labels = order_of_rows(call.network, label_rows(weak, len(x), transformer_options, call.other_nodes))
+        labels = order_of_rows(call.network, label_rows(weak, len(x), options, call.other_nodes))
         if self._can_run_compiled(call, sampling):
             result = self._run_compiled(call, labels, sampling)
             if result is not None:
                 sampling.effect.changed = True
                 return result
         return self._run(call, weak, labels, sampling)
+
+    def _weak_chunks(self, options: dict, sampling: _Sampling) -> tuple[bool, ...]:
+        if self.own is None:
+            return weak_chunks(options, sampling.names.of_guider)
+        return tuple(name == self.own.name for name in names_of_chunks(options) or ())
 
     @property
     def runs_compiled(self) -> bool:

@@ -1,6 +1,9 @@
 """Which of a guider's conditions is the weak branch, and so which chunks of a batch are its rows."""
 
-from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE
+from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE, ORIGINALS
+
+# In transformer options: the names of an evaluation's chunks, where their numbers are those of other conditions.
+CHUNK_NAMES = "entropy_guidance_chunk_names"
 
 # How guiders call the condition to lead away from: a guider with the first kind of name has others of the next kinds, too.
 NAMES_OF_WEAK = (
@@ -23,16 +26,40 @@ def weak_names(names: frozenset[str]) -> frozenset[str]:
     return frozenset()
 
 
+def names_of_chunks(options: dict) -> tuple[str | None, ...] | None:
+    """For each chunk of a batch the name of its condition, or of the branch that it is a copy for; None where no one tells.
+
+    options: the transformer options of an evaluation.
+    """
+    if CHUNK_NAMES in options:
+        return options[CHUNK_NAMES]
+    names = options.get(CONDITION_NAMES)
+    return None if names is None else tuple(names[number] for number in options.get("cond_or_uncond", ()))
+
+
+def with_copies_as_originals(options: dict) -> dict:
+    """Transformer options in which copies of conditions have the numbers of the originals.
+
+    To other nodes, which may know numbers 0 and 1 alone, a copy is what it was copied from.
+    """
+    numbers, originals = options.get("cond_or_uncond", ()), options.get(ORIGINALS)
+    if CHUNK_NAMES in options or originals is None or all(originals[number] == number for number in numbers):
+        return options
+    of_originals = [originals[number] for number in numbers]
+    return {**options, "cond_or_uncond": of_originals, CHUNK_NAMES: names_of_chunks(options)}
+
+
 def weak_chunks(options: dict, names: frozenset[str]) -> tuple[bool, ...]:
     """For each chunk of a batch whether it is the weak branch's. Raises RuntimeError where that cannot be told.
 
     options: the transformer options of an evaluation. names: those of the guider's conditions.
     """
-    numbers, named = options.get("cond_or_uncond", ()), options.get(CONDITION_NAMES)
-    if named is not None:
+    chunks = names_of_chunks(options)
+    if chunks is not None:
         weak = weak_names(names)
-        return tuple(named[number] in weak for number in numbers)
+        return tuple(name in weak for name in chunks)
     # Another pack evaluates conditions without ComfyUI's calc_cond_batch, and numbers them as a KSampler does.
+    numbers = options.get("cond_or_uncond", ())
     if any(number > 1 for number in numbers):
         raise RuntimeError(
             f"ERG cannot tell the weak branch among conditions that are numbered {list(numbers)} by another node, which "

@@ -10,6 +10,10 @@ from comfy.samplers import CFGGuider
 POSITIVE, NEGATIVE = "positive", "negative"
 # In transformer options: the names of an evaluation's conditions, by their number in `cond_or_uncond`.
 CONDITION_NAMES = "entropy_guidance_condition_names"
+# And for each of them its own number, or that of the condition that it is a copy of.
+ORIGINALS = "entropy_guidance_originals"
+# In the entries of a condition that is a copy of another one, for a branch of its own: that branch, and the entry's uuid.
+BRANCH, COPY_OF = "entropy_guidance_branch", "entropy_guidance_copy_of"
 
 
 class ConditionNames:
@@ -30,20 +34,35 @@ class ConditionNames:
             return tuple(name if entries else None for name, entries in zip(names, conds))
         return tuple(self._name(entries) if entries else None for entries in conds)
 
+    def of_branches(self, conds: list[list[dict] | None]) -> tuple[str | None, ...]:
+        """The same, but a copy of a condition has the name of the branch that it was made for."""
+        return tuple(_branch(entries) or name for entries, name in zip(conds, self.of(conds)))
+
+    def tell(self, conds: list[list[dict] | None], model_options: dict) -> dict:
+        """Model options whose transformer options name the conditions of an evaluation."""
+        names = self.of(conds)
+        originals = (names.index(name) if _branch(conds[i]) else i for i, name in enumerate(names))
+        told = {CONDITION_NAMES: self.of_branches(conds), ORIGINALS: tuple(originals)}
+        return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), **told}}
+
     def _name(self, entries: list[dict]) -> str | None:
         # A guider may hold one condition under two names: then it is the list itself that tells.
         for name, known in self._guider.conds.items():
             if known is entries:
                 return name
-        return self._of_uuid.get(entries[0].get("uuid"))
+        return self._of_uuid.get(entries[0].get(COPY_OF, entries[0].get("uuid")))
 
 
-def with_condition_names(model_options: dict, names: tuple[str | None, ...]) -> dict:
-    """Model options whose transformer options name the conditions of an evaluation."""
-    options = {**model_options.get("transformer_options", {}), CONDITION_NAMES: names}
-    return {**model_options, "transformer_options": options}
+def _branch(entries: list[dict] | None) -> str | None:
+    """The branch that a condition is a copy for, if it is one."""
+    return entries[0].get(BRANCH) if entries else None
 
 
 def is_positive(name: str) -> bool:
     """Whether a condition is one to lead to. Other packs' guiders put a word before it, such as 'xt_positive'."""
     return name.endswith(POSITIVE)
+
+
+def positive_name(conds: dict[str, list[dict]]) -> str | None:
+    """Of a guider's conditions the name of the one to lead to, if it has one."""
+    return next((name for name, entries in conds.items() if entries and is_positive(name)), None)

@@ -1,0 +1,72 @@
+"""Guidance in a window of the sampling alone: outside of it a step is one of the positive condition, as at cfg 1.
+
+Applying Guidance in a Limited Interval, https://arxiv.org/abs/2404.07724.
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import sampling_function
+
+from ..common import PercentWindow
+from .condition_names import positive_name
+
+ORDINARY, NO_GUIDANCE = OUTSIDE = ("ordinary", "no guidance")
+
+
+def interval_of(window: PercentWindow, outside: str) -> "GuidanceInterval | None":
+    """The interval that a node's inputs ask for, if any. Raises ValueError for a word that is not in OUTSIDE."""
+    if outside not in OUTSIDE:
+        raise ValueError(f"outside = {outside!r}: it must be one of {', '.join(OUTSIDE)}.")
+    return None if outside == ORDINARY or window.is_everything else GuidanceInterval(window)
+
+
+@dataclass
+class GuidanceInterval:
+    """window: where guidance is as the guider has it."""
+
+    window: PercentWindow
+    _sigmas: tuple[float, float] | None = field(default=None, init=False, repr=False)  # of the window, in this sampling
+    _said: bool = field(default=False, init=False, repr=False)
+
+    def add_to(self, model, key: str) -> None:
+        """Adds the wrappers to a ModelPatcher."""
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
+
+    def sample(self, executor, *args, **kwargs):
+        """A wrapper for ComfyUI's OUTER_SAMPLE."""
+        self._sigmas, self._said = None, False
+        return executor(*args, **kwargs)
+
+    def predict(self, executor, x, timestep, model_options={}, seed=None):
+        """A wrapper for ComfyUI's PREDICT_NOISE."""
+        guider = executor.class_obj
+        positive = positive_name(guider.conds)
+        if positive is None or self._is_inside(timestep, guider.inner_model.model_sampling):
+            return executor(x, timestep, model_options, seed)
+        self._say_who_needs_the_negative(guider, model_options)
+
+        def as_at_cfg_1(x, timestep, model_options, seed):
+            conditions = guider.conds.get("negative"), guider.conds[positive]
+            return sampling_function(guider.inner_model, x, timestep, *conditions, 1.0, model_options, seed)
+
+        # The wrappers of other nodes stay around it.
+        rest = WrapperExecutor(as_at_cfg_1, guider, executor.wrappers, executor.idx)
+        return rest(x, timestep, model_options, seed)
+
+    def _is_inside(self, sigma, model_sampling) -> bool:
+        if self._sigmas is None:
+            self._sigmas = self.window.sigmas(model_sampling)
+        start, end = self._sigmas
+        return end <= sigma[0].item() <= start
+
+    def _say_who_needs_the_negative(self, guider, model_options: dict) -> None:
+        if self._said or not model_options.get("disable_cfg1_optimization") or not guider.conds.get("negative"):
+            return
+        self._said = True
+        logging.info(
+            "Entropy Rectifying Guidance, outside = 'no guidance': the sampler or another node needs the negative branch "
+            "all the same, so a step outside of the window is not cheaper. It has no guidance, though."
+        )

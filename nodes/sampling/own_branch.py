@@ -1,0 +1,109 @@
+"""A weak branch of guidance's own: the positive condition once more, in the same evaluation as the sampler's conditions.
+
+It leaves the sampler's conditions and its own guidance as they are, and so works with any cfg, guider and sampler. What
+makes the branch weak is the attention's matter, which tells its rows by the branch's name. The formula is in
+guidance_core/own_weak_branch.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from uuid import uuid4
+
+from ...guidance_core import own_weak_branch
+from ..common import check_number
+from .condition_names import BRANCH, COPY_OF, ConditionNames, is_positive
+
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class OwnBranch:
+    """scale: s ≥ 0. rescale: φ in 0..1, towards the spread of the positive prediction. Raises ValueError for others."""
+
+    scale: float
+    rescale: float = 0.0
+    name: str = field(default_factory=lambda: f"own weak branch {next(_numbers)}")
+
+    def __post_init__(self):
+        check_number("scale", self.scale, 0)
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale = {self.rescale}: it must lie between 0 and 1.")
+
+
+class OwnBranchOfSampling:
+    """What a branch is in one sampling: copies of the positive condition's entries, and the step that is running."""
+
+    def __init__(self, branch: OwnBranch, names: ConditionNames):
+        self._branch, self._names = branch, names
+        self._uuids: dict = {}  # caches of other nodes tell conditions by their uuids, step for step
+        self._step: _Step | None = None
+
+    def predict(self, executor, x, timestep, model_options: dict, seed):
+        """A guider's prediction, led away from the branch. executor: the rest of ComfyUI's PREDICT_NOISE."""
+        outer, self._step = self._step, _Step(model_options.get("context_handler"))
+        try:
+            guided = executor(x, timestep, self._step.with_windows(model_options, self.evaluate), seed)
+            return self._step.guide(guided, self._branch)
+        finally:
+            self._step = outer
+
+    def evaluate(self, execute: Callable, model, conds: list, x, timestep, model_options: dict):
+        """An evaluation of conditions, `execute(model, conds, ...)`: the first of a step that has the positive one has its
+        copy, too. The predictions are those of `conds`."""
+        positive = None
+        if self._step is not None and not self._step.evaluated:
+            names = self._names.of_branches(conds)
+            positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
+        if positive is None:
+            return execute(model, conds, x, timestep, model_options)
+        self._step.evaluated = True
+        copy = list(map(self._copy, conds[positive]))
+        *predictions, weak = execute(model, [*conds, copy], x, timestep, model_options)
+        self._step.take(predictions[positive], weak, self._branch)
+        return predictions
+
+    def _copy(self, entry: dict) -> dict:
+        uuid = self._uuids.setdefault(entry["uuid"], uuid4())
+        return {**entry, "uuid": uuid, COPY_OF: entry["uuid"], BRANCH: self._branch.name}
+
+
+@dataclass
+class _Step:
+    """windows: the context handler of the sampling, if any."""
+
+    windows: object | None
+    evaluated: bool = False
+    difference: object | None = None
+    spread: object | None = None
+
+    def with_windows(self, model_options: dict, evaluate: Callable) -> dict:
+        """Model options whose context windows evaluate a copy too, and put it together as they do all conditions."""
+        if self.windows is None:
+            return model_options
+        return {**model_options, "context_handler": _Windows(self.windows, evaluate)}
+
+    def take(self, positive, weak, branch: OwnBranch) -> None:
+        """Keeps what it needs of the two predictions at once: other nodes may write into them."""
+        self.difference = positive - weak
+        self.spread = own_weak_branch.spread(positive) if branch.rescale else None
+
+    def guide(self, guided, branch: OwnBranch):
+        if self.difference is None:  # another node had no need of an evaluation in this step
+            return guided
+        guided = own_weak_branch.guide(guided, self.difference, branch.scale)
+        return own_weak_branch.rescale(guided, self.spread, branch.rescale) if branch.rescale else guided
+
+
+class _Windows:
+    """A context handler of ComfyUI's, in an evaluation with one more condition."""
+
+    def __init__(self, handler, evaluate: Callable):
+        self._handler, self._evaluate = handler, evaluate
+
+    def __getattr__(self, name: str):
+        return getattr(self._handler, name)
+
+    def execute(self, calc_cond_batch, *args):
+        return self._evaluate(partial(self._handler.execute, calc_cond_batch), *args)

@@ -1,0 +1,61 @@
+"""ERG's `outside`: no guidance outside of the window of steps."""
+
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from benchmarks.tolerance import assert_agree
+from tests.nodes.sampling.test_guider import conditions, draw, dual_cfg, our_guider, perp_neg  # noqa: F401
+from tests.nodes.sampling.test_own_branch import rows_of_evaluations
+
+FIRST_HALF = {"temperature": 0.05, "layers": "40%-60%", "end_percent": 0.5, "outside": "no guidance"}
+
+
+def erg(node, model, **inputs):
+    return node("EntropyGuidanceERG", model=model, **{**FIRST_HALF, **inputs})[0]
+
+
+@pytest.mark.parametrize(("scale", "chunks"), [(0.0, [0, 1]), (1.0, [0, 0, 1])])
+def test_a_step_outside_is_one_evaluation(node, demo, prompts, sample, scale, chunks):
+    model = erg(node, demo[0], scale=scale)
+    seen = rows_of_evaluations(model)
+    sample(model, *prompts, cfg=3.0, steps=4)
+    assert seen == [chunks, chunks, chunks, [0]] or seen == [chunks, chunks, [0], [0]]
+
+
+def test_outside_it_is_the_positive_prediction(node, demo, prompts, sample):
+    """The window ends before the second of two halves of a sampling."""
+    model = erg(node, demo[0], temperature=1.0)  # the interval alone
+    second_half = {"latent": {"samples": torch.zeros(1, 4, 16, 16)}, "denoise": 0.4}
+    assert torch.equal(
+        sample(model, *prompts, cfg=3.0, **second_half), sample(demo[0], *prompts, cfg=1.0, **second_half)
+    )
+
+
+@pytest.mark.parametrize("guider", [dual_cfg("regular"), dual_cfg("nested"), perp_neg, our_guider])
+def test_guiders_of_three_conditions(node, demo, conditions, draw, guider):  # noqa: F811
+    """A step that is outside as a whole draws what the positive condition says."""
+    model = erg(node, demo[0], start_percent=0.9, end_percent=1.0)
+    plain = node("CFGGuider", model=demo[0], positive=conditions[0], negative=conditions[1], cfg=1.0)[0]
+    assert_agree(draw(guider(node, model, conditions), steps=1), draw(plain, steps=1))
+
+
+def test_a_sampler_that_needs_the_negative_is_said_once(node, demo, prompts, sample, caplog):
+    caplog.set_level("INFO")
+    drawn = sample(erg(node, demo[0], end_percent=0.1), *prompts, cfg=3.0, steps=4, sampler="euler_cfg_pp")
+    assert drawn.isfinite().all()
+    assert caplog.text.count("needs the negative branch all the same") == 1
+
+
+def test_the_whole_sampling_is_no_interval(node, demo, prompts, sample):
+    whole = {"end_percent": 1.0}
+    expected = sample(erg(node, demo[0], **whole, outside="ordinary"), *prompts)
+    model = erg(node, demo[0], **whole)
+    assert torch.equal(sample(model, *prompts), expected)
+    assert not model.wrappers.get(WrappersMP.PREDICT_NOISE)
+
+
+def test_other_clones_keep_their_bits(node, demo, prompts, sample):
+    plain = sample(demo[0], *prompts)
+    sample(erg(node, demo[0]), *prompts)
+    assert torch.equal(sample(demo[0], *prompts), plain)

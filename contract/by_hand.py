@@ -26,7 +26,7 @@ MEMBERS = {
     ),
     "comfy.ldm.modules.attention.BasicTransformerBlock": ("disable_self_attn", "switch_temporal_ca_to_sa"),
     "comfy.context_windows.IndexListContextWindow": ("window.dim", "window.get_tensor", "window.total_frames"),
-    "comfy.samplers.CFGGuider": ("guider.conds",),
+    "comfy.samplers.CFGGuider": ("guider.conds", "guider.inner_model", "guider.model_patcher"),
     "comfy.conds.CONDRegular": ("_copy_with", "condition.cond"),
     "comfy.sd.CLIP": ("clip.clone", "clip.cond_stage_model", "clip.patcher", "load_sd"),
     "comfy.sd.VAE": (
@@ -55,6 +55,7 @@ KEYS = {
     "callbacks": "comfy.patcher_extension",
     # model options
     "transformer_options": "comfy.samplers",
+    "context_handler": "comfy.samplers",
     "disable_cfg1_optimization": "comfy.samplers",
     "model_function_wrapper": "comfy.samplers",
     "sampler_calc_cond_batch_function": "comfy.samplers",
@@ -99,6 +100,8 @@ PARAMETERS = (
     ("comfy.samplers._calc_cond_batch", ("model", "conds", "x_in", "timestep", "model_options"),
      "comfy.patcher_extension.WrappersMP.CALC_COND_BATCH"),
     ("comfy.samplers.CFGGuider.predict_noise", ("x", "timestep", "model_options", "seed"), "comfy.samplers.CFGGuider"),
+    ("comfy.context_windows.IndexListContextHandler.execute",
+     ("calc_cond_batch", "model", "conds", "x_in", "timestep", "model_options"), "context_handler"),
     ("comfy.k_diffusion.sampling.sample_euler", ("model", "x", "sigmas", "extra_args", "callback", "disable"),
      "comfy.samplers.KSAMPLER"),
     ("comfy.ldm.modules.attention.attention_pytorch", ("q", "k", "v", "heads"), "optimized_attention_override"),

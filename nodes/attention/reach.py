@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import torch
 
+from ..sampling.own_branch import Batch
 from .object_patches import add_patches
 from .rebinding import rebound, rebound_function
 
@@ -51,6 +52,9 @@ PACKED = {"comfy.ldm.seedvr.model.NaDiT": r"blocks\.\d+\.attn"}
 
 # Networks that run the halves of a batch in the other order than they return them.
 SWAPS_HALVES = ("comfy.ldm.seedvr.model.NaDiT", "comfy.ldm.hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain")
+
+# Networks of a single row: ComfyUI sets their conditions apart because they differ, which copies of one do not.
+ONE_ROW = ("comfy.ldm.minimax.model.MiniMaxH3Model",)
 
 # Attention without a softmax has no temperature.
 LINEAR = {
@@ -101,9 +105,16 @@ def _options_in_reach() -> dict | None:
     return transformer_options_of_compiled_code["now"] if torch.compiler.is_compiling() else _current.get()
 
 
+def batch_of(network: torch.nn.Module) -> Batch:
+    """What a network takes as a batch."""
+    if name_of(network) in ONE_ROW:
+        return Batch.ONE_ROW
+    return Batch.TWO_HALVES if name_of(network) in SWAPS_HALVES else Batch.ANY
+
+
 def order_of_rows(network: torch.nn.Module, labels: tuple[bool, ...]) -> tuple[bool, ...]:
     """The labels of a batch's rows in the order in which the network runs them."""
-    if name_of(network) not in SWAPS_HALVES:
+    if batch_of(network) is not Batch.TWO_HALVES:
         return labels
     second = len(labels) // 2  # torch.chunk makes the first half the larger one
     return labels[second:] + labels[:second]

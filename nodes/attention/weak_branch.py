@@ -8,7 +8,7 @@ the factors of rows, and both hold for any sampling.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -17,13 +17,13 @@ from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
 from ..common import PercentWindow
 from ..sampling.condition_names import ConditionNames, positive_name
-from ..sampling.own_branch import OwnBranch, OwnBranchOfSampling
+from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .compiled import CompiledTempering, can_run_compiled
 from .effect import Effect, check_changed
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
 from .preferred import preferred_attention
-from .reach import order_of_rows
+from .reach import batch_of, order_of_rows
 from .rows import label_rows
 from .tempered_attention import TemperedAttention
 from .weak_condition import names_of_chunks, weak_chunks, with_copies_as_originals
@@ -99,7 +99,8 @@ class WeakBranchAttention:
                 f"ERG, scale = {self.own.scale:g}: a weak branch of its own needs a positive condition, and the guider "
                 f"({type(guider).__name__}) has none. Wire a prompt to its positive input, or set scale to 0."
             )
-        return _Sampling(names, OwnBranchOfSampling(self.own, names))
+        batch = batch_of(guider.model_patcher.model.diffusion_model)
+        return _Sampling(names, OwnBranchOfSampling(self.own, names, batch))
 
     def predict(self, executor, x, timestep, model_options={}, seed=None):
         """A wrapper for ComfyUI's PREDICT_NOISE: guidance away from a weak branch of its own, on top of the guider's."""
@@ -143,10 +144,11 @@ class WeakBranchAttention:
     ):
         """A wrapper for ComfyUI's APPLY_MODEL."""
         self._evaluations = (self._evaluations or 0) + 1
-        options = with_copies_as_originals(transformer_options)
-        call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, options, conditions)
+        call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
+        if batch_of(call.network) is not Batch.TWO_HALVES:  # which reads the numbers itself, to tell its halves
+            call = replace(call, options=with_copies_as_originals(call.options))
         sampling = self._sampling or _Sampling()
-        weak = self._weak_chunks(options, sampling)
+        weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
             return call.run()
         sampling.effect.weak = True
@@ -154,7 +156,7 @@ class WeakBranchAttention:
         if self.own is None and not self._is_time(t, executor.class_obj.model_sampling, sampling):
             return call.run()
         sampling.effect.in_time = True
-        labels = order_of_rows(call.network, label_rows(weak, len(x), options, call.other_nodes))
+        labels = order_of_rows(call.network, label_rows(weak, len(x), call.options, call.other_nodes))
         if self._can_run_compiled(call, sampling):
             result = self._run_compiled(call, labels, sampling)
             if result is not None:

@@ -7,6 +7,7 @@ guidance_core/own_weak_branch.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from itertools import count
 from uuid import uuid4
@@ -16,6 +17,9 @@ from ..common import check_number
 from .condition_names import BRANCH, COPY_OF, ConditionNames, is_positive
 
 _numbers = count()
+
+# What a network takes as a batch: any rows, the halves of two conditions, or a single row.
+Batch = Enum("Batch", ["ANY", "TWO_HALVES", "ONE_ROW"])
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,9 @@ class OwnBranch:
 class OwnBranchOfSampling:
     """What a branch is in one sampling: copies of the positive condition's entries, and the step that is running."""
 
-    def __init__(self, branch: OwnBranch, names: ConditionNames):
-        self._branch, self._names = branch, names
+    def __init__(self, branch: OwnBranch, names: ConditionNames, batch: Batch = Batch.ANY):
+        """batch: what the network takes."""
+        self._branch, self._names, self._batch = branch, names, batch
         self._uuids: dict = {}  # caches of other nodes tell conditions by their uuids, step for step
         self._step: _Step | None = None
 
@@ -49,7 +54,7 @@ class OwnBranchOfSampling:
         finally:
             self._step = outer
 
-    def evaluate(self, execute: Callable, model, conds: list, x, timestep, model_options: dict):
+    def evaluate(self, execute: Callable, model, conds: list, *args):
         """An evaluation of conditions, `execute(model, conds, ...)`: the first of a step that has the positive one has its
         copy, too. The predictions are those of `conds`."""
         positive = None
@@ -57,10 +62,15 @@ class OwnBranchOfSampling:
             names = self._names.of_branches(conds)
             positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
         if positive is None:
-            return execute(model, conds, x, timestep, model_options)
+            return execute(model, conds, *args)
         self._step.evaluated = True
         copy = list(map(self._copy, conds[positive]))
-        *predictions, weak = execute(model, [*conds, copy], x, timestep, model_options)
+        if self._batch is Batch.ONE_ROW:
+            predictions, (weak,) = execute(model, conds, *args), execute(model, [copy], *args)
+        elif self._batch is Batch.TWO_HALVES and sum(map(bool, conds)) % 2 == 0:
+            predictions, (_, weak) = execute(model, conds, *args), execute(model, [conds[positive], copy], *args)
+        else:
+            *predictions, weak = execute(model, [*conds, copy], *args)
         self._step.take(predictions[positive], weak, self._branch)
         return predictions
 

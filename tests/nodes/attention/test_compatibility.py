@@ -4,6 +4,7 @@ import re
 import warnings
 from functools import cache
 
+import comfy.samplers
 import pytest
 import torch
 
@@ -84,8 +85,45 @@ def works_in_bfloat16(node, name) -> bool:
     )
 
 
+class OnePrediction(comfy.samplers.Sampler):
+    """A sampler whose result is the guided prediction for its noise."""
+
+    def sample(self, guider, sigmas, extra_args, callback, noise, *_, **__):
+        return guider(noise, sigmas[0].expand(len(noise)), **extra_args)
+
+
+def guided(model, conditions, latent, cfg: float) -> torch.Tensor:
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(*conditions)
+    guider.set_cfg(cfg)
+    prediction = guider.sample(latent, latent * 0, OnePrediction(), torch.tensor([0.6, 0.0]))
+    parts = prediction.unbind() if prediction.is_nested else [prediction]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def a_branch_of_its_own(node, name) -> bool:
+    """D_cfg + s (D_pos − D_weak) from evaluations of pairs; as exact as CFG itself is from such pairs, by twice."""
+    small, model = small_networks.NETWORKS[name], small_networks.build(name)
+    (positive, negative), latent = small.conditions(), small.latent(small.most)
+    by_itself = node("EntropyGuidanceERG", model=model, temperature=0.01, layers="all", scale=0.7)[0]
+
+    def in_pair(model, condition) -> torch.Tensor:
+        return guided(model, (condition, condition), latent, 0.0)
+
+    strong, away, weak = in_pair(model, positive), in_pair(model, negative), in_pair(erg(node, model), positive)
+    cfg = guided(model, (positive, negative), latent, 2.5)
+    rounding = (cfg - (away + 2.5 * (strong - away))).abs().max()
+    errors = (
+        guided(by_itself, (positive, negative), latent, 2.5) - (cfg + 0.7 * (strong - weak)),
+        guided(by_itself, (positive, negative), latent, 1.0) - (strong + 0.7 * (strong - weak)),
+    )
+    changed = not torch.equal(guided(by_itself, (positive, negative), latent, 2.5), cfg)
+    return changed and all(error.abs().max() < 2 * rounding + 1e-4 * cfg.abs().max() for error in errors)
+
+
 @pytest.mark.parametrize(
-    "holds", [single_layers_can_be_chosen, a_branch_alone_is_what_it_is_in_a_batch, works_in_bfloat16]
+    "holds",
+    [single_layers_can_be_chosen, a_branch_alone_is_what_it_is_in_a_batch, works_in_bfloat16, a_branch_of_its_own],
 )
 def test_on_every_network(node, holds):
     assert [name for name in one_model_of_each_network() if not holds(node, name)] == []

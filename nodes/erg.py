@@ -63,18 +63,18 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "the chosen layers.",
                 ),
                 io.Float.Input(
-                    "scale", default=0.0, min=0.0, max=100.0, step=0.05,
+                    "scale", default=0.0, min=0.0, max=100.0, step=0.05, optional=True,
                     tooltip="Strength of a weak branch of its own, on top of the sampler's cfg: the positive prompt once more, "
                     "with flatter attention. For any cfg: at cfg 1 (Flux dev, distilled models) try 0.5. 0: the "
                     "sampler's negative branch is the weak one, and cfg the strength.",
                 ),
                 io.Float.Input(
-                    "rescale", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+                    "rescale", default=0.0, min=0.0, max=1.0, step=0.01, optional=True, advanced=True,
                     tooltip="With scale above 0: how far the contrast that guidance adds is taken back, from 0 (not at all) to 1. "
                     "Against burnt colours at high strengths.",
                 ),
                 io.Combo.Input(
-                    "outside", options=list(OUTSIDE), default=OUTSIDE[0], advanced=True,
+                    "outside", options=list(OUTSIDE), default=OUTSIDE[0], optional=True, advanced=True,
                     tooltip="What happens outside of start_percent and end_percent. ordinary: guidance without ERG, with cfg as "
                     "always. no guidance: neither cfg nor ERG, so such a step costs one evaluation instead of two.",
                 ),

@@ -8,7 +8,7 @@ the factors of rows, and both hold for any sampling.
 """
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -19,6 +19,7 @@ from ..common import PercentWindow
 from ..sampling.condition_names import ConditionNames, positive_name
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .compiled import CompiledTempering, can_run_compiled
+from .copies import with_copies_as_originals
 from .effect import Effect, check_changed
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
@@ -26,7 +27,7 @@ from .preferred import preferred_attention
 from .reach import batch_of, order_of_rows
 from .rows import label_rows
 from .tempered_attention import TemperedAttention
-from .weak_condition import names_of_chunks, weak_chunks, with_copies_as_originals
+from .weak_condition import names_of_chunks, weak_chunks
 
 
 @dataclass
@@ -145,18 +146,24 @@ class WeakBranchAttention:
         """A wrapper for ComfyUI's APPLY_MODEL."""
         self._evaluations = (self._evaluations or 0) + 1
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
-        if batch_of(call.network) is not Batch.TWO_HALVES:  # which reads the numbers itself, to tell its halves
-            call = replace(call, options=with_copies_as_originals(call.options))
+        if batch_of(call.network) is Batch.TWO_HALVES:  # which reads the numbers itself, to tell its halves
+            return self._evaluate(call)
+        call, in_order = with_copies_as_originals(call)
+        return in_order(self._evaluate(call))
+
+    def _evaluate(self, call: NetworkCall):
+        """The network's prediction, with another attention energy for the rows of the weak branch, if it has any now."""
         sampling = self._sampling or _Sampling()
         weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
             return call.run()
         sampling.effect.weak = True
         # A branch of its own is there in the window alone.
-        if self.own is None and not self._is_time(t, executor.class_obj.model_sampling, sampling):
+        if self.own is None and not self._is_time(call.inputs[1], call.executor.class_obj.model_sampling, sampling):
             return call.run()
         sampling.effect.in_time = True
-        labels = order_of_rows(call.network, label_rows(weak, len(x), call.options, call.other_nodes))
+        labels = label_rows(weak, len(call.inputs[0]), call.options, call.other_nodes)
+        labels = order_of_rows(call.network, labels)
         if self._can_run_compiled(call, sampling):
             result = self._run_compiled(call, labels, sampling)
             if result is not None:

@@ -1,6 +1,6 @@
 """Which of a guider's conditions is the weak branch, and so which chunks of a batch are its rows."""
 
-from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE, ORIGINALS
+from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE
 
 # In transformer options: the names of an evaluation's chunks, where their numbers are those of other conditions.
 CHUNK_NAMES = "entropy_guidance_chunk_names"
@@ -35,18 +35,6 @@ def names_of_chunks(options: dict) -> tuple[str | None, ...] | None:
         return options[CHUNK_NAMES]
     names = options.get(CONDITION_NAMES)
     return None if names is None else tuple(names[number] for number in options.get("cond_or_uncond", ()))
-
-
-def with_copies_as_originals(options: dict) -> dict:
-    """Transformer options in which copies of conditions have the numbers of the originals.
-
-    To other nodes, which may know numbers 0 and 1 alone, a copy is what it was copied from.
-    """
-    numbers, originals = options.get("cond_or_uncond", ()), options.get(ORIGINALS)
-    if CHUNK_NAMES in options or originals is None or all(originals[number] == number for number in numbers):
-        return options
-    of_originals = [originals[number] for number in numbers]
-    return {**options, "cond_or_uncond": of_originals, CHUNK_NAMES: names_of_chunks(options)}
 
 
 def weak_chunks(options: dict, names: frozenset[str]) -> tuple[bool, ...]:

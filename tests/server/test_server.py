@@ -61,6 +61,25 @@ def test_neutral_nodes_draw_the_same_picture(server):
     assert pixels(a) == pixels(b)
 
 
+@pytest.mark.smoke
+def test_a_branch_of_its_own_at_any_cfg(server):
+    """Each input makes a picture of its own, at cfg 1 and above."""
+    own = {"scale": 0.8}
+    changes = [
+        {},
+        own,
+        {**own, "rescale": 0.7},
+        {**own, "end_percent": 0.4},
+        {**own, "end_percent": 0.4, "outside": "no guidance"},
+    ]
+    drawn = [
+        pixels(server.pictures(server.run(text_to_image(**change, cfg=cfg)))[0])
+        for cfg in (1.0, 2.0) for change in changes
+    ]  # fmt: skip
+    assert drawn[3] == drawn[4]  # at cfg 1 there is no guidance but ERG's
+    assert len(set(drawn)) == len(drawn) - 1
+
+
 def test_two_queued_prompts_keep_to_their_own_settings(server, plain):
     settings = [{"temperature": 0.01, "layers": "all"}, {"temperature": 0.5, "layers": "2"}]
     alone = [pixels(server.pictures(server.run(text_to_image(**s, seed=5)))[0]) for s in settings]
@@ -94,6 +113,9 @@ def test_batches(server, batch):
         ({"end_percent": 1.5}, "Value 1.5 bigger than max of 1.0"),
         ({"attention": "both"}, "Value not in list"),
         ({"clip_temperature": -1.0}, "Value -1.0 smaller than min of 0.0"),
+        ({"scale": -1.0}, "Value -1.0 smaller than min of 0.0"),
+        ({"rescale": 2.0}, "Value 2.0 bigger than max of 1.0"),
+        ({"outside": "nothing"}, "Value not in list"),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_runs(server, plain, inputs, message):

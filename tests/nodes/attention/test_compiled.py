@@ -67,6 +67,13 @@ def test_other_parameters_use_the_same_code(node, demo, prompts, compiler):
     assert len(compiler.graphs) == 1
 
 
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_a_branch_of_its_own(node, demo, prompts, sample, compiler, cfg):
+    model = erg(node, compiler.compile(demo[0]), scale=0.7)
+    close(sample(model, *prompts, cfg=cfg), sample(erg(node, demo[0], scale=0.7), *prompts, cfg=cfg))
+    assert len(compiler.graphs) == 1
+
+
 KINDS_OF_ERG = {
     "plain": None,
     "erg": {},

@@ -69,6 +69,24 @@ def test_lora_hooks(node, demo, prompts, drawn, expected, cfg):
     assert not agree(guided, drawn(own(node, demo[0]), *prompts, cfg))
 
 
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_a_controlnet(node, sample, cfg):
+    """Its outputs reach the copy too. The oracle is the ERG Guider, for the prediction of a single step."""
+    model, latent = random_models.build("SD15"), {"samples": torch.zeros(2, 4, 16, 16)}
+    hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
+    positive, negative = node(
+        "ControlNetApplyAdvanced", **dict(zip(("positive", "negative"), random_models.conditions())), image=hint,
+        control_net=random_models.controlnet(), strength=1.0, start_percent=0.0, end_percent=1.0,
+    )  # fmt: skip
+
+    def drawn(model, negative=negative, cfg=cfg):
+        return sample(model, positive, negative, cfg=cfg, steps=1, denoise=0.3, latent=latent)
+
+    difference = drawn(erg(node, model), positive, 2.0) - drawn(model, cfg=1.0)
+    assert_agree(drawn(own(node, model)), drawn(model) + difference)
+    assert not agree(drawn(model), drawn(own(node, model)))
+
+
 def rows_of_evaluations(model) -> list:
     """The numbers of the chunks of each evaluation of the network, as it sees them."""
     seen = []
@@ -88,6 +106,49 @@ def test_one_evaluation_a_step_in_which_the_copy_is_a_positive_condition(node, d
     seen = rows_of_evaluations(model)
     sample(model, *prompts, cfg=cfg, steps=3)
     assert seen == 3 * [chunks]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_a_patch_that_knows_two_numbers(node, sample, cfg):
+    """As IP-Adapters do: to the copy it does what it does to the positive condition, and to the others what it did."""
+    model, latent = random_models.build("SD15"), {"samples": torch.zeros(2, 4, 16, 16)}
+    by_number = torch.tensor([1.5, 0.5])
+
+    def patch(q, k, v, extra_options):
+        each = len(q) // len(extra_options["cond_or_uncond"])
+        return q * by_number[extra_options["cond_or_uncond"]].repeat_interleave(each).view(-1, 1, 1), k, v
+
+    def drawn(model, positive, negative, cfg):
+        return sample(model, positive, negative, cfg=cfg, steps=1, latent=latent)
+
+    patched = model.clone()
+    patched.set_model_attn2_patch(patch)
+    positive, negative = random_models.conditions()
+    difference = drawn(own(node, patched), positive, negative, 1.0) - drawn(patched, positive, negative, 1.0)
+    assert_agree(
+        drawn(own(node, patched), positive, negative, cfg), drawn(patched, positive, negative, cfg) + difference
+    )
+    assert not agree(
+        difference, drawn(own(node, model), positive, negative, 1.0) - drawn(model, positive, negative, 1.0)
+    )
+
+
+def test_a_patch_that_looks_for_the_first_of_a_number(node, sample):
+    """As core's NAG does: it goes on to change the positive prediction, and not the copy in its place."""
+    model, latent = random_models.build("SD15"), {"samples": torch.zeros(2, 4, 16, 16)}
+    nag = node("NAGuidance", model=model, nag_scale=5.0)[0]
+    seen = []
+
+    def keep_positive(model):
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(lambda args: seen.append(args["cond_denoised"]) or args["denoised"])
+        return model
+
+    for guided in (nag, own(node, nag), model):
+        sample(keep_positive(guided), *random_models.conditions(), steps=1, latent=latent)
+    with_nag, beside_erg, without = seen
+    assert_agree(beside_erg, with_nag)
+    assert not agree(with_nag, without)
 
 
 def test_conditions_that_memory_sets_apart(node, demo, prompts, sample, monkeypatch):

@@ -1,0 +1,63 @@
+"""To other nodes, a copy of a condition that a branch of its own has added is what it was copied from.
+
+They know the numbers 0 and 1 alone (IP-Adapters), or look for the first chunk of a number (NAG), where ComfyUI batches
+conditions last first: so copies have the numbers of their originals, and come after them where anyone looks.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from ..sampling.condition_names import ORIGINALS
+from .network_call import NetworkCall
+from .weak_condition import CHUNK_NAMES, names_of_chunks
+
+PER_CHUNK = ("cond_or_uncond", "uuids", CHUNK_NAMES)
+
+
+def with_copies_as_originals(call: NetworkCall) -> tuple[NetworkCall, Callable]:
+    """The call for other nodes, and what puts its prediction [rows, ...] back in order.
+
+    It is the call as it is where there are no copies, or where a node around it has seen to them.
+    """
+    numbers, originals = call.options.get("cond_or_uncond", ()), call.options.get(ORIGINALS)
+    if CHUNK_NAMES in call.options or originals is None or all(originals[number] == number for number in numbers):
+        return call, _as_it_is
+    of_originals = [originals[number] for number in numbers]
+    options = {**call.options, "cond_or_uncond": of_originals, CHUNK_NAMES: names_of_chunks(call.options)}
+    order = sorted(range(len(numbers)), key=lambda chunk: of_originals[chunk] != numbers[chunk])
+    return _reordered_call(replace(call, options=options), order)
+
+
+def _reordered_call(call: NetworkCall, order: list[int]) -> tuple[NetworkCall, Callable]:
+    patched = any(call.options.get(name) for name in ("patches", "patches_replace"))
+    rows = len(call.inputs[0])
+    if not patched or order == sorted(order) or rows % len(order):
+        return call, _as_it_is
+    lists = {name: [call.options[name][chunk] for chunk in order] for name in PER_CHUNK if name in call.options}
+    reordered = replace(
+        call,
+        inputs=_reordered(call.inputs, order, rows),
+        control=_reordered(call.control, order, rows),
+        options={**call.options, **lists},
+        conditions=_reordered(call.conditions, order, rows),
+    )
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return reordered, lambda prediction: _reordered(prediction, back, rows)
+
+
+def _as_it_is(prediction):
+    return prediction
+
+
+def _reordered(value, order: list[int], rows: int):
+    """A copy of nested tuples, lists and dictionaries in which tensors of so many rows have their chunks in that order."""
+    if torch.is_tensor(value) and value.ndim and value.shape[0] == rows:
+        chunks = value.chunk(len(order))
+        return torch.cat([chunks[place] for place in order])
+    if isinstance(value, dict):
+        return {name: _reordered(part, order, rows) for name, part in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_reordered(part, order, rows) for part in value)
+    return value

@@ -52,8 +52,8 @@ def find_places(
     each = rows // len(owners)
     groups = list(dict.fromkeys(owner for owner in measured if owner is not None))
     of_group = [[row for row in range(rows) if owners[row // each] == owner] for owner in groups]
-    windows = min(QUERIES, *map(len, of_group))
-    chosen = [[of_one[i] for i in spread(len(of_one), windows)] for of_one in of_group]
+    windows = min(QUERIES, max(map(len, of_group)))
+    chosen = [[of_one[i * len(of_one) // windows] for i in range(windows)] for of_one in of_group]
     numbers = {None: 0, **{owner: number for number, owner in enumerate(groups, 1)}}
     of_row = [numbers[measured[row // each]] for row in range(rows)]
     places = chosen, spread(queries, math.ceil(QUERIES / windows)), of_row
@@ -74,7 +74,9 @@ def spread(count: int, most: int) -> list[int]:
     """
     if count <= most:
         return list(range(count))
-    return [int((i + i * GOLDEN_RATIO % 1) * count / most) for i in range(most)]
+    starts = [i * count // most for i in range(most + 1)]
+    parts = zip(starts, starts[1:])
+    return [start + int(i * GOLDEN_RATIO % 1 * (end - start)) for i, (start, end) in enumerate(parts)]
 
 
 def factor_of_heads(flatness: float, places: Places, q, k, heads: int, mask=None, scale=None) -> torch.Tensor:

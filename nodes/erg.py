@@ -78,6 +78,13 @@ class EntropyGuidanceERG(io.ComfyNode):
                     tooltip="What happens outside of start_percent and end_percent. ordinary: guidance without ERG, with cfg as "
                     "always. no guidance: neither cfg nor ERG, so such a step costs one evaluation instead of two.",
                 ),
+                io.Float.Input(
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True, advanced=True,
+                    tooltip="-1 is off: temperature counts. From 0 to 1 it takes the place of temperature and asks for an "
+                    "effect, the same in any model: how far the attention of each head goes from what it is in the positive "
+                    "branch (0, no change) to looking at everything alike (1). The temperature for that is measured in each "
+                    "step.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],
         )  # fmt: skip
@@ -97,11 +104,10 @@ class EntropyGuidanceERG(io.ComfyNode):
         scale=0.0,
         rescale=0.0,
         outside=OUTSIDE[0],
+        flatness=-1.0,
     ) -> io.NodeOutput:
-        energy, window = (
-            AttentionEnergy(temperature, alpha, step_size, iterations),
-            PercentWindow(start_percent, end_percent),
-        )
+        energy = AttentionEnergy(temperature, alpha, step_size, iterations, flatness)
+        window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
         branch = WeakBranchAttention(energy, parse_layers(layers), window, attention, own if scale > 0 else None)
         model = model.clone()

@@ -1,6 +1,6 @@
 """Which of a guider's conditions is the weak branch, and so which chunks of a batch are its rows."""
 
-from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE
+from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE, POSITIVE, is_positive
 
 # In transformer options: the names of an evaluation's chunks, where their numbers are those of other conditions.
 CHUNK_NAMES = "entropy_guidance_chunk_names"
@@ -54,3 +54,22 @@ def weak_chunks(options: dict, names: frozenset[str]) -> tuple[bool, ...]:
             "evaluates them in a way of its own. Take that node out."
         )
     return tuple(number == 1 for number in numbers)
+
+
+def partner_chunks(options: dict, weak: tuple[bool, ...]) -> tuple[int, ...]:
+    """For each chunk of a batch the positive chunk of the same pictures; itself where there is none.
+
+    options: the transformer options of an evaluation. weak: for each chunk whether it is the weak branch's. Entries of a
+    condition (regional prompts) go with those of the positive one in order, where it has as many, else all with its first.
+    """
+    names = names_of_chunks(options) or [
+        POSITIVE if number == 0 else str(number) for number in options["cond_or_uncond"]
+    ]
+    positive = [chunk for chunk, name in enumerate(names) if is_positive(name or "") and not weak[chunk]]
+    if not positive:
+        return tuple(range(len(weak)))
+    partners = []
+    for chunk, name in enumerate(names):
+        entries = [other for other, same in enumerate(names) if same == name]
+        partners.append(positive[entries.index(chunk) if len(entries) == len(positive) else 0])
+    return tuple(partners)

@@ -9,6 +9,7 @@ from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
 from .attention.kinds import KINDS, tell_kinds
 from .attention.reach import reach_attention
+from .attention.shared_trunk import share_trunk as share_trunk_of
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 
@@ -60,20 +61,29 @@ class EntropyGuidanceERG(io.ComfyNode):
                     tooltip="Number K of descent steps. Each one beyond the first costs another attention call in "
                     "the chosen layers.",
                 ),
+                io.Boolean.Input(
+                    "share_trunk", default=True, advanced=True,
+                    tooltip="Where both branches have the same prompt, compute what comes before the first changed layer once "
+                    "for both: faster, and the same picture to rounding. Off computes everything twice.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations
-    ) -> io.NodeOutput:
+        cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations,
+        share_trunk=True,
+    ) -> io.NodeOutput:  # fmt: skip
         energy = AttentionEnergy(temperature, alpha, step_size, iterations)
-        branch = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
+        window = PercentWindow(start_percent, end_percent)
+        branch = WeakBranchAttention(energy, parse_layers(layers), window, attention, share_trunk)
         model = model.clone()
         if not energy.is_ordinary:
             reach_attention(model)
             if attention != "all":
                 tell_kinds(model)
+            if share_trunk:
+                share_trunk_of(model)
             branch.add_to(model, KEY)
         return io.NodeOutput(model)

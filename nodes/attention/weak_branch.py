@@ -24,6 +24,7 @@ from .preferred import preferred_attention
 from .reach import order_of_rows
 from .rows import label_rows
 from .tempered_attention import TemperedAttention
+from .trunk_sharing import TrunkSharing, telling_conditions
 from .weak_condition import weak_chunks
 
 
@@ -51,6 +52,7 @@ class WeakBranchAttention:
     layers: LayerSelection
     window: PercentWindow
     kind: str = "all"
+    share_trunk: bool = True
     _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
     _compiled: CompiledTempering = field(init=False, repr=False)
     _sampling: _Sampling | None = field(default=None, init=False, repr=False)  # the one that is running
@@ -99,7 +101,7 @@ class WeakBranchAttention:
     def name_conditions(self, executor, model, conds, x, timestep, model_options):
         """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
         names = (self._sampling or _Sampling()).names.of(conds)
-        return executor(model, conds, x, timestep, with_condition_names(model_options, names))
+        return telling_conditions(executor)(model, conds, x, timestep, with_condition_names(model_options, names))
 
     def __call__(
         self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
@@ -138,11 +140,16 @@ class WeakBranchAttention:
         for renew in (False, True):
             layers, selected = self._layers(call, structure, renew)
             attention = self._attention(call, layers, selected, weak, labels, sampling)
-            result = call.run(eagerly=True, **{OVERRIDE: attention})
+            result = self._evaluate(call, attention, weak, sampling)
             if not attention.calls or _fits(attention, renew):
                 self._say_what_was_changed(attention, call, sampling)
                 return result
         raise RuntimeError(_misfit(attention, call))
+
+    def _evaluate(self, call: NetworkCall, attention: TemperedAttention, weak: tuple[bool, ...], sampling: _Sampling):
+        if self.share_trunk and len(_nodes_of_this_kind(call)) == 1:
+            return sampling.find(TrunkSharing, call.network).run(call, attention, weak)
+        return call.run(eagerly=True, **{OVERRIDE: attention})
 
     def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
         """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""

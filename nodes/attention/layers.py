@@ -24,6 +24,8 @@ from .reach import COUNTED, OWNERS
 READERS_OF_THE_CONDITION = re.compile(
     r"context_refiner|siglip_refiner|ref_image_refiner|token_refiner|text_transformer_blocks|txtfusion|llm_adapter"
 )
+# The same of reference pictures: packed in one sequence.
+READERS_OF_PICTURES = re.compile(r"visual\.")
 BLOCK_KEYS = ("block", "block_type", "block_index")
 # Whose entries are blocks. A U-Net runs the layers of its sequences itself, one by one.
 LISTS_OF_BLOCKS = (torch.nn.ModuleList, torch.nn.ModuleDict, TimestepEmbedSequential)
@@ -76,9 +78,13 @@ class LayerMap:
     ends: dict[str, int] = field(default_factory=dict)
 
     def blocks_before(self, selected: frozenset[int]) -> tuple[str, ...]:
-        """The outermost blocks that have ended for good when attention is first called in one of these layers."""
+        """The outermost blocks that have ended for good when attention is first called in one of these layers.
+
+        Without those that read the condition alone, which cost little and have rows of their own kind.
+        """
         first = next((call for call, layer in enumerate(self.of_calls) if layer in selected), 0)
-        before = {name for name, calls in self.ends.items() if calls <= first}
+        before = {name for name, calls in self.ends.items() if calls <= first and not READERS_OF_PICTURES.match(name)}
+        before = {name for name in before if not _reads_the_condition(name)}
         return tuple(name for name in self.ends if name in before and before.isdisjoint(_parents(name)))
 
     @cached_property

@@ -10,6 +10,7 @@ results. What the network does between its blocks (ControlNets, skip connections
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache, partial, wraps
 from types import FunctionType, MethodType
@@ -19,9 +20,11 @@ import torch
 from .layers import blocks_of
 from .network_call import NetworkCall
 from .object_patches import add_patches
-from .reach import order_of_rows
+from .reach import name_of, order_of_rows
 
 KEY = "entropy_guidance_trunk"
+# Networks that hand blocks tensors with all rows twice, one half after the other (the modulation of picture and reference).
+IN_HALVES = ("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",)
 PER_CHUNK = ("cond_or_uncond", "uuids")  # lists in transformer options with an entry for each chunk of rows
 
 
@@ -65,11 +68,12 @@ def patched_by_others(call: NetworkCall) -> frozenset[str]:
 @dataclass(frozen=True)
 class RowMap:
     """keep: the rows that run, of all. expand: for each row the place of its own or its twin's among those. chunks: the
-    chunks that run, of those in the transformer options."""
+    chunks that run, of those in the transformer options. of_halves: whether tensors may have all rows twice."""
 
     keep: tuple[int, ...]
     expand: tuple[int, ...]
     chunks: tuple[int, ...]
+    of_halves: bool = False
 
     @classmethod
     def of(cls, network: torch.nn.Module, twins: dict[int, int], chunks: int, rows: int) -> "RowMap":
@@ -79,13 +83,19 @@ class RowMap:
         keep = tuple(place for place, row in enumerate(ordered) if row // each not in twins)
         place_of = {ordered[place]: number for number, place in enumerate(keep)}
         stands_for = (twins.get(row // each, row // each) * each + row % each for row in ordered)
-        return cls(keep, tuple(place_of[row] for row in stands_for), tuple(i for i in range(chunks) if i not in twins))
+        expand = tuple(place_of[row] for row in stands_for)
+        return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins), name_of(network) in IN_HALVES)
+
+    @property
+    def keep_of_halves(self) -> tuple[int, ...]:
+        """`keep` of what has all rows twice."""
+        return (*self.keep, *(row + len(self.expand) for row in self.keep))
 
     @lru_cache(maxsize=32)  # noqa: B019 (a few numbers each)
     @torch.inference_mode(False)
     def index(self, name: str, folds: int, device: torch.device) -> torch.Tensor:
-        """`keep` or `expand`, where each row is folded into several, one after the other."""
-        rows = getattr(self, name)
+        """`keep` or `expand`, where each row is folded into several, one after the other; or `keep_of_halves`."""
+        rows, folds = getattr(self, name), 1 if name == "keep_of_halves" else folds
         return torch.tensor([row * folds + fold for row in rows for fold in range(folds)], device=device)
 
 
@@ -115,8 +125,8 @@ class SharedRows:
             return forward(*args, **kwargs)
         folds, args_of_rows, kwargs_of_rows, options = taken
         results = forward(*args_of_rows, **kwargs_of_rows)
-        for original, copy in options:
-            original.update({name: value for name, value in copy.items() if name not in PER_CHUNK})
+        for original, of_rows in options:
+            original.update({name: value for name, value in of_rows.items() if name not in PER_CHUNK})
         self.ran.add(block)
         is_last = block is next(reversed(self.trunk))
         return _mapped(results, lambda tensor: self._repeated(tensor, folds, keep=not is_last), top=True)
@@ -133,8 +143,10 @@ class SharedRows:
         folds, options = {1, first.shape[0] // rows}, []
 
         def take(tensor: torch.Tensor) -> torch.Tensor:
-            fold = tensor.shape[0] // rows
-            return self._taken(tensor, fold) if fold in folds and tensor.shape[0] == fold * rows else tensor
+            fold, left = divmod(tensor.shape[0], rows)
+            if left or fold not in folds and not (self.map.of_halves and fold == 2):
+                return tensor
+            return self._taken(tensor, "keep" if fold in folds else "keep_of_halves", fold)
 
         def take_options(original: dict) -> dict:
             options.append((original, self._options(original)))
@@ -147,12 +159,12 @@ class SharedRows:
         finally:
             self._results.clear()
 
-    def _taken(self, tensor: torch.Tensor, fold: int) -> torch.Tensor:
+    def _taken(self, tensor: torch.Tensor, which: str, fold: int) -> torch.Tensor:
         """Memory of its own: blocks write into what they get."""
         repeated, version, rows = self._results.pop(id(tensor), (None, 0, None))
         if repeated is tensor and tensor._version == version:  # nobody has written into it since
             return rows
-        return tensor.index_select(0, self.map.index("keep", fold, tensor.device))
+        return tensor.index_select(0, self.map.index(which, fold, tensor.device))
 
     def _options(self, options: dict) -> dict:
         def of_rows(entries):
@@ -203,6 +215,11 @@ def _mapped(value, of_tensor: Callable, of_options: Callable = lambda options: o
         if not top and next(_tensors(value), None) is not None:
             raise _WritableDict
         return {name: _mapped(part, of_tensor, of_options) for name, part in value.items()} if top else value
+    if torch.is_tensor(getattr(value, "data", None)) and hasattr(value, "batch_size"):  # LTX-2's CompressedTimestep
+        value = copy(value)
+        value.data = of_tensor(value.data)
+        value.batch_size = len(value.data)
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: _mapped(getattr(value, f.name), of_tensor, of_options) for f in fields(value)}
         return type(value)(**parts)

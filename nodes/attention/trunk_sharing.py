@@ -14,6 +14,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from .network_call import OVERRIDE, NetworkCall, copied
+from .reach import options_in_reach
 from .shared_trunk import RowMap, SharedRows
 from .tempered_attention import TemperedAttention
 
@@ -201,7 +202,7 @@ def _try(call: NetworkCall, shared: SharedRows) -> torch.Tensor:
     attention = call.options[OVERRIDE].afresh()
     options = {**copied(call.options), "wrappers": wrappers, OVERRIDE: attention}
     inputs = (*map(copied, call.inputs), copied(call.control))
-    with shared.in_force():
+    with shared.in_force(), options_in_reach(options):
         return call.executor(*inputs, options, **copied(call.conditions))
 
 

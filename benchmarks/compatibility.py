@@ -13,6 +13,7 @@ import comfy.supported_models
 import torch
 from comfyui_version import __version__ as COMFYUI_VERSION
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from tools.environment import REPOSITORY
 
@@ -23,6 +24,14 @@ from .tolerance import agree
 
 PAGE = REPOSITORY / "docs" / "compatibility.md"
 NOT_DIFFUSION = {"RT_DETR_v4", "SAM3", "SAM31", "DepthAnything3"}  # ComfyUI loads them as it loads diffusion models
+# Why no block of a model is shared.
+UNSHARED = {
+    "SeedVR2": "its blocks get windows of all rows in one sequence",
+    "WAN21_CausalAR_T2V:ar_state": "another node changes its evaluations, which may tell the branches apart",
+    **dict.fromkeys(
+        ("MiniMaxH3", "MiniMaxH3:keyframes", "MiniMaxH3:references"), "ComfyUI evaluates its conditions one by one"
+    ),
+}
 NEARLY_ONE = 1.01  # a temperature that a logit shows, and that hardly changes what later layers see
 
 
@@ -33,6 +42,8 @@ class Findings:
     network: its class. layers: how many of them a user can choose from. changed: attention that ERG changes with all
     layers chosen. untouched: attention that it leaves as it is, by module. positive_kept (as `is_kept` has it),
     negative_changed: of the predictions for one picture and for two. energy: whether α, γ and K other than 1 work, or why not.
+    blocks: how many do matrix products, convolutions or attention; shared: of those, how many do half as much where both
+    branches have one prompt and ERG changes the last layer. same_shared: whether both predictions then stay what they are.
     """
 
     network: str
@@ -42,6 +53,9 @@ class Findings:
     positive_kept: bool
     negative_changed: bool
     energy: str
+    shared: int
+    blocks: int
+    same_shared: bool
 
     @property
     def works(self) -> bool:
@@ -67,6 +81,7 @@ def examine(name: str) -> Findings:
         kept,
         changed,
         _energy(model, small, ordinary, weak),
+        *_shared(model, small, len(layers.sections) - 1),
     )
 
 
@@ -151,6 +166,31 @@ def _energy(model, small, ordinary, scaled) -> str:
     return "yes"
 
 
+def _shared(model, small, last_layer: int) -> tuple[int, int, bool]:
+    """How many blocks are shared, of how many, and whether the predictions agree with those without sharing."""
+    conditions, latent, seen = (small.conditions()[0],) * 2, small.latent(), []
+    for share in (True, False):
+        erg = _erg(model, layers=str(last_layer), share_trunk=share)
+        predict(erg, conditions, latent)  # tries it
+        with FlopCounterMode(display=False) as counter:
+            predictions = predict(erg, conditions, latent)
+        seen.append((_arithmetic_of_blocks(model, counter), predictions))
+    (shared, found), (unshared, expected) = seen
+    half = [name for name, count in unshared.items() if 2 * shared[name] == count]
+    return len(half), len(unshared), all(map(agree, found, expected))
+
+
+def _arithmetic_of_blocks(model, counter: FlopCounterMode) -> dict[str, int]:
+    """The floating-point operations of each of the outermost blocks that were counted."""
+    network = model.model.diffusion_model
+    counts = {name: sum(of_module.values()) for name, of_module in counter.get_flop_counts().items()}
+    blocks = {
+        f"{type(network).__name__}.{name}" for name, _ in pack_module("nodes.attention.layers").blocks_of(network)
+    }
+    running = {name for name in blocks if counts.get(name)}
+    return {name: counts[name] for name in sorted(running) if not any(name.startswith(f"{of}.") for of in running)}
+
+
 def table(found: dict[str, Findings | None], others: Iterable[str] = (), version: str = COMFYUI_VERSION) -> str:
     """The page: a row for each kind of findings, with the models that share it; None stands for 'not yet tested'.
 
@@ -180,21 +220,29 @@ every model class that it can load, as a small network of that class with random
   Encoder is for.
 - a model with a colon is a mode of it: with reference pictures, keyframes and the like.
 - *general energy*: whether `alpha`, `step_size` and `iterations` other than 1 work.
+- *shared blocks*: where both branches have one prompt, how many blocks of the small network run once for both
+  (`share_trunk`) with its last layer changed, seen in the arithmetic that each block does. Both predictions then agree
+  with those without sharing, to rounding. Blocks that read the condition alone run for each branch.
 
-| network | models | works | layers | changed | left alone | general energy |
-|---|---|---|---|---|---|---|
+| network | models | works | layers | changed | left alone | general energy | shared blocks |
+|---|---|---|---|---|---|---|---|
 """
 
 
 def _row(findings: Findings | None, since: str, names: list[str]) -> str:
     models = ", ".join(names)
     if findings is None:
-        return f"| ? | {models} | not yet tested | | | | |"
+        return f"| ? | {models} | not yet tested | | | | | |"
     left = ", ".join(f"{count} × `{module}`" for module, count in findings.untouched.items())
     return (
         f"| {findings.network}{since and f' ({since})'} | {models} | {'yes' if findings.works else '**no**'} | {findings.layers} | "
-        f"{findings.changed} | {left} | {findings.energy} |"
+        f"{findings.changed} | {left} | {findings.energy} | {_shared_blocks(findings, names)} |"
     )
+
+
+def _shared_blocks(findings: Findings, names: list[str]) -> str:
+    why_not = "" if findings.shared else f": {UNSHARED[names[0]]}"
+    return f"{findings.shared} of {findings.blocks}{why_not}"
 
 
 def rows_of_others(page: str) -> list[str]:

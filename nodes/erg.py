@@ -9,6 +9,7 @@ from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
 from .attention.kinds import KINDS, tell_kinds
 from .attention.reach import reach_attention
+from .attention.shared_trunk import share_trunk as share_trunk_of
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 from .sampling.guidance_interval import OUTSIDE, interval_of
@@ -85,31 +86,26 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "branch (0, no change) to looking at everything alike (1). The temperature for that is measured in each "
                     "step.",
                 ),
+                io.Boolean.Input(
+                    "share_trunk", default=True, optional=True, advanced=True,
+                    tooltip="Where both branches have the same prompt, compute what comes before the first changed layer once "
+                    "for both: faster, and the same picture to rounding. Off computes everything twice.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls,
-        model,
-        temperature,
-        layers,
-        start_percent,
-        end_percent,
-        attention,
-        alpha,
-        step_size,
-        iterations,
-        scale=0.0,
-        rescale=0.0,
-        outside=OUTSIDE[0],
-        flatness=-1.0,
-    ) -> io.NodeOutput:
+        cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations,
+        scale=0.0, rescale=0.0, outside=OUTSIDE[0], flatness=-1.0, share_trunk=True,
+    ) -> io.NodeOutput:  # fmt: skip
         energy = AttentionEnergy(temperature, alpha, step_size, iterations, flatness)
         window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
-        branch = WeakBranchAttention(energy, parse_layers(layers), window, attention, own if scale > 0 else None)
+        branch = WeakBranchAttention(
+            energy, parse_layers(layers), window, attention, own if scale > 0 else None, share_trunk
+        )
         model = model.clone()
         if interval is not None:
             interval.add_to(model, KEY)
@@ -117,5 +113,7 @@ class EntropyGuidanceERG(io.ComfyNode):
             reach_attention(model)
             if attention != "all":
                 tell_kinds(model)
+            if share_trunk:
+                share_trunk_of(model)
             branch.add_to(model, KEY)
         return io.NodeOutput(model)

@@ -22,8 +22,8 @@ class Effect:
             return "its sampler asked for no prediction in the way of ComfyUI's guiders."
         if not self.weak:
             return (
-                "no evaluation of it was one of a negative branch. Set scale above 0 for a weak branch of its own, or cfg above "
-                "1, or use a guider with a negative input."
+                "no evaluation of it was one of a negative branch. Set cfg above 1, or scale above 0 for a weak branch of its "
+                "own, or use a guider with a negative input."
             )
         if not self.in_time:
             return (

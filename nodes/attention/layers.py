@@ -10,11 +10,13 @@ they are; a flatter reading of the prompt is the text encoder's matter (C-ERG).
 
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 
 from .network_call import OVERRIDE, NetworkCall
 from .reach import COUNTED, OWNERS
@@ -22,7 +24,11 @@ from .reach import COUNTED, OWNERS
 READERS_OF_THE_CONDITION = re.compile(
     r"context_refiner|siglip_refiner|ref_image_refiner|token_refiner|text_transformer_blocks|txtfusion|llm_adapter"
 )
+# The same of reference pictures: packed in one sequence.
+READERS_OF_PICTURES = re.compile(r"visual\.")
 BLOCK_KEYS = ("block", "block_type", "block_index")
+# Whose entries are blocks. A U-Net runs the layers of its sequences itself, one by one.
+LISTS_OF_BLOCKS = (torch.nn.ModuleList, torch.nn.ModuleDict, TimestepEmbedSequential)
 
 
 def block_key(options: dict) -> tuple | None:
@@ -61,6 +67,7 @@ class LayerMap:
     names: the name of each attention call of a forward pass: its block's key, or its block's name where it tells none.
     rows: of each layer's calls; none for a layer whose batch is packed. size: the shape of the input's rows.
     strangers: keys that other nodes' calls were seen with, which are no layers.
+    ends: for each block that ran, by its name, how many attention calls of the pass were over when it ended for good.
     """
 
     numbers: dict[tuple | str, int]
@@ -68,6 +75,17 @@ class LayerMap:
     rows: dict[int, RowsOfCalls] = field(default_factory=dict)
     size: tuple[int, ...] = ()
     strangers: set[tuple] = field(default_factory=set)
+    ends: dict[str, int] = field(default_factory=dict)
+
+    def blocks_before(self, selected: frozenset[int]) -> tuple[str, ...]:
+        """The outermost blocks that have ended for good when attention is first called in one of these layers.
+
+        Without those that read the condition alone, which cost little and have rows of their own kind.
+        """
+        first = next((call for call, layer in enumerate(self.of_calls) if layer in selected), 0)
+        before = {name for name, calls in self.ends.items() if calls <= first and not READERS_OF_PICTURES.match(name)}
+        before = {name for name in before if not _reads_the_condition(name)}
+        return tuple(name for name in self.ends if name in before and before.isdisjoint(_parents(name)))
 
     @cached_property
     def of_calls(self) -> tuple[int | None, ...]:
@@ -165,6 +183,7 @@ def _census(call: NetworkCall, whole: LayerMap | None = None) -> LayerMap:
     """Learns a map from one forward pass. whole: the map without the blocks that other nodes replace, where they are to run."""
     calls: list[tuple[tuple | None, str | None, tuple | None]] = []
     running: list[str] = []
+    ends: dict[str, int] = {}
     network, (batch, *size) = call.network, call.inputs[0].shape
 
     def record(attention, q, *args, transformer_options=None, **kwargs):
@@ -173,7 +192,7 @@ def _census(call: NetworkCall, whole: LayerMap | None = None) -> LayerMap:
             calls.append((block_key(transformer_options), running[0] if running else None, rows))
         return attention(q, *args, transformer_options=transformer_options, **kwargs)
 
-    with _BlockTrail(network, running):
+    with _BlockTrail(network, running, lambda block: ends.update({block: len(calls)})):
         call.run_without_nodes({OVERRIDE: record}, replacing=whole is not None)
     if not calls and whole is None:
         raise RuntimeError(
@@ -183,7 +202,7 @@ def _census(call: NetworkCall, whole: LayerMap | None = None) -> LayerMap:
     # A layer is a block that tells its key, or else an entry of a module list, or else a call of its own.
     names = tuple(key or name or f"call {i}" for i, (key, name, _) in enumerate(calls))
     numbers = whole.numbers if whole else _number(names)
-    return LayerMap(numbers, names, _rows(numbers, names, [rows for *_, rows in calls]), tuple(size))
+    return LayerMap(numbers, names, _rows(numbers, names, [rows for *_, rows in calls]), tuple(size), ends=ends)
 
 
 def _rows(numbers: dict, names: tuple, of_calls: list[tuple | None]) -> dict[int, RowsOfCalls]:
@@ -202,21 +221,29 @@ def _reads_the_condition(name: tuple | str) -> bool:
     return isinstance(name, str) and READERS_OF_THE_CONDITION.search(name) is not None
 
 
-class _BlockTrail:
-    """For one forward pass, keeps the names of the running blocks (entries of module lists), outermost first."""
+def blocks_of(network: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The names and modules of whatever may be a block, inner ones and such as never run among them."""
+    for name, blocks in network.named_modules():
+        if isinstance(blocks, LISTS_OF_BLOCKS):
+            yield from ((f"{name}.{key}", block) for key, block in blocks.named_children())
 
-    def __init__(self, network: torch.nn.Module, running: list[str]):
-        self.network, self.running, self.handles = network, running, []
+
+def _parents(name: str) -> Iterator[str]:
+    while name := name.rpartition(".")[0]:
+        yield name
+
+
+class _BlockTrail:
+    """For one forward pass, keeps the names of the running blocks, outermost first. ended: called with each that ends."""
+
+    def __init__(self, network: torch.nn.Module, running: list[str], ended: Callable[[str], None]):
+        self.network, self.running, self.ended, self.handles = network, running, ended, []
 
     def __enter__(self):
-        for name, blocks in self.network.named_modules():
-            if isinstance(blocks, (torch.nn.ModuleList, torch.nn.ModuleDict)):
-                for key, block in blocks.named_children():
-                    enter = block.register_forward_pre_hook(
-                        lambda *_, block=f"{name}.{key}": self.running.append(block)
-                    )
-                    leave = block.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True)
-                    self.handles += [enter, leave]
+        for name, block in blocks_of(self.network):
+            enter = block.register_forward_pre_hook(lambda *_, name=name: self.running.append(name))
+            leave = block.register_forward_hook(lambda *_: self.ended(self.running.pop()), always_call=True)
+            self.handles += [enter, leave]
 
     def __exit__(self, *_):
         for handle in self.handles:

@@ -46,11 +46,6 @@ class NetworkCall:
         return [part for of_wrapper in variables for part in of_wrapper.get("compiled_module_dict", ())]
 
     @property
-    def patched(self) -> frozenset[str]:
-        """The names of what this clone of the model has of its own in the place of the network's."""
-        return frozenset(self.executor.class_obj.current_patcher.object_patches)
-
-    @property
     def compile_options(self) -> dict:
         """How it was compiled, as torch.compile's arguments."""
         return self.executor.class_obj.current_patcher.model_options[TORCH_COMPILE_KWARGS]
@@ -59,6 +54,10 @@ class NetworkCall:
     def shapes(self) -> tuple:
         """Of all that the network gets, by which forward passes of different attention calls are told apart."""
         return _shapes((self.inputs, self.conditions))
+
+    @property
+    def shapes_of_control(self) -> tuple | None:
+        return _shapes(self.control)
 
     def run(self, eagerly: bool = False, compiled: bool = False, **more_options):
         """The network's prediction, with further transformer options.
@@ -79,31 +78,39 @@ class NetworkCall:
         Their object patches stay, which are part of this clone's network. Some networks write into their inputs (SD3's
         context processor, causal Wan's caches), so it gets copies.
         """
-        bare = {name: _copy(value) for name, value in self.options.items() if name not in NOT_PART_OF_THE_NETWORK}
+        bare = {name: copied(value) for name, value in self.options.items() if name not in NOT_PART_OF_THE_NETWORK}
         if replacing:
             bare["patches_replace"] = self.options["patches_replace"]
-        conditions = {name: _copy(condition) for name, condition in self.conditions.items()}
+        conditions = {name: copied(condition) for name, condition in self.conditions.items()}
         options = {**bare, **WITHOUT_CACHES, **more_options}
         with options_in_reach(options), self._without_compiled_code():
-            self.executor.original(*map(_copy, self.inputs), None, options, **conditions)
+            self.executor.original(*map(copied, self.inputs), None, options, **conditions)
 
     def other_nodes(self) -> str:
         """The packs and modules of whatever else changes this evaluation, for a message that is to name it."""
         return ", ".join(sorted({_origin(change) for change in self._changes()} - {None})) or "another node"
 
-    def _changes(self) -> Iterator:
+    def _changes(self, within: bool = False) -> Iterator:
+        """within: those alone that have a part in an evaluation, none of a sampling's other wrappers and objects."""
         options, patcher = self.options, getattr(self.executor.class_obj, "current_patcher", None)
         for patches in options.get("patches", {}).values():
             yield from patches
         for replacements in options.get("patches_replace", {}).values():
             yield from replacements.values()
-        for wrappers in options.get("wrappers", {}).values():
-            yield from (wrapper for of_key in wrappers.values() for wrapper in of_key)
+        for kind, wrappers in options.get("wrappers", {}).items():
+            if not within or kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
+                yield from (wrapper for of_key in wrappers.values() for wrapper in of_key)
         yield options.get(OVERRIDE)
         if patcher is not None:
             yield patcher.model_options.get("model_function_wrapper")
             ours = patcher.get_attachment(KEY) or ()
-            yield from (patch for name, patch in patcher.object_patches.items() if name not in ours)
+            patches = ((name, patch) for name, patch in patcher.object_patches.items() if name not in ours)
+            yield from (patch for name, patch in patches if not within or name.startswith("diffusion_model."))
+
+    @property
+    def is_changed_by_others(self) -> bool:
+        """Whether other nodes change what the network computes of its inputs, so that rows may be told apart in there."""
+        return any(_origin(change) is not None for change in self._changes(within=True))
 
     def _without_compiled_code(self):
         return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
@@ -122,11 +129,12 @@ def _origin(change) -> str | None:
     return pack[1] if pack else module.removeprefix("comfy_extras.")
 
 
-def _copy(value):
+def copied(value):
+    """Lists, dictionaries and tensors of their own."""
     if isinstance(value, list):
-        return [_copy(part) for part in value]
+        return [copied(part) for part in value]
     if isinstance(value, dict):
-        return {name: _copy(part) for name, part in value.items()}
+        return {name: copied(part) for name, part in value.items()}
     return value.clone() if torch.is_tensor(value) else value
 
 

@@ -84,6 +84,10 @@ class TemperedAttention:
         """Of each labelled row of a call which row of the network's input it is."""
         return options.get(OWNERS, tuple(range(len(self.labels))))
 
+    def afresh(self) -> "TemperedAttention":
+        """The same for another evaluation, which has seen no call yet."""
+        return replace(self, calls=0, changed=set(), of_other_kind=False, misfits=set())
+
     def _of_others(self, attention, options):
         """What attention is without ERG: another node's, the checkpoint's, or ComfyUI's."""
         if self.previous is not None and (REACHED not in options or isinstance(self.previous, TemperedAttention)):

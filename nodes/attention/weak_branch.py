@@ -27,6 +27,7 @@ from .preferred import preferred_attention
 from .reach import batch_of, order_of_partners, order_of_rows
 from .rows import label_rows, partner_rows
 from .tempered_attention import TemperedAttention
+from .trunk_sharing import TrunkSharing, telling_conditions
 from .weak_condition import names_of_chunks, partner_chunks, weak_chunks
 
 
@@ -59,6 +60,7 @@ class WeakBranchAttention:
     window: PercentWindow
     kind: str = "all"
     own: OwnBranch | None = None
+    share_trunk: bool = True
     _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
     _compiled: CompiledTempering = field(init=False, repr=False)
     _sampling: _Sampling | None = field(default=None, init=False, repr=False)  # the one that is running
@@ -132,10 +134,10 @@ class WeakBranchAttention:
 
     def name_conditions(self, executor, model, conds, x, timestep, model_options):
         """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
-        sampling = self._sampling or _Sampling()
+        sampling, rest = self._sampling or _Sampling(), telling_conditions(executor)
 
         def execute(model, conds, x, timestep, model_options):
-            return executor(model, conds, x, timestep, sampling.names.tell(conds, model_options))
+            return rest(model, conds, x, timestep, sampling.names.tell(conds, model_options))
 
         evaluate = execute if sampling.own is None else partial(sampling.own.evaluate, execute)
         return evaluate(model, conds, x, timestep, model_options)
@@ -191,11 +193,21 @@ class WeakBranchAttention:
         for renew in (False, True):
             layers, selected = self._layers(call, structure, renew)
             attention = self._attention(call, layers, selected, weak, labels, sampling)
-            result = call.run(eagerly=True, **{OVERRIDE: attention})
+            result = self._run_network(call, attention, weak, sampling)
             if not attention.calls or _fits(attention, renew):
                 self._say_what_was_changed(attention, call, sampling)
                 return result
         raise RuntimeError(_misfit(attention, call))
+
+    def _run_network(
+        self, call: NetworkCall, attention: TemperedAttention, weak: tuple[bool, ...], sampling: _Sampling
+    ):
+        if self.share_trunk and len(_nodes_of_this_kind(call)) == 1:
+            # A branch of its own is a copy, whatever other nodes make of the condition in each step.
+            copied_from = partner_chunks(call.options, weak) if self.own is not None else ()
+            copies = {chunk: other for chunk, other in enumerate(copied_from) if weak[chunk] and chunk != other}
+            return sampling.find(TrunkSharing, call.network).run(call, attention, weak, copies or None)
+        return call.run(eagerly=True, **{OVERRIDE: attention})
 
     def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
         """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""

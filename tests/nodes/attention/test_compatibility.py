@@ -35,6 +35,13 @@ def test_every_attention_of_the_picture_is_reached(node, name):
     assert findings.energy == "yes"
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_blocks_that_are_shared_yield_the_same(node, name):
+    findings = found(name)
+    assert findings.same_shared
+    assert (findings.shared > 0) != (name in compatibility.UNSHARED), findings
+
+
 def one_model_of_each_network() -> list[str]:
     return list({found(name).network: name for name in reversed(MODELS)}.values())
 
@@ -144,9 +151,11 @@ def test_the_page_says_what_was_found(node):
 
 def test_rows_of_another_comfyui_stay(node):
     page = compatibility.table(
-        {"SD15": found("SD15")}, ["| NetworkOfTomorrow (9.9) | Tomorrow | yes | 2 | 4 |  | yes |"]
+        {"SD15": found("SD15")}, ["| NetworkOfTomorrow (9.9) | Tomorrow | yes | 2 | 4 |  | yes | 1 of 2 |"]
     )
-    assert compatibility.rows_of_others(page) == ["| NetworkOfTomorrow (9.9) | Tomorrow | yes | 2 | 4 |  | yes |"]
+    assert compatibility.rows_of_others(page) == [
+        "| NetworkOfTomorrow (9.9) | Tomorrow | yes | 2 | 4 |  | yes | 1 of 2 |"
+    ]
     assert compatibility.table({"SD15": found("SD15")}, compatibility.rows_of_others(page)) == page
 
 

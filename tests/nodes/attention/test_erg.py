@@ -245,6 +245,6 @@ def test_costs_one_multiplication_in_each_chosen_layer_and_nothing_else(node, de
             predict(model, prompts)
         return operators.counts
 
-    ordinary, rectified = count(demo[0]), count(erg(node, demo[0], temperature=0.3, layers="3-6"))
+    ordinary, rectified = count(demo[0]), count(erg(node, demo[0], temperature=0.3, layers="3-6", share_trunk=False))
     more = {name: n - ordinary.get(name, 0) for name, n in rectified.items() if n != ordinary.get(name, 0)}
     assert more == {"aten.mul.Tensor": 4}

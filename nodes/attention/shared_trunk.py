@@ -1,0 +1,226 @@
+"""Runs blocks of a diffusion network on some rows of a batch alone, and hands their results on for all. ComfyUI's internals.
+
+Rows of a batch that are twins, with the same numbers in every input, stay twins up to the first layer in which ERG changes
+one of them. The blocks before that layer, the trunk, need to run once for both. The blocks of a clone get a forward that
+takes the rows to run out of whatever has one row for each row of the batch, runs the block's own forward, and repeats its
+results. What the network does between its blocks (ControlNets, skip connections, other nodes' patches) sees all rows.
+`trunk_sharing.py` says when.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from copy import copy
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache, partial, wraps
+from types import FunctionType, MethodType
+
+import torch
+
+from .layers import blocks_of
+from .network_call import NetworkCall
+from .object_patches import add_patches
+from .reach import name_of, order_of_rows
+
+KEY = "entropy_guidance_trunk"
+# Networks that hand blocks tensors with all rows twice, one half after the other (the modulation of picture and reference).
+IN_HALVES = ("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",)
+PER_CHUNK = ("cond_or_uncond", "uuids")  # lists in transformer options with an entry for each chunk of rows
+
+
+def share_trunk(model) -> None:
+    """Has the blocks of a ModelPatcher's network ask whether rows are shared. Object patches, which do nothing by themselves."""
+    add_patches(model, KEY, _patch)
+
+
+def _patch(model) -> tuple[str, ...]:
+    names = []
+    for path, block in blocks_of(model.model.diffusion_model):
+        name = f"diffusion_model.{path}.forward"
+        forward = model.get_model_object(name)
+        if getattr(forward, "__self__", None) is block:  # another node's function runs as it is, on all rows
+            names.append(name)
+            model.add_object_patch(name, MethodType(_asking(forward.__func__), block))
+    return tuple(names)
+
+
+@lru_cache(maxsize=512)  # the same code for all clones: torch.compile knows it again
+def _asking(forward: FunctionType) -> FunctionType:
+    @wraps(forward)
+    def asking(block, *args, **kwargs):
+        if torch.compiler.is_compiling():  # compiled code cannot read a ContextVar
+            return forward(block, *args, **kwargs)
+        shared = _shared.get()
+        if shared is None or block not in shared.trunk:
+            return forward(block, *args, **kwargs)
+        return shared.run(block, partial(forward, block), args, kwargs)
+
+    return asking
+
+
+def patched_by_others(call: NetworkCall) -> frozenset[str]:
+    """The names of what this clone of the model has of its own in the place of the network's, but for `share_trunk`'s."""
+    ours = _asking(share_trunk).__code__
+    patches = call.executor.class_obj.current_patcher.object_patches
+    return frozenset(name for name, patch in patches.items() if getattr(patch, "__code__", None) is not ours)
+
+
+@dataclass(frozen=True)
+class RowMap:
+    """keep: the rows that run, of all. expand: for each row the place of its own or its twin's among those. chunks: the
+    chunks that run, of those in the transformer options. of_halves: whether tensors may have all rows twice."""
+
+    keep: tuple[int, ...]
+    expand: tuple[int, ...]
+    chunks: tuple[int, ...]
+    of_halves: bool = False
+
+    @classmethod
+    def of(cls, network: torch.nn.Module, twins: dict[int, int], chunks: int, rows: int) -> "RowMap":
+        """twins: for each chunk that is not to run the one whose rows stand for its own. rows: of all chunks."""
+        each = rows // chunks
+        ordered = order_of_rows(network, tuple(range(rows)))
+        keep = tuple(place for place, row in enumerate(ordered) if row // each not in twins)
+        place_of = {ordered[place]: number for number, place in enumerate(keep)}
+        stands_for = (twins.get(row // each, row // each) * each + row % each for row in ordered)
+        expand = tuple(place_of[row] for row in stands_for)
+        return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins), name_of(network) in IN_HALVES)
+
+    @property
+    def keep_of_halves(self) -> tuple[int, ...]:
+        """`keep` of what has all rows twice."""
+        return (*self.keep, *(row + len(self.expand) for row in self.keep))
+
+    @lru_cache(maxsize=32)  # noqa: B019 (a few numbers each)
+    @torch.inference_mode(False)
+    def index(self, name: str, folds: int, device: torch.device) -> torch.Tensor:
+        """`keep` or `expand`, where each row is folded into several, one after the other; or `keep_of_halves`."""
+        rows, folds = getattr(self, name), 1 if name == "keep_of_halves" else folds
+        return torch.tensor([row * folds + fold for row in rows for fold in range(folds)], device=device)
+
+
+@dataclass
+class SharedRows:
+    """What is shared in one evaluation. trunk: the blocks that run on some rows alone, in their order."""
+
+    trunk: dict[torch.nn.Module, None]
+    map: RowMap
+    ran: set[torch.nn.Module] = field(default_factory=set)
+    # Repeated results of the block before: each with its version and the rows that it was made of.
+    _results: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = field(default_factory=dict)
+
+    @contextmanager
+    def in_force(self):
+        token = _shared.set(self)
+        try:
+            yield
+        finally:
+            _shared.reset(token)
+            self._results.clear()
+
+    def run(self, block: torch.nn.Module, forward: Callable, args: tuple, kwargs: dict):
+        """forward(*args, **kwargs) of rows that differ, for all rows."""
+        taken = self._take(args, kwargs)
+        if taken is None:
+            return forward(*args, **kwargs)
+        folds, args_of_rows, kwargs_of_rows, options = taken
+        results = forward(*args_of_rows, **kwargs_of_rows)
+        for original, of_rows in options:
+            original.update({name: value for name, value in of_rows.items() if name not in PER_CHUNK})
+        self.ran.add(block)
+        is_last = block is next(reversed(self.trunk))
+        return _mapped(results, lambda tensor: self._repeated(tensor, folds, keep=not is_last), top=True)
+
+    def _take(self, args: tuple, kwargs: dict) -> tuple | None:
+        """How often rows are folded, the arguments for the rows that run, and transformer options beside their copies.
+
+        None for a block that gets no rows, and for one that gets tensors in a dictionary, into which it may write.
+        """
+        rows = len(self.map.expand)
+        first = next(_tensors((args, kwargs)), None)
+        if first is None or first.shape[0] % rows:
+            return None
+        folds, options = {1, first.shape[0] // rows}, []
+
+        def take(tensor: torch.Tensor) -> torch.Tensor:
+            fold, left = divmod(tensor.shape[0], rows)
+            if left or fold not in folds and not (self.map.of_halves and fold == 2):
+                return tensor
+            return self._taken(tensor, "keep" if fold in folds else "keep_of_halves", fold)
+
+        def take_options(original: dict) -> dict:
+            options.append((original, self._options(original)))
+            return options[-1][1]
+
+        try:
+            return folds, _mapped(args, take, take_options), _mapped(kwargs, take, take_options, top=True), options
+        except _WritableDict:
+            return None
+        finally:
+            self._results.clear()
+
+    def _taken(self, tensor: torch.Tensor, which: str, fold: int) -> torch.Tensor:
+        """Memory of its own: blocks write into what they get."""
+        repeated, version, rows = self._results.pop(id(tensor), (None, 0, None))
+        if repeated is tensor and tensor._version == version:  # nobody has written into it since
+            return rows
+        return tensor.index_select(0, self.map.index(which, fold, tensor.device))
+
+    def _options(self, options: dict) -> dict:
+        def of_rows(entries):
+            return [entries[chunk] for chunk in self.map.chunks]
+
+        return {**options, **{name: of_rows(options[name]) for name in PER_CHUNK if name in options}}
+
+    def _repeated(self, rows: torch.Tensor, folds: set[int], keep: bool) -> torch.Tensor:
+        fold = rows.shape[0] // len(self.map.keep)
+        if fold not in folds or rows.shape[0] != fold * len(self.map.keep):
+            return rows
+        # A tensor of inference mode would not count how often it is written.
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+            repeated = rows.index_select(0, self.map.index("expand", fold, rows.device))
+        if keep:
+            self._results[id(repeated)] = repeated, repeated._version, rows
+        return repeated
+
+
+_shared: ContextVar[SharedRows | None] = ContextVar("shared_rows", default=None)  # each thread (each GPU) has its own
+
+
+class _WritableDict(Exception):
+    pass
+
+
+def _tensors(value) -> Iterator[torch.Tensor]:
+    """All with rows in nested tuples, lists and dictionaries."""
+    if torch.is_tensor(value) and value.ndim:
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict) and "cond_or_uncond" not in value:
+        yield from _tensors(tuple(value.values()))
+
+
+def _mapped(value, of_tensor: Callable, of_options: Callable = lambda options: options, top: bool = False):
+    """A copy of nested tuples, lists, dataclasses and, at the top, a dictionary, with other tensors in it."""
+    if torch.is_tensor(value):
+        return of_tensor(value) if value.ndim else value
+    if isinstance(value, (tuple, list)):
+        parts = [_mapped(part, of_tensor, of_options) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict) and "cond_or_uncond" in value:
+        return of_options(value)
+    if isinstance(value, dict):
+        if not top and next(_tensors(value), None) is not None:
+            raise _WritableDict
+        return {name: _mapped(part, of_tensor, of_options) for name, part in value.items()} if top else value
+    if torch.is_tensor(getattr(value, "data", None)) and hasattr(value, "batch_size"):  # LTX-2's CompressedTimestep
+        value = copy(value)
+        value.data = of_tensor(value.data)
+        value.batch_size = len(value.data)
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: _mapped(getattr(value, f.name), of_tensor, of_options) for f in fields(value)}
+        return type(value)(**parts)
+    return value

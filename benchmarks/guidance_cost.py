@@ -45,7 +45,7 @@ def _arithmetic() -> None:
         classifier = resnet50()
         for network in (unet, vae, small, classifier):
             network.requires_grad_(False)
-        options = {"optimized_attention_override": _countable_attention}
+        options = {"optimized_attention_override": countable_attention}
         evaluation = _multiplications(
             lambda: unet(
                 torch.empty(1, 4, 64, 64), torch.empty(1), torch.empty(1, 77, 768), transformer_options=options
@@ -64,7 +64,7 @@ def _arithmetic() -> None:
         )
 
 
-def _countable_attention(function, *args, **kwargs):
+def countable_attention(function, *args, **kwargs):
     return attention_pytorch(*args, **{**kwargs, "_inside_attn_wrapper": True})
 
 

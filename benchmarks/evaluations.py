@@ -1,0 +1,67 @@
+"""How many evaluations of the network a step takes on average: `python -m benchmarks.evaluations`.
+
+Counted, not timed: the multiplications of a whole sampling of the demo model (Euler, 20 steps, default layers) beside those of
+one without guidance. No processor, batch size or neighbour changes it.
+"""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import nodes
+
+from . import in_process
+from .guidance_cost import countable_attention
+from .in_process import run_node
+
+STEPS = 20
+MIDDLE_HALF = {"start_percent": 0.25, "end_percent": 0.75, "outside": "no guidance"}
+ROWS = {
+    "no guidance": (1.0, {}),
+    "CFG": (4.0, {}),
+    "ERG on the negative branch": (2.0, {"scale": 0.0}),
+    "ERG on the negative branch, middle half": (2.0, MIDDLE_HALF),
+    "ERG of its own at cfg 1": (1.0, {"scale": 1.0}),
+    "ERG of its own at cfg 1, middle half": (1.0, {"scale": 1.0, **MIDDLE_HALF}),
+    "ERG of its own at cfg 1, share_trunk off": (1.0, {"scale": 1.0, "share_trunk": False}),
+    "CFG + ERG of its own": (4.0, {"scale": 1.0}),
+    "CFG + ERG of its own, middle half": (4.0, {"scale": 1.0, **MIDDLE_HALF}),
+    "core PAG at cfg 1": (1.0, "PerturbedAttentionGuidance"),
+    "CFG + core PAG": (4.0, "PerturbedAttentionGuidance"),
+    "core NAG at cfg 1": (1.0, "NAGuidance"),
+}
+
+
+def measure() -> None:
+    model, clip, _ = run_node("EntropyGuidanceLoadDemo")
+    prompts = [run_node("CLIPTextEncode", clip=clip, text=t)[0] for t in ("a red circle left of a blue square", "")]
+    print(f"\nEvaluations of the network a step, on average over {STEPS} steps")
+    one = _multiplications(model, prompts, 1.0)
+    for name, (cfg, change) in ROWS.items():
+        print(f"{name:44}{_multiplications(_changed(model, change), prompts, cfg) / one:6.2f}", flush=True)
+
+
+def _changed(model, change: dict | str):
+    if isinstance(change, str):
+        return run_node(change, model=model)[0]
+    return run_node("EntropyGuidanceERG", model=model, **change)[0] if change else model
+
+
+def _multiplications(model, prompts: list, cfg: float) -> float:
+    """Of a sampling; not its first, in which ERG learns the network."""
+    model = model.clone()
+    override = model.model_options["transformer_options"]
+    override["optimized_attention_override"] = countable_attention
+
+    def draw():
+        nodes.common_ksampler(model, 1, STEPS, cfg, "euler", "simple", *prompts, {"samples": torch.zeros(1, 4, 16, 16)})
+
+    draw()
+    with FlopCounterMode(display=False) as counter:
+        draw()
+    return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    in_process.load_nodes()
+    with torch.inference_mode():
+        measure()

@@ -61,7 +61,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "the chosen layers.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01,
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
                     tooltip="Takes the place of temperature, with the same effect in any model: how far the negative branch's "
                     "attention goes from its own (0, no change) to looking at everything alike (1). -1 is off: temperature "
                     "counts.",

@@ -35,7 +35,7 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                     "numbers such as 3, 7-9. With several encoders (SDXL, SD3, Flux) each one by its own depth.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01,
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
                     tooltip="Takes the place of temperature, with the same effect in any encoder: how far its attention goes "
                     "from its own (0, no change) to looking at all words alike (1). -1 is off: temperature counts.",
                 ),

@@ -80,11 +80,10 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "always. no guidance: neither cfg nor ERG, so such a step costs one evaluation instead of two.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True, advanced=True,
-                    tooltip="-1 is off: temperature counts. From 0 to 1 it takes the place of temperature and asks for an "
-                    "effect, the same in any model: how far the attention of each head goes from what it is in the positive "
-                    "branch (0, no change) to looking at everything alike (1). The temperature for that is measured in each "
-                    "step.",
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Takes the place of temperature, with the same effect in any model: how far the negative branch's "
+                    "attention goes from its own (0, no change) to looking at everything alike (1). -1 is off: temperature "
+                    "counts.",
                 ),
                 io.Boolean.Input(
                     "share_trunk", default=True, optional=True, advanced=True,

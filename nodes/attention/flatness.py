@@ -94,8 +94,7 @@ def factor_of_heads(flatness: float, places: Places, q, k, heads: int, mask=None
 
 def _measure(places: Places, q, k, heads: int, mask, scale, flatness: float) -> tuple:
     """The arguments of `temperature_for`: logits of the places, [groups, H, queries, M], the flatness, and their bias."""
-    q = _by_place(q, q.shape[-1] // heads)
-    k = _by_place(k, q.shape[-1])
+    q, k = (t.transpose(1, 2) for t in (q, k)) if q.ndim == 4 else (_split(t, q.shape[-1] // heads) for t in (q, k))
     rows = places.rows.flatten()
     q = q[rows[:, None], places.queries].float() * (q.shape[-1] ** -0.5 if scale is None else scale)
     grouped = q.unflatten(2, (k.shape[2], -1))  # queries of neighbouring heads share keys
@@ -103,9 +102,9 @@ def _measure(places: Places, q, k, heads: int, mask, scale, flatness: float) -> 
     return _of_groups(logits, places), flatness, _bias(mask, places)
 
 
-def _by_place(tensor, width: int):
-    """[rows, N, H·D] or [rows, H, N, D] as [rows, N, H, D]."""
-    return tensor.transpose(1, 2) if tensor.ndim == 4 else tensor.unflatten(2, (-1, width))
+def _split(tensor, width: int):
+    """[rows, N, H·D] as [rows, N, H, D]; some networks give their keys like that."""
+    return tensor.flatten(2).unflatten(2, (-1, width))
 
 
 def _bias(mask, places: Places):

@@ -112,6 +112,22 @@ def run(page, server, workflow: dict) -> list[bytes]:
     return server.pictures(server.wait(prompt_id))
 
 
+WIDGETS_OF_0_1 = {"EntropyGuidanceERG": 8, "EntropyGuidanceCLIP": 2}
+
+
+def test_workflows_of_before_mean_the_same(page, workflows):
+    """Shared workflows have the values of the inputs that there were, in their order: new inputs take their defaults."""
+    (path,) = [path for path in workflows if path.name == "ERG beside CFG (demo model).json"]
+    workflow = json.loads(path.read_text())
+    prompts = []
+    for _ in range(2):
+        open_workflow(page, workflow)
+        prompts.append(page.evaluate("async () => (await window.app.graphToPrompt()).output"))
+        for node in workflow["nodes"]:
+            del node["widgets_values"][WIDGETS_OF_0_1.get(node["type"], len(node["widgets_values"])) :]
+    assert prompts[0] == prompts[1]
+
+
 def test_example_workflows_survive_saving_and_opening(page, workflows):
     """What the frontend saves is what it opened: ids, inputs and values of our nodes."""
     for path in workflows:

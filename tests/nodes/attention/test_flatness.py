@@ -77,6 +77,8 @@ def test_merged_and_split_heads(core, attention, keys):
     q, k, v = tensors(keys)
     wanted = expected(core, WEAK, MEASURED, q, k, v)
     assert_agree(run(attention, WEAK, PARTNERS, *map(merged, (q, k, v))), merged(wanted))
+    keys_by_place = (t.transpose(1, 2) for t in (k, v))  # as the face adapter of Wan Animate has them
+    assert_agree(run(attention, WEAK, PARTNERS, merged(q), *keys_by_place), merged(wanted))
     assert_agree(run(attention, WEAK, PARTNERS, q, k, v, skip_reshape=True), merged(wanted))
     split = {"skip_reshape": True, "skip_output_reshape": True}
     assert_agree(run(attention, WEAK, PARTNERS, q, k, v, **split), wanted)

@@ -123,7 +123,7 @@ def _origin(change) -> str | None:
     """The custom node pack, or else the module, that some function or object is of; None for ComfyUI's and our own."""
     function = getattr(change, "__func__", change)
     module = getattr(function, "__module__", None) or type(function).__module__
-    if change is None or module.startswith((OUR_PACKAGE, "comfy.", "torch.", "builtins")):
+    if change is None or module.startswith((OUR_PACKAGE, "comfy.", "comfy_api.", "torch.", "builtins")):
         return None
     pack = re.search(r"custom_nodes[./\\]([^./\\]+)", module)
     return pack[1] if pack else module.removeprefix("comfy_extras.")

@@ -20,11 +20,12 @@ import torch
 from .layers import blocks_of
 from .network_call import NetworkCall
 from .object_patches import add_patches
-from .reach import name_of, order_of_rows
+from .reach import order_of_rows
 
 KEY = "entropy_guidance_trunk"
-# Networks that hand blocks tensors with all rows twice, one half after the other (the modulation of picture and reference).
-IN_HALVES = ("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",)
+# An argument of blocks that is not None where, behind those of the picture, their modulation has rows of time zero for
+# reference pictures: one, or as many once more.
+REFERENCES_FROM = "timestep_zero_index"
 PER_CHUNK = ("cond_or_uncond", "uuids")  # lists in transformer options with an entry for each chunk of rows
 
 
@@ -46,7 +47,7 @@ def _patch(model) -> tuple[str, ...]:
 
 @lru_cache(maxsize=512)  # the same code for all clones: torch.compile knows it again
 def _asking(forward: FunctionType) -> FunctionType:
-    @wraps(forward)
+    @wraps(forward, assigned=("__name__", "__qualname__", "__doc__"))  # of our module, by which a node is told
     def asking(block, *args, **kwargs):
         if torch.compiler.is_compiling():  # compiled code cannot read a ContextVar
             return forward(block, *args, **kwargs)
@@ -68,12 +69,11 @@ def patched_by_others(call: NetworkCall) -> frozenset[str]:
 @dataclass(frozen=True)
 class RowMap:
     """keep: the rows that run, of all. expand: for each row the place of its own or its twin's among those. chunks: the
-    chunks that run, of those in the transformer options. of_halves: whether tensors may have all rows twice."""
+    chunks that run, of those in the transformer options."""
 
     keep: tuple[int, ...]
     expand: tuple[int, ...]
     chunks: tuple[int, ...]
-    of_halves: bool = False
 
     @classmethod
     def of(cls, network: torch.nn.Module, twins: dict[int, int], chunks: int, rows: int) -> "RowMap":
@@ -84,19 +84,17 @@ class RowMap:
         place_of = {ordered[place]: number for number, place in enumerate(keep)}
         stands_for = (twins.get(row // each, row // each) * each + row % each for row in ordered)
         expand = tuple(place_of[row] for row in stands_for)
-        return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins), name_of(network) in IN_HALVES)
-
-    @property
-    def keep_of_halves(self) -> tuple[int, ...]:
-        """`keep` of what has all rows twice."""
-        return (*self.keep, *(row + len(self.expand) for row in self.keep))
+        return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins))
 
     @lru_cache(maxsize=32)  # noqa: B019 (a few numbers each)
     @torch.inference_mode(False)
-    def index(self, name: str, folds: int, device: torch.device) -> torch.Tensor:
-        """`keep` or `expand`, where each row is folded into several, one after the other; or `keep_of_halves`."""
-        rows, folds = getattr(self, name), 1 if name == "keep_of_halves" else folds
-        return torch.tensor([row * folds + fold for row in rows for fold in range(folds)], device=device)
+    def index(self, name: str, device: torch.device, folds: int = 1, behind: int = 0) -> torch.Tensor:
+        """`keep` or `expand` of rows that are folded, each into several, one after the other. behind: of how many more rows,
+        which are shared by all or as many as all."""
+        of_rows = getattr(self, name)
+        more = of_rows if behind == len(self.expand) else range(behind)
+        rows = [row * folds + fold for row in of_rows for fold in range(folds)]
+        return torch.tensor([*rows, *(len(self.expand) + row for row in more)], device=device)
 
 
 @dataclass
@@ -141,12 +139,14 @@ class SharedRows:
         if first is None or first.shape[0] % rows:
             return None
         folds, options = {1, first.shape[0] // rows}, []
+        references = {1, rows} if kwargs.get(REFERENCES_FROM) is not None else set()
 
         def take(tensor: torch.Tensor) -> torch.Tensor:
             fold, left = divmod(tensor.shape[0], rows)
-            if left or fold not in folds and not (self.map.of_halves and fold == 2):
-                return tensor
-            return self._taken(tensor, "keep" if fold in folds else "keep_of_halves", fold)
+            if not left and fold in folds:
+                return self._taken(tensor, fold)
+            behind = tensor.shape[0] - rows
+            return self._taken(tensor, 1, behind) if behind in references else tensor
 
         def take_options(original: dict) -> dict:
             options.append((original, self._options(original)))
@@ -159,12 +159,12 @@ class SharedRows:
         finally:
             self._results.clear()
 
-    def _taken(self, tensor: torch.Tensor, which: str, fold: int) -> torch.Tensor:
+    def _taken(self, tensor: torch.Tensor, folds: int, behind: int = 0) -> torch.Tensor:
         """Memory of its own: blocks write into what they get."""
         repeated, version, rows = self._results.pop(id(tensor), (None, 0, None))
         if repeated is tensor and tensor._version == version:  # nobody has written into it since
             return rows
-        return tensor.index_select(0, self.map.index(which, fold, tensor.device))
+        return tensor.index_select(0, self.map.index("keep", tensor.device, folds, behind))
 
     def _options(self, options: dict) -> dict:
         def of_rows(entries):
@@ -178,7 +178,7 @@ class SharedRows:
             return rows
         # A tensor of inference mode would not count how often it is written.
         with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
-            repeated = rows.index_select(0, self.map.index("expand", fold, rows.device))
+            repeated = rows.index_select(0, self.map.index("expand", rows.device, fold))
         if keep:
             self._results[id(repeated)] = repeated, repeated._version, rows
         return repeated

@@ -42,6 +42,7 @@ MEMBERS = {
 KEYS = {
     # transformer options
     "cond_or_uncond": "comfy.samplers",
+    "uuids": "comfy.samplers",
     "sigmas": "comfy.samplers",
     "sample_sigmas": "comfy.samplers",
     "optimized_attention_override": "comfy.ldm.modules.attention",

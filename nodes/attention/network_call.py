@@ -46,6 +46,11 @@ class NetworkCall:
         return [part for of_wrapper in variables for part in of_wrapper.get("compiled_module_dict", ())]
 
     @property
+    def patched(self) -> frozenset[str]:
+        """The names of what this clone of the model has of its own in the place of the network's."""
+        return frozenset(self.executor.class_obj.current_patcher.object_patches)
+
+    @property
     def compile_options(self) -> dict:
         """How it was compiled, as torch.compile's arguments."""
         return self.executor.class_obj.current_patcher.model_options[TORCH_COMPILE_KWARGS]

@@ -1,7 +1,7 @@
 """Runs blocks of a diffusion network on some rows of a batch alone, and hands their results on for all. ComfyUI's internals.
 
 Rows of a batch that are twins, with the same numbers in every input, stay twins up to the first layer in which ERG changes
-one of them. The blocks before that layer, the trunk, need to run once for both. The blocks of a clone get a forward that
+one of them. The blocks before that layer, the trunk, need to run once for both. For one evaluation they get a forward that
 takes the rows to run out of whatever has one row for each row of the batch, runs the block's own forward, and repeats its
 results. What the network does between its blocks (ControlNets, skip connections, other nodes' patches) sees all rows.
 `trunk_sharing.py` says when.
@@ -9,61 +9,18 @@ results. What the network does between its blocks (ControlNets, skip connections
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import lru_cache, partial, wraps
-from types import FunctionType, MethodType
+from functools import lru_cache, partial, update_wrapper
 
 import torch
 
-from .layers import blocks_of
-from .network_call import NetworkCall
-from .object_patches import add_patches
 from .reach import order_of_rows
 
-KEY = "entropy_guidance_trunk"
 # An argument of blocks that is not None where, behind those of the picture, their modulation has rows of time zero for
 # reference pictures: one, or as many once more.
 REFERENCES_FROM = "timestep_zero_index"
 PER_CHUNK = ("cond_or_uncond", "uuids")  # lists in transformer options with an entry for each chunk of rows
-
-
-def share_trunk(model) -> None:
-    """Has the blocks of a ModelPatcher's network ask whether rows are shared. Object patches, which do nothing by themselves."""
-    add_patches(model, KEY, _patch)
-
-
-def _patch(model) -> tuple[str, ...]:
-    names = []
-    for path, block in blocks_of(model.model.diffusion_model):
-        name = f"diffusion_model.{path}.forward"
-        forward = model.get_model_object(name)
-        if getattr(forward, "__self__", None) is block:  # another node's function runs as it is, on all rows
-            names.append(name)
-            model.add_object_patch(name, MethodType(_asking(forward.__func__), block))
-    return tuple(names)
-
-
-@lru_cache(maxsize=512)  # the same code for all clones: torch.compile knows it again
-def _asking(forward: FunctionType) -> FunctionType:
-    @wraps(forward, assigned=("__name__", "__qualname__", "__doc__"))  # of our module, by which a node is told
-    def asking(block, *args, **kwargs):
-        if torch.compiler.is_compiling():  # compiled code cannot read a ContextVar
-            return forward(block, *args, **kwargs)
-        shared = _shared.get()
-        if shared is None or block not in shared.trunk:
-            return forward(block, *args, **kwargs)
-        return shared.run(block, partial(forward, block), args, kwargs)
-
-    return asking
-
-
-def patched_by_others(call: NetworkCall) -> frozenset[str]:
-    """The names of what this clone of the model has of its own in the place of the network's, but for `share_trunk`'s."""
-    ours = _asking(share_trunk).__code__
-    patches = call.executor.class_obj.current_patcher.object_patches
-    return frozenset(name for name, patch in patches.items() if getattr(patch, "__code__", None) is not ours)
 
 
 @dataclass(frozen=True)
@@ -109,14 +66,22 @@ class SharedRows:
 
     @contextmanager
     def in_force(self):
-        token = _shared.set(self)
+        """Within, the trunk's blocks run on some rows alone, in this network: other GPUs have copies of their own.
+
+        No object patches: those go by names, under which another node may have put other blocks.
+        """
+        before = [(block, vars(block).get("forward")) for block in self.trunk]
         try:
+            for block in self.trunk:
+                vars(block)["forward"] = update_wrapper(partial(self.run, block, block.forward), block.forward)
             yield
         finally:
-            _shared.reset(token)
+            for block, forward in before:
+                vars(block).pop("forward", None)
+                vars(block).update({"forward": forward} if forward else {})
             self._results.clear()
 
-    def run(self, block: torch.nn.Module, forward: Callable, args: tuple, kwargs: dict):
+    def run(self, block: torch.nn.Module, forward: Callable, /, *args, **kwargs):
         """forward(*args, **kwargs) of rows that differ, for all rows."""
         taken = self._take(args, kwargs)
         if taken is None:
@@ -182,9 +147,6 @@ class SharedRows:
         if keep:
             self._results[id(repeated)] = repeated, repeated._version, rows
         return repeated
-
-
-_shared: ContextVar[SharedRows | None] = ContextVar("shared_rows", default=None)  # each thread (each GPU) has its own
 
 
 class _WritableDict(Exception):

@@ -218,7 +218,7 @@ def test_a_trial_hides_no_want_of_memory_and_no_interrupt(node, error):
     block.__class__ = type("Failing", (type(block),), {"forward": failing})
     with pytest.raises(type(error)):
         predict(erg(node, model, layers="3"), (condition, condition), latent)
-    assert pack_module("nodes.attention.shared_trunk")._shared.get() is None
+    assert not any("forward" in vars(module) for module in model.model.diffusion_model.modules())
 
 
 class Adds(torch.nn.Module):
@@ -239,11 +239,11 @@ def test_blocks_and_what_is_between_them_may_write(node, folds):
     x = torch.arange(4.0).remainder(2).repeat_interleave(folds)[:, None]
     before, options = x.clone(), {"cond_or_uncond": [0, 1], "uuids": ["a", "b"]}
     with shared.in_force():
-        y = shared.run(first, first.forward, (x, options), {})
+        y = first(x, options)
         assert first.seen == (2 * folds, [0])
         y += 10  # as a ControlNet
         assert len({row.data_ptr() for row in y}) == len(y)
-        z = shared.run(second, second.forward, (y,), {"transformer_options": options})
+        z = second(y, transformer_options=options)
     assert torch.equal(x, before)
     assert torch.equal(z, (before + 12))
     assert options == {"cond_or_uncond": [0, 1], "uuids": ["a", "b"], "written": True}

@@ -1,4 +1,8 @@
-"""What ERG adds to a sampling step of CFG: time, peak memory and torch operators, beside core's PAG and NAG.
+"""What ERG adds to a sampling step of CFG: time, peak memory, arithmetic and operators, beside core's PAG and NAG.
+
+In a twin step the positive prompt is on both inputs; in a step of three conditions, the weak branch is a copy of the
+positive beside a negative one. What they share is computed once. Arithmetic counts matrix products, convolutions and
+attention.
 
 The networks have the widths of the real ones, random weights, and fewer blocks where a real one would take a CPU minutes:
 the same blocks on all sides, which alternate in one run.
@@ -13,6 +17,7 @@ from time import perf_counter
 import torch
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from . import in_process, small_networks
@@ -26,6 +31,9 @@ SIDES = {
     "ERG, all layers": lambda model: _erg(model, layers="all"),
     "ERG, flatness": lambda model: _erg(model, flatness=0.3),
     "ERG, K = 2": lambda model: _erg(model, iterations=2),
+    "ERG, twin": lambda model: _erg(model),
+    "ERG, twin, unshared": lambda model: _erg(model, share_trunk=False),
+    "CFG + own ERG": lambda model: _erg(model),
     "core PAG": lambda model: run_node("PerturbedAttentionGuidance", model=model, scale=3.0)[0],
     "core NAG": lambda model: run_node("NAGuidance", model=model)[0],
 }
@@ -67,9 +75,9 @@ SHAPES = {
 def measure(names=tuple(SHAPES), rounds: int = ROUNDS) -> None:
     print(
         f"\nA step beside one of CFG: median ratio of {rounds} rounds in which all sides alternate (interquartile range), "
-        "peak memory, torch operators more than CFG's"
+        "peak memory and arithmetic as shares of CFG's, torch operators more than CFG's"
     )
-    print(f"{'model':16}{'side':>18}{'CFG step':>12}{'time':>24}{'memory':>10}{'operators':>12}")
+    print(f"{'model':16}{'side':>20}{'CFG step':>12}{'time':>24}{'memory':>10}{'arithmetic':>12}{'operators':>12}")
     demo, clip, _ = run_node("EntropyGuidanceLoadDemo")
     prompts = tuple(
         run_node("CLIPTextEncode", clip=clip, text=t)[0] for t in ("a red circle left of a blue square", "")
@@ -88,20 +96,26 @@ def _erg(model, **inputs):
 
 
 def _compare(name: str, model, conditions, latent, rounds: int) -> None:
+    positive, negative = conditions
+    of_side = {"ERG, twin": (positive,) * 2, "ERG, twin, unshared": (positive,) * 2}
+    of_side["CFG + own ERG"] = positive, positive, negative  # without a guider, the second one is the weak branch
     with ExitStack() as stack:
 
-        def step(model):
-            prepared_step = stack.enter_context(prepared(model, conditions, latent))
-            return lambda: prepared_step.guided(4.0)
+        def step(model, of=conditions):
+            prepared_step = stack.enter_context(prepared(model, of, latent))
+            return lambda: prepared_step.guided(4.0) if len(of) == 2 else prepared_step.predictions()
 
-        _measure(name, {"CFG": step(model)} | {side: step(make(model)) for side, make in SIDES.items()}, rounds)
+        sides = {side: step(make(model), of_side.get(side, conditions)) for side, make in SIDES.items()}
+        _measure(name, {"CFG": step(model)} | sides, rounds)
 
 
 def _measure(name: str, steps: dict, rounds: int) -> None:
-    for step in steps.values():  # the first run learns the layers
-        step()
+    for _ in range(2):  # the first run learns the layers, and tries what is shared
+        for step in steps.values():
+            step()
     memory = {side: peak_memory(step) for side, step in steps.items()}
     operators = {side: _operators(step) for side, step in steps.items()}
+    arithmetic = {side: _arithmetic(step) for side, step in steps.items()}
     times = {side: [] for side in steps}
     for _ in tqdm(range(rounds), desc=name, leave=False):
         for side, step in steps.items():
@@ -110,8 +124,8 @@ def _measure(name: str, steps: dict, rounds: int) -> None:
         ratios = sorted(b / a for a, b in zip(times["CFG"], times[side]))
         spread = f"{median(ratios):.3f} ({ratios[len(ratios) // 4]:.3f}-{ratios[3 * len(ratios) // 4]:.3f})"
         cfg = f"{1000 * median(times['CFG']):.0f} ms"
-        more = operators[side] - operators["CFG"]
-        print(f"{name:16}{side:>18}{cfg:>12}{spread:>24}{memory[side] / memory['CFG']:>10.3f}{more:>+12}", flush=True)
+        shares = f"{memory[side] / memory['CFG']:>10.3f}{arithmetic[side] / arithmetic['CFG']:>12.3f}"
+        print(f"{name:16}{side:>20}{cfg:>12}{spread:>24}{shares}{operators[side] - operators['CFG']:>+12}", flush=True)
 
 
 class _CountOperators(TorchDispatchMode):
@@ -126,6 +140,12 @@ def _operators(step) -> int:
     with _CountOperators() as counter:
         step()
     return counter.count
+
+
+def _arithmetic(step) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
 
 
 def seconds(step) -> float:

@@ -9,7 +9,6 @@ from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
 from .attention.kinds import KINDS, tell_kinds
 from .attention.reach import reach_attention
-from .attention.shared_trunk import share_trunk as share_trunk_of
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 from .sampling.guidance_interval import OUTSIDE, interval_of
@@ -112,7 +111,5 @@ class EntropyGuidanceERG(io.ComfyNode):
             reach_attention(model)
             if attention != "all":
                 tell_kinds(model)
-            if share_trunk:
-                share_trunk_of(model)
             branch.add_to(model, KEY)
         return io.NodeOutput(model)

@@ -23,7 +23,6 @@ from .network_call import OVERRIDE, NetworkCall
 from .reach import REACHED
 from .rebinding import with_code_of_its_own
 from .rows import scale_of_rows
-from .shared_trunk import patched_by_others
 from .tempered_attention import TemperedAttention
 
 FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls, rows]
@@ -43,7 +42,7 @@ def can_run_compiled(call: NetworkCall) -> bool:
     """
     return (
         call.is_compiled
-        and patched_by_others(call) not in _in_pieces.get(call.network, ())
+        and call.patched not in _in_pieces.get(call.network, ())
         and "multigpu_thread_device" not in call.options
         and call.compiled_parts == ["diffusion_model"]
         and "forward" not in vars(call.network)
@@ -97,7 +96,7 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor):
             compiled=True, **{OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}
         )
     except torch._dynamo.exc.TorchDynamoException:
-        _in_pieces.setdefault(call.network, set()).add(patched_by_others(call))
+        _in_pieces.setdefault(call.network, set()).add(call.patched)
         return None
     return result if scaled[0] in (0, len(factors)) else None  # 0: another node reused an earlier evaluation
 

@@ -46,6 +46,11 @@ class NetworkCall:
         return [part for of_wrapper in variables for part in of_wrapper.get("compiled_module_dict", ())]
 
     @property
+    def patched(self) -> frozenset[str]:
+        """The names of what this clone of the model has of its own in the place of the network's."""
+        return frozenset(self.executor.class_obj.current_patcher.object_patches)
+
+    @property
     def compile_options(self) -> dict:
         """How it was compiled, as torch.compile's arguments."""
         return self.executor.class_obj.current_patcher.model_options[TORCH_COMPILE_KWARGS]
@@ -123,7 +128,7 @@ def _origin(change) -> str | None:
     """The custom node pack, or else the module, that some function or object is of; None for ComfyUI's and our own."""
     function = getattr(change, "__func__", change)
     module = getattr(function, "__module__", None) or type(function).__module__
-    if change is None or module.startswith((OUR_PACKAGE, "comfy.", "torch.", "builtins")):
+    if change is None or module.startswith((OUR_PACKAGE, "comfy.", "comfy_api.", "torch.", "builtins")):
         return None
     pack = re.search(r"custom_nodes[./\\]([^./\\]+)", module)
     return pack[1] if pack else module.removeprefix("comfy_extras.")

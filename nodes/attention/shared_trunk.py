@@ -1,7 +1,7 @@
 """Runs blocks of a diffusion network on some rows of a batch alone, and hands their results on for all. ComfyUI's internals.
 
 Rows of a batch that are twins, with the same numbers in every input, stay twins up to the first layer in which ERG changes
-one of them. The blocks before that layer, the trunk, need to run once for both. The blocks of a clone get a forward that
+one of them. The blocks before that layer, the trunk, need to run once for both. For one evaluation they get a forward that
 takes the rows to run out of whatever has one row for each row of the batch, runs the block's own forward, and repeats its
 results. What the network does between its blocks (ControlNets, skip connections, other nodes' patches) sees all rows.
 `trunk_sharing.py` says when.
@@ -9,71 +9,28 @@ results. What the network does between its blocks (ControlNets, skip connections
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import lru_cache, partial, wraps
-from types import FunctionType, MethodType
+from functools import lru_cache, partial, update_wrapper
 
 import torch
 
-from .layers import blocks_of
-from .network_call import NetworkCall
-from .object_patches import add_patches
-from .reach import name_of, order_of_rows
+from .reach import order_of_rows
 
-KEY = "entropy_guidance_trunk"
-# Networks that hand blocks tensors with all rows twice, one half after the other (the modulation of picture and reference).
-IN_HALVES = ("comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",)
+# An argument of blocks that is not None where, behind those of the picture, their modulation has rows of time zero for
+# reference pictures: one, or as many once more.
+REFERENCES_FROM = "timestep_zero_index"
 PER_CHUNK = ("cond_or_uncond", "uuids")  # lists in transformer options with an entry for each chunk of rows
-
-
-def share_trunk(model) -> None:
-    """Has the blocks of a ModelPatcher's network ask whether rows are shared. Object patches, which do nothing by themselves."""
-    add_patches(model, KEY, _patch)
-
-
-def _patch(model) -> tuple[str, ...]:
-    names = []
-    for path, block in blocks_of(model.model.diffusion_model):
-        name = f"diffusion_model.{path}.forward"
-        forward = model.get_model_object(name)
-        if getattr(forward, "__self__", None) is block:  # another node's function runs as it is, on all rows
-            names.append(name)
-            model.add_object_patch(name, MethodType(_asking(forward.__func__), block))
-    return tuple(names)
-
-
-@lru_cache(maxsize=512)  # the same code for all clones: torch.compile knows it again
-def _asking(forward: FunctionType) -> FunctionType:
-    @wraps(forward)
-    def asking(block, *args, **kwargs):
-        if torch.compiler.is_compiling():  # compiled code cannot read a ContextVar
-            return forward(block, *args, **kwargs)
-        shared = _shared.get()
-        if shared is None or block not in shared.trunk:
-            return forward(block, *args, **kwargs)
-        return shared.run(block, partial(forward, block), args, kwargs)
-
-    return asking
-
-
-def patched_by_others(call: NetworkCall) -> frozenset[str]:
-    """The names of what this clone of the model has of its own in the place of the network's, but for `share_trunk`'s."""
-    ours = _asking(share_trunk).__code__
-    patches = call.executor.class_obj.current_patcher.object_patches
-    return frozenset(name for name, patch in patches.items() if getattr(patch, "__code__", None) is not ours)
 
 
 @dataclass(frozen=True)
 class RowMap:
     """keep: the rows that run, of all. expand: for each row the place of its own or its twin's among those. chunks: the
-    chunks that run, of those in the transformer options. of_halves: whether tensors may have all rows twice."""
+    chunks that run, of those in the transformer options."""
 
     keep: tuple[int, ...]
     expand: tuple[int, ...]
     chunks: tuple[int, ...]
-    of_halves: bool = False
 
     @classmethod
     def of(cls, network: torch.nn.Module, twins: dict[int, int], chunks: int, rows: int) -> "RowMap":
@@ -84,19 +41,17 @@ class RowMap:
         place_of = {ordered[place]: number for number, place in enumerate(keep)}
         stands_for = (twins.get(row // each, row // each) * each + row % each for row in ordered)
         expand = tuple(place_of[row] for row in stands_for)
-        return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins), name_of(network) in IN_HALVES)
-
-    @property
-    def keep_of_halves(self) -> tuple[int, ...]:
-        """`keep` of what has all rows twice."""
-        return (*self.keep, *(row + len(self.expand) for row in self.keep))
+        return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins))
 
     @lru_cache(maxsize=32)  # noqa: B019 (a few numbers each)
     @torch.inference_mode(False)
-    def index(self, name: str, folds: int, device: torch.device) -> torch.Tensor:
-        """`keep` or `expand`, where each row is folded into several, one after the other; or `keep_of_halves`."""
-        rows, folds = getattr(self, name), 1 if name == "keep_of_halves" else folds
-        return torch.tensor([row * folds + fold for row in rows for fold in range(folds)], device=device)
+    def index(self, name: str, device: torch.device, folds: int = 1, behind: int = 0) -> torch.Tensor:
+        """`keep` or `expand` of rows that are folded, each into several, one after the other. behind: of how many more rows,
+        which are shared by all or as many as all."""
+        of_rows = getattr(self, name)
+        more = of_rows if behind == len(self.expand) else range(behind)
+        rows = [row * folds + fold for row in of_rows for fold in range(folds)]
+        return torch.tensor([*rows, *(len(self.expand) + row for row in more)], device=device)
 
 
 @dataclass
@@ -111,14 +66,22 @@ class SharedRows:
 
     @contextmanager
     def in_force(self):
-        token = _shared.set(self)
+        """Within, the trunk's blocks run on some rows alone, in this network: other GPUs have copies of their own.
+
+        No object patches: those go by names, under which another node may have put other blocks.
+        """
+        before = [(block, vars(block).get("forward")) for block in self.trunk]
         try:
+            for block in self.trunk:
+                vars(block)["forward"] = update_wrapper(partial(self.run, block, block.forward), block.forward)
             yield
         finally:
-            _shared.reset(token)
+            for block, forward in before:
+                vars(block).pop("forward", None)
+                vars(block).update({"forward": forward} if forward else {})
             self._results.clear()
 
-    def run(self, block: torch.nn.Module, forward: Callable, args: tuple, kwargs: dict):
+    def run(self, block: torch.nn.Module, forward: Callable, /, *args, **kwargs):
         """forward(*args, **kwargs) of rows that differ, for all rows."""
         taken = self._take(args, kwargs)
         if taken is None:
@@ -141,12 +104,14 @@ class SharedRows:
         if first is None or first.shape[0] % rows:
             return None
         folds, options = {1, first.shape[0] // rows}, []
+        references = {1, rows} if kwargs.get(REFERENCES_FROM) is not None else set()
 
         def take(tensor: torch.Tensor) -> torch.Tensor:
             fold, left = divmod(tensor.shape[0], rows)
-            if left or fold not in folds and not (self.map.of_halves and fold == 2):
-                return tensor
-            return self._taken(tensor, "keep" if fold in folds else "keep_of_halves", fold)
+            if not left and fold in folds:
+                return self._taken(tensor, fold)
+            behind = tensor.shape[0] - rows
+            return self._taken(tensor, 1, behind) if behind in references else tensor
 
         def take_options(original: dict) -> dict:
             options.append((original, self._options(original)))
@@ -159,12 +124,12 @@ class SharedRows:
         finally:
             self._results.clear()
 
-    def _taken(self, tensor: torch.Tensor, which: str, fold: int) -> torch.Tensor:
+    def _taken(self, tensor: torch.Tensor, folds: int, behind: int = 0) -> torch.Tensor:
         """Memory of its own: blocks write into what they get."""
         repeated, version, rows = self._results.pop(id(tensor), (None, 0, None))
         if repeated is tensor and tensor._version == version:  # nobody has written into it since
             return rows
-        return tensor.index_select(0, self.map.index(which, fold, tensor.device))
+        return tensor.index_select(0, self.map.index("keep", tensor.device, folds, behind))
 
     def _options(self, options: dict) -> dict:
         def of_rows(entries):
@@ -178,13 +143,10 @@ class SharedRows:
             return rows
         # A tensor of inference mode would not count how often it is written.
         with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
-            repeated = rows.index_select(0, self.map.index("expand", fold, rows.device))
+            repeated = rows.index_select(0, self.map.index("expand", rows.device, fold))
         if keep:
             self._results[id(repeated)] = repeated, repeated._version, rows
         return repeated
-
-
-_shared: ContextVar[SharedRows | None] = ContextVar("shared_rows", default=None)  # each thread (each GPU) has its own
 
 
 class _WritableDict(Exception):

@@ -79,7 +79,7 @@ class TrunkSharing:
     network: torch.nn.Module
     _twins: dict[tuple, _Twins] = field(default_factory=dict)
     _measured_here: dict[tuple, bool] = field(default_factory=dict)  # where other nodes change the network
-    _trunks: dict[tuple, dict[torch.nn.Module, None]] = field(default_factory=dict)
+    _trunks: dict[tuple, dict[str, torch.nn.Module]] = field(default_factory=dict)
 
     def run(
         self,
@@ -105,11 +105,12 @@ class TrunkSharing:
             call = replace(call, executor=_with_innermost(call.executor, share))
         return call.run(eagerly=True, **{OVERRIDE: attention})
 
-    def _trunk(self, attention: TemperedAttention) -> dict[torch.nn.Module, None]:
-        names = attention.layers.blocks_before(attention.selected)
-        if names not in self._trunks:
-            self._trunks[names] = dict.fromkeys(map(self.network.get_submodule, names))
-        return self._trunks[names]
+    def _trunk(self, attention: TemperedAttention) -> dict[str, torch.nn.Module]:
+        key = attention.layers.names, attention.selected
+        if key not in self._trunks:
+            names = attention.layers.blocks_before(attention.selected)
+            self._trunks[key] = {name: self.network.get_submodule(name) for name in names}
+        return self._trunks[key]
 
     def _share(
         self, call: NetworkCall, outer: NetworkCall, trunk: dict, weak: tuple[bool, ...], copies
@@ -120,9 +121,12 @@ class TrunkSharing:
         twins = dict(copies) if copies is not None else self._find_twins(call, weak)
         if not twins:
             return call.run()
-        shared = SharedRows(trunk, RowMap.of(self.network, twins, len(weak), len(call.inputs[0])))
+        shared = SharedRows(
+            dict.fromkeys(trunk.values()), RowMap.of(self.network, twins, len(weak), len(call.inputs[0]))
+        )
         measured = self._measured_here if call.is_changed_by_others else _measured.setdefault(self.network, {})
-        key = (tuple(trunk), shared.map, call.shapes, call.shapes_of_control, call.inputs[0].dtype)
+        layers = call.options[OVERRIDE].layers.names
+        key = (layers, tuple(trunk), shared.map, call.shapes, call.shapes_of_control, call.inputs[0].dtype)
         if key not in measured:
             return self._measure(call, shared, measured, key)
         if not measured[key]:

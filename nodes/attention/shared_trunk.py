@@ -1,17 +1,16 @@
 """Runs blocks of a diffusion network on some rows of a batch alone, and hands their results on for all. ComfyUI's internals.
 
 Rows of a batch that are twins, with the same numbers in every input, stay twins up to the first layer in which ERG changes
-one of them. The blocks before that layer, the trunk, need to run once for both. For one evaluation they get a forward that
-takes the rows to run out of whatever has one row for each row of the batch, runs the block's own forward, and repeats its
-results. What the network does between its blocks (ControlNets, skip connections, other nodes' patches) sees all rows.
-`trunk_sharing.py` says when.
+one of them. The blocks before that layer, the trunk, need to run once for both. For one evaluation they get hooks that take
+the rows to run out of whatever has one row for each row of the batch, and repeat the block's results. What the network does
+between its blocks (ControlNets, skip connections, other nodes' patches) sees all rows. `trunk_sharing.py` says when.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import lru_cache, partial, update_wrapper
+from functools import lru_cache
 
 import torch
 
@@ -61,6 +60,7 @@ class SharedRows:
     trunk: dict[torch.nn.Module, None]
     map: RowMap
     ran: set[torch.nn.Module] = field(default_factory=set)
+    _taken_by_block: tuple | None = None  # of the one that is running: none runs within another
     # Repeated results of the block before: each with its version and the rows that it was made of.
     _results: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = field(default_factory=dict)
 
@@ -68,26 +68,28 @@ class SharedRows:
     def in_force(self):
         """Within, the trunk's blocks run on some rows alone, in this network: other GPUs have copies of their own.
 
-        No object patches: those go by names, under which another node may have put other blocks.
+        By hooks of PyTorch's, for this one evaluation. Object patches go by names, under which another node may put other
+        blocks: such a patch would then be taken out of a block that it was not put in.
         """
-        before = [(block, vars(block).get("forward")) for block in self.trunk]
+        hooks = [block.register_forward_pre_hook(self._before, with_kwargs=True) for block in self.trunk]
+        hooks += [block.register_forward_hook(self._after) for block in self.trunk]
         try:
-            for block in self.trunk:
-                vars(block)["forward"] = update_wrapper(partial(self.run, block, block.forward), block.forward)
             yield
         finally:
-            for block, forward in before:
-                vars(block).pop("forward", None)
-                vars(block).update({"forward": forward} if forward else {})
+            for hook in hooks:
+                hook.remove()
             self._results.clear()
 
-    def run(self, block: torch.nn.Module, forward: Callable, /, *args, **kwargs):
-        """forward(*args, **kwargs) of rows that differ, for all rows."""
-        taken = self._take(args, kwargs)
-        if taken is None:
-            return forward(*args, **kwargs)
-        folds, args_of_rows, kwargs_of_rows, options = taken
-        results = forward(*args_of_rows, **kwargs_of_rows)
+    def _before(self, block: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """What a block gets, of the rows that differ."""
+        self._taken_by_block = taken = self._take(args, kwargs)
+        return None if taken is None else taken[:2]
+
+    def _after(self, block: torch.nn.Module, args: tuple, results):
+        """A block's results, for all rows."""
+        if self._taken_by_block is None:
+            return results
+        *_, folds, options = self._taken_by_block
         for original, of_rows in options:
             original.update({name: value for name, value in of_rows.items() if name not in PER_CHUNK})
         self.ran.add(block)
@@ -95,7 +97,7 @@ class SharedRows:
         return _mapped(results, lambda tensor: self._repeated(tensor, folds, keep=not is_last), top=True)
 
     def _take(self, args: tuple, kwargs: dict) -> tuple | None:
-        """How often rows are folded, the arguments for the rows that run, and transformer options beside their copies.
+        """The arguments for the rows that run, how often rows are folded, and transformer options beside their copies.
 
         None for a block that gets no rows, and for one that gets tensors in a dictionary, into which it may write.
         """
@@ -118,7 +120,7 @@ class SharedRows:
             return options[-1][1]
 
         try:
-            return folds, _mapped(args, take, take_options), _mapped(kwargs, take, take_options, top=True), options
+            return _mapped(args, take, take_options), _mapped(kwargs, take, take_options, top=True), folds, options
         except _WritableDict:
             return None
         finally:

@@ -61,7 +61,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "the chosen layers.",
                 ),
                 io.Boolean.Input(
-                    "share_trunk", default=True, advanced=True,
+                    "share_trunk", default=True, optional=True, advanced=True,
                     tooltip="Where both branches have the same prompt, compute what comes before the first changed layer once "
                     "for both: faster, and the same picture to rounding. Off computes everything twice.",
                 ),

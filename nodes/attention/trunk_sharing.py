@@ -202,7 +202,7 @@ def _are_equal(tensors: list[torch.Tensor], pairs: list[tuple[int, int]], chunks
 
 def _try(call: NetworkCall, shared: SharedRows) -> torch.Tensor:
     """The prediction with shared rows, of copies, and without the nodes around the network, which may keep what they saw."""
-    wrappers = {**call.options["wrappers"], WrappersMP.DIFFUSION_MODEL: {}}
+    wrappers = {**call.options.get("wrappers", {}), WrappersMP.DIFFUSION_MODEL: {}}
     attention = call.options[OVERRIDE].afresh()
     options = {**copied(call.options), "wrappers": wrappers, OVERRIDE: attention}
     inputs = (*map(copied, call.inputs), copied(call.control))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfy.model_management import InterruptProcessingException
+from comfy.model_management import InterruptProcessingException, unload_all_models
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -288,3 +288,43 @@ def test_compiled(node, demo, prompts):
         assert len(graphs) == expected
     check_shared(node, compiled, same, layers="5", alpha=0.9)
     torch.compiler.reset()
+
+
+def test_copies_are_not_compared(node, demo, prompts, monkeypatch):
+    """What is a twin by construction, its maker says."""
+    sharing = pack_module("nodes.attention.trunk_sharing").TrunkSharing
+    run = sharing.run
+
+    def run_with_copies(self, call, attention, weak):
+        return run(self, call, attention, weak, copies={weak.index(True): weak.index(False)})
+
+    monkeypatch.setattr(sharing, "run", run_with_copies)
+    monkeypatch.setattr(sharing, "_compare", None)
+    check_shared(node, demo[0], (prompts[0],) * 2, layers="5")
+
+
+@pytest.mark.parametrize("name", ["SD15", "SD3"])
+def test_half_precision(node, name):
+    model, (_, condition, latent) = small_networks.build(name, torch.bfloat16), small(name)
+    shared, cost, unshared, full_cost = both(
+        node, model, (condition,) * 2, latent.bfloat16(), layers=str(LATE_LAYER[name])
+    )
+    for a, b in zip(shared, unshared, strict=True):
+        assert_agree(a.bfloat16(), b.bfloat16())
+    assert cost < full_cost
+
+
+def test_weights_that_are_streamed(node):
+    """With room for a few of the weights alone: the others are brought in for each call."""
+    model, condition, latent = small("SD15")
+    expected = predict(erg(node, model, layers="3", share_trunk=False), (condition,) * 2, latent)
+    unload_all_models()
+    streamed = erg(node, model, layers="3")
+    streamed.load(streamed.load_device, lowvram_model_memory=1)
+    try:
+        for _ in range(2):
+            found = predict(streamed, (condition,) * 2, latent)
+    finally:
+        unload_all_models()
+    for a, b in zip(found, expected, strict=True):
+        assert_agree(a, b)

@@ -9,6 +9,7 @@ from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
 from .attention.kinds import KINDS, tell_kinds
 from .attention.reach import reach_attention
+from .attention.tempered_evaluation import TemperedEvaluation
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
 from .sampling.guidance_interval import OUTSIDE, interval_of
@@ -101,9 +102,8 @@ class EntropyGuidanceERG(io.ComfyNode):
         energy = AttentionEnergy(temperature, alpha, step_size, iterations, flatness)
         window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
-        branch = WeakBranchAttention(
-            energy, parse_layers(layers), window, attention, own if scale > 0 else None, share_trunk
-        )
+        evaluation = TemperedEvaluation(energy, parse_layers(layers), attention, share_trunk)
+        branch = WeakBranchAttention(evaluation, window, own if scale > 0 else None)
         model = model.clone()
         if interval is not None:
             interval.add_to(model, KEY)

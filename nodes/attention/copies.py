@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from ..sampling.condition_names import ORIGINALS
+from ..sampling.condition_names import ORIGINALS, UUIDS_OF_ORIGINALS
 from .network_call import NetworkCall
 from .weak_condition import CHUNK_NAMES, names_of_chunks
 
@@ -28,6 +28,15 @@ def with_copies_as_originals(call: NetworkCall) -> tuple[NetworkCall, Callable]:
     options = {**call.options, "cond_or_uncond": of_originals, CHUNK_NAMES: names_of_chunks(call.options)}
     order = sorted(range(len(numbers)), key=lambda chunk: of_originals[chunk] != numbers[chunk])
     return _reordered_call(replace(call, options=options), order)
+
+
+def copies_of_chunks(options: dict) -> dict[int, int]:
+    """Of an evaluation's chunks those that are copies, each with the chunk of the very entry that it was copied from."""
+    originals, of_numbers = options.get(UUIDS_OF_ORIGINALS, {}), options.get(ORIGINALS, ())
+    entries = [(of_numbers[number], uuid) for number, uuid in zip(options["cond_or_uncond"], options.get("uuids", ()))]
+    chunk_of = {entry: chunk for chunk, entry in enumerate(entries) if entry[1] not in originals}
+    wanted = ((chunk, (number, originals.get(uuid))) for chunk, (number, uuid) in enumerate(entries))
+    return {chunk: chunk_of[original] for chunk, original in wanted if original in chunk_of}
 
 
 def _reordered_call(call: NetworkCall, order: list[int]) -> tuple[NetworkCall, Callable]:

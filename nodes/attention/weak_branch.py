@@ -2,9 +2,8 @@
 
 ComfyUI evaluates the conditions of guidance in one batch where it can; `cond_or_uncond` in the transformer options numbers
 the condition of each chunk of rows, and the wrapper of CALC_COND_BATCH below adds whose they are. The wrapper of APPLY_MODEL
-runs around each evaluation of the network and hands it an attention override that knows the rows of this evaluation. What
-changes the model lives in that evaluation's own options; what is kept beyond a sampling are the layers of a network and
-the factors of rows, and both hold for any sampling.
+runs around each evaluation of the network, and has another attention energy in those with weak rows. What changes the
+model lives in that evaluation's own options.
 """
 
 import logging
@@ -13,62 +12,28 @@ from functools import partial
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
-from ...guidance_core.attention_energy import AttentionEnergy
-from ...guidance_core.layer_selection import LayerSelection
 from ..common import PercentWindow
 from ..sampling.condition_names import ConditionNames, positive_name
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
-from .compiled import CompiledTempering, can_run_compiled
 from .copies import with_copies_as_originals
-from .effect import Effect, check_changed
-from .layers import LayerMap, layer_map, replaced_blocks, structure_of
-from .network_call import OVERRIDE, NetworkCall
-from .preferred import preferred_attention
-from .reach import batch_of, order_of_partners, order_of_rows
-from .rows import label_rows, partner_rows
-from .tempered_attention import TemperedAttention
-from .trunk_sharing import TrunkSharing, telling_conditions
-from .weak_condition import names_of_chunks, partner_chunks, weak_chunks
-
-
-@dataclass
-class _Sampling:
-    """What is found once in a sampling and forgotten after it. Without a guider: of one evaluation outside of a sampler."""
-
-    names: ConditionNames = field(default_factory=ConditionNames)
-    own: OwnBranchOfSampling | None = None
-    effect: Effect = field(default_factory=Effect)
-    once: dict = field(default_factory=dict)
-
-    def find(self, make, subject):
-        """make(subject), made once for a subject."""
-        key = make, id(subject)  # networks and their like live as long as the sampling
-        if key not in self.once:
-            self.once[key] = make(subject)
-        return self.once[key]
+from .network_call import NetworkCall
+from .reach import batch_of
+from .sampling_state import SamplingState
+from .tempered_evaluation import TemperedEvaluation
+from .trunk_sharing import telling_conditions
+from .weak_condition import names_of_chunks, weak_chunks
 
 
 @dataclass
 class WeakBranchAttention:
-    """`energy` for the rows of the weak branch, ordinary attention for all others.
+    """evaluation: what becomes of one that has a weak branch. own: a weak branch of its own, in the place of the guider's."""
 
-    own: a weak branch of its own, in the place of the guider's.
-    """
-
-    energy: AttentionEnergy
-    layers: LayerSelection
+    evaluation: TemperedEvaluation
     window: PercentWindow
-    kind: str = "all"
     own: OwnBranch | None = None
-    share_trunk: bool = True
-    _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
-    _compiled: CompiledTempering = field(init=False, repr=False)
-    _sampling: _Sampling | None = field(default=None, init=False, repr=False)  # the one that is running
+    _sampling: SamplingState | None = field(default=None, init=False, repr=False)  # the one that is running
     # Since the model was made ready to run; None while it is not.
     _evaluations: int | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self):
-        self._compiled = CompiledTempering(self.energy.fixed_temperature)
 
     def add_to(self, model, key: str) -> None:
         """Adds the wrappers and callbacks to a ModelPatcher."""
@@ -92,18 +57,18 @@ class WeakBranchAttention:
             self._say_without_effect(sampling.effect.why_not(self.window, self.own is not None))
         return result
 
-    def _new_sampling(self, guider) -> _Sampling:
+    def _new_sampling(self, guider) -> SamplingState:
         """Raises RuntimeError where a guider has no condition for a weak branch of its own."""
         names = ConditionNames(guider)
         if self.own is None:
-            return _Sampling(names)
+            return SamplingState(names)
         if positive_name(guider.conds) is None:
             raise RuntimeError(
                 f"ERG, scale = {self.own.scale:g}: a weak branch of its own needs a positive condition, and the guider "
                 f"({type(guider).__name__}) has none. Wire a prompt to its positive input, or set scale to 0."
             )
         batch = batch_of(guider.model_patcher.model.diffusion_model)
-        return _Sampling(names, OwnBranchOfSampling(self.own, names, batch))
+        return SamplingState(names, OwnBranchOfSampling(self.own, names, batch))
 
     def predict(self, executor, x, timestep, model_options={}, seed=None):
         """A wrapper for ComfyUI's PREDICT_NOISE: guidance away from a weak branch of its own, on top of the guider's."""
@@ -134,7 +99,7 @@ class WeakBranchAttention:
 
     def name_conditions(self, executor, model, conds, x, timestep, model_options):
         """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
-        sampling, rest = self._sampling or _Sampling(), telling_conditions(executor)
+        sampling, rest = self._sampling or SamplingState(), telling_conditions(executor)
 
         def execute(model, conds, x, timestep, model_options):
             return rest(model, conds, x, timestep, sampling.names.tell(conds, model_options))
@@ -155,7 +120,7 @@ class WeakBranchAttention:
 
     def _evaluate(self, call: NetworkCall):
         """The network's prediction, with another attention energy for the rows of the weak branch, if it has any now."""
-        sampling = self._sampling or _Sampling()
+        sampling = self._sampling or SamplingState()
         weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
             return call.run()
@@ -164,141 +129,21 @@ class WeakBranchAttention:
         if self.own is None and not self._is_time(call.inputs[1], call.executor.class_obj.model_sampling, sampling):
             return call.run()
         sampling.effect.in_time = True
-        labels = label_rows(weak, len(call.inputs[0]), call.options, call.other_nodes)
-        labels = order_of_rows(call.network, labels)
-        if self._can_run_compiled(call, sampling):
-            result = self._run_compiled(call, labels, sampling)
-            if result is not None:
-                sampling.effect.changed = True
-                return result
-        return self._run(call, weak, labels, sampling)
+        return self.evaluation.run(call, weak, sampling, _all_in_graph(call))
 
-    def _weak_chunks(self, options: dict, sampling: _Sampling) -> tuple[bool, ...]:
+    def _weak_chunks(self, options: dict, sampling: SamplingState) -> tuple[bool, ...]:
         if self.own is None:
             return weak_chunks(options, sampling.names.of_guider)
         return tuple(name == self.own.name for name in names_of_chunks(options) or ())
 
-    @property
-    def runs_compiled(self) -> bool:
-        """Whether it does what compiled code can: scaling the queries of all attention in a layer by one temperature."""
-        return self.energy.only_scales_queries and self.energy.fixed_temperature is not None and self.kind == "all"
-
-    def _can_run_compiled(self, call: NetworkCall, sampling: _Sampling) -> bool:
-        if not can_run_compiled(call) or sampling.find(preferred_attention, call.network) != (None, False):
-            return False
-        return all(node.runs_compiled for node in _nodes_of_this_kind(call))  # all ERG nodes of a graph or none
-
-    def _run(self, call: NetworkCall, weak: tuple[bool, ...], labels: tuple[bool, ...], sampling: _Sampling):
-        structure = sampling.find(structure_of, call.network)
-        for renew in (False, True):
-            layers, selected = self._layers(call, structure, renew)
-            attention = self._attention(call, layers, selected, weak, labels, sampling)
-            result = self._run_network(call, attention, weak, sampling)
-            if not attention.calls or _fits(attention, renew):
-                self._say_what_was_changed(attention, call, sampling)
-                return result
-        raise RuntimeError(_misfit(attention, call))
-
-    def _run_network(
-        self, call: NetworkCall, attention: TemperedAttention, weak: tuple[bool, ...], sampling: _Sampling
-    ):
-        if self.share_trunk and len(_nodes_of_this_kind(call)) == 1:
-            # A branch of its own is a copy, whatever other nodes make of the condition in each step.
-            copied_from = partner_chunks(call.options, weak) if self.own is not None else ()
-            copies = {chunk: other for chunk, other in enumerate(copied_from) if weak[chunk] and chunk != other}
-            return sampling.find(TrunkSharing, call.network).run(call, attention, weak, copies or None)
-        return call.run(eagerly=True, **{OVERRIDE: attention})
-
-    def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
-        """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""
-        layers = layer_map(call, structure, renew=renew)
-        try:
-            return layers, self._selected(layers)
-        except ValueError:
-            if renew:
-                raise
-            return self._layers(call, structure, renew=True)
-
-    def _attention(
-        self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], weak, labels, sampling: _Sampling
-    ) -> TemperedAttention:
-        preferred, differ = sampling.find(preferred_attention, call.network)
-        if differ:
-            sampling.effect.say_once(
-                f"the attention of {type(call.network).__name__} is to use several functions by its checkpoint. With ERG, as "
-                "with any node that changes attention, it uses ComfyUI's, in both branches."
-            )
-        return TemperedAttention(
-            self.energy, self.kind, call.network, layers, selected, weak, labels, tuple(call.inputs[0].shape[1:]),
-            call.options.get(OVERRIDE), preferred, self._made,
-            order_of_partners(call.network, partner_rows(partner_chunks(call.options, weak), len(labels))),
-        )  # fmt: skip
-
-    def _selected(self, layers: LayerMap) -> frozenset[int]:
-        key = ("selected", layers.sections)
-        if key not in self._made:
-            self._made[key] = self.layers.choose(layers.sections)
-        return self._made[key]
-
-    def _say_what_was_changed(self, attention: TemperedAttention, call: NetworkCall, sampling: _Sampling) -> None:
-        """An evaluation without any attention is another node's purpose (EasyCache reuses an earlier one)."""
-        effect, missing = sampling.effect, attention.selected - attention.changed
-        effect.changed |= bool(attention.changed)
-        if effect.changed and missing and self.kind == "all" and replaced_blocks(call.options):
-            layers = ", ".join(map(str, sorted(missing))) if attention.changed else "all of them"
-            effect.say_once(
-                f"{call.other_nodes()} replaces blocks of {type(call.network).__name__} or the attention override. In some "
-                f"steps these layers are without ERG: {layers}."
-            )
-        elif attention.calls:
-            network = type(call.network).__name__
-            check_changed(bool(attention.changed), self.kind, attention.of_other_kind, network, call.other_nodes)
-
-    def _run_compiled(self, call: NetworkCall, labels: tuple[bool, ...], sampling: _Sampling):
-        """The prediction of a compiled network, or None where it is to run without its compiled code."""
-        layers, selected = self._layers(call, sampling.find(structure_of, call.network), renew=False)
-        changed = any(layer in selected for layer in layers.of_calls)
-        check_changed(changed, self.kind, False, type(call.network).__name__, call.other_nodes)
-        return self._compiled.run(call, layers, selected, labels)
-
-    def _is_time(self, sigma, model_sampling, sampling: _Sampling) -> bool:
+    def _is_time(self, sigma, model_sampling, sampling: SamplingState) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
         start, end = sampling.find(self.window.sigmas, model_sampling)
         return end <= sigma[0].item() <= start
 
 
-def _fits(attention: TemperedAttention, renewed: bool) -> bool:
-    """Whether the map of layers described an evaluation. Keys that are unknown even to a new map are other nodes' own."""
-    unknown = attention.layer_of.unknown
-    if renewed:
-        attention.layers.strangers.update(unknown)
-    known = renewed or not unknown
-    return (
-        known
-        and not attention.misfits
-        and attention.layers.fits_unkeyed(attention.layer_of.unkeyed, attention.selected)
-    )
-
-
-def _misfit(attention: TemperedAttention, call: NetworkCall) -> str:
-    """Why an evaluation is none that the network makes by itself."""
-    network, others = type(call.network).__name__, call.other_nodes()
-    if attention.misfits:
-        layers = ", ".join(map(str, sorted(attention.misfits)))
-        return (
-            f"Attention in layers {layers} of {network} gets rows of its own, and which ones are the negative ones cannot be "
-            f"told: {others}. Take it out, or choose attention = 'self' if it changes the prompt's part alone. Where no "
-            "other node changes the model, please report it."
-        )
-    return (
-        f"ERG cannot tell the layers of {network}: it made {attention.layer_of.unkeyed} attention calls in this graph, but "
-        f"makes {len(attention.layers.of_unkeyed_calls)} without other nodes. Take out the node that skips or adds layers "
-        f"(a cache, for one): {others}."
-    )
-
-
-def _nodes_of_this_kind(call: NetworkCall) -> list[WeakBranchAttention]:
-    """All ERG nodes of a graph, each around the next."""
+def _all_in_graph(call: NetworkCall) -> list[TemperedEvaluation]:
+    """Those of all ERG nodes of a graph, each around the next."""
     wrappers = call.options["wrappers"][WrappersMP.APPLY_MODEL].values()
-    return [wrapper for of_key in wrappers for wrapper in of_key if isinstance(wrapper, WeakBranchAttention)]
+    return [wrapper.evaluation for of_key in wrappers for wrapper in of_key if isinstance(wrapper, WeakBranchAttention)]

@@ -12,6 +12,8 @@ POSITIVE, NEGATIVE = "positive", "negative"
 CONDITION_NAMES = "entropy_guidance_condition_names"
 # And for each of them its own number, or that of the condition that it is a copy of.
 ORIGINALS = "entropy_guidance_originals"
+# And for the uuid of each copied entry that of its original.
+UUIDS_OF_ORIGINALS = "entropy_guidance_uuids_of_originals"
 # In the entries of a condition that is a copy of another one, for a branch of its own: that branch, and the entry's uuid.
 BRANCH, COPY_OF = "entropy_guidance_branch", "entropy_guidance_copy_of"
 
@@ -42,7 +44,12 @@ class ConditionNames:
         """Model options whose transformer options name the conditions of an evaluation."""
         names = self.of(conds)
         originals = (names.index(name) if _branch(conds[i]) else i for i, name in enumerate(names))
-        told = {CONDITION_NAMES: self.of_branches(conds), ORIGINALS: tuple(originals)}
+        copies = (entry for entries in conds for entry in entries or () if COPY_OF in entry)
+        told = {
+            CONDITION_NAMES: self.of_branches(conds),
+            ORIGINALS: tuple(originals),
+            UUIDS_OF_ORIGINALS: {entry["uuid"]: entry[COPY_OF] for entry in copies},
+        }
         return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), **told}}
 
     def _name(self, entries: list[dict]) -> str | None:

@@ -1,7 +1,5 @@
 """The flatness of the weak branch: on every layout of an attention call, and in whole networks."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from comfy.ldm.modules.attention import attention_basic, attention_pytorch, attention_split, attention_sub_quad
@@ -303,9 +301,8 @@ def test_half_precision(node, dtype):
 
 def test_compiled_networks_are_measured_without_their_compiled_code(node):
     energy = pack_module("guidance_core.attention_energy").AttentionEnergy
-    branch = pack_module("nodes.attention.weak_branch").WeakBranchAttention
-    window = SimpleNamespace(is_everything=True)
-    runs_compiled = [branch(energy(flatness=f), None, window).runs_compiled for f in (-1.0, 0.4, 1.0)]
+    evaluation = pack_module("nodes.attention.tempered_evaluation").TemperedEvaluation
+    runs_compiled = [evaluation(energy(flatness=f), None, "all", True).runs_compiled for f in (-1.0, 0.4, 1.0)]
     assert runs_compiled == [True, False, True]
 
 

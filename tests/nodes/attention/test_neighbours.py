@@ -341,7 +341,7 @@ def test_nothing_is_kept_for_each_sampling(node, demo, prompts, sample):
         shifted = node("ModelSamplingFlux", model=model, max_shift=1.15, base_shift=0.5, width=128, height=128)[0]
         sample(shifted, *prompts)
         (branch,) = model.get_wrappers("apply_model", "entropy_guidance_erg")
-        kept.append(len(branch._made))
+        kept.append(len(branch.evaluation._made))
     assert kept[0] == kept[2]
 
 

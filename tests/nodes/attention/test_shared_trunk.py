@@ -290,19 +290,6 @@ def test_compiled(node, demo, prompts):
     torch.compiler.reset()
 
 
-def test_copies_are_not_compared(node, demo, prompts, monkeypatch):
-    """What is a twin by construction, its maker says."""
-    sharing = pack_module("nodes.attention.trunk_sharing").TrunkSharing
-    run = sharing.run
-
-    def run_with_copies(self, call, attention, weak):
-        return run(self, call, attention, weak, copies={weak.index(True): weak.index(False)})
-
-    monkeypatch.setattr(sharing, "run", run_with_copies)
-    monkeypatch.setattr(sharing, "_compare", None)
-    check_shared(node, demo[0], (prompts[0],) * 2, layers="5")
-
-
 @pytest.mark.parametrize("name", ["SD15", "SD3"])
 def test_half_precision(node, name):
     model, (_, condition, latent) = small_networks.build(name, torch.bfloat16), small(name)

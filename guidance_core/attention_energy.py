@@ -20,18 +20,21 @@ import torch
 
 @dataclass(frozen=True)
 class AttentionEnergy:
-    """The four parameters of the energy and its descent.
+    """The parameters of the energy and its descent.
 
     temperature: τ ≥ 0 multiplies the attention logits. 0 attends to everything alike, 1 changes nothing.
     alpha: α ≥ 0 weighs what attention retrieves against the query itself.
     step_size: γ ≥ 0 is the length of a descent step; 1 replaces the query by what was retrieved.
     iterations: K_iter ≥ 1 descent steps, each one an attention call.
+    flatness: in 0..1, the share of the way to uniform attention that τ is to bring about, whatever the size of the logits
+    (attention_flatness.py); −1 for the temperature above, which otherwise has no meaning.
     """
 
     temperature: float = 0.01
     alpha: float = 1.0
     step_size: float = 1.0
     iterations: int = 1
+    flatness: float = -1.0
 
     def __post_init__(self) -> None:
         for name in ("temperature", "alpha", "step_size"):
@@ -40,11 +43,20 @@ class AttentionEnergy:
                 raise ValueError(f"{name} = {value}: it must be a finite number of 0 or more.")
         if self.iterations < 1:
             raise ValueError(f"iterations = {self.iterations}: it must be a whole number of 1 or more.")
+        if not (self.flatness == -1 or 0 <= self.flatness <= 1):
+            raise ValueError(f"flatness = {self.flatness}: it must be -1 (use temperature) or between 0 and 1.")
+
+    @property
+    def fixed_temperature(self) -> float | None:
+        """τ where it is the same for all attention, or None where it is to be measured."""
+        if self.flatness == -1:
+            return self.temperature
+        return 1.0 - self.flatness if self.flatness in (0, 1) else None
 
     @property
     def is_ordinary(self) -> bool:
         """True where the step is exactly standard attention."""
-        return self.temperature == 1 and self.only_scales_queries
+        return self.fixed_temperature == 1 and self.only_scales_queries
 
     @property
     def only_scales_queries(self) -> bool:

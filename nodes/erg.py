@@ -60,15 +60,32 @@ class EntropyGuidanceERG(io.ComfyNode):
                     tooltip="Number K of descent steps. Each one beyond the first costs another attention call in "
                     "the chosen layers.",
                 ),
+                io.Float.Input(
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="-1 is off: temperature counts. From 0 to 1 it takes the place of temperature and asks for an "
+                    "effect, the same in any model: how far the attention of each head goes from what it is in the positive "
+                    "branch (0, no change) to looking at everything alike (1). The temperature for that is measured in each "
+                    "step.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations
+        cls,
+        model,
+        temperature,
+        layers,
+        start_percent,
+        end_percent,
+        attention,
+        alpha,
+        step_size,
+        iterations,
+        flatness=-1.0,
     ) -> io.NodeOutput:
-        energy = AttentionEnergy(temperature, alpha, step_size, iterations)
+        energy = AttentionEnergy(temperature, alpha, step_size, iterations, flatness)
         branch = WeakBranchAttention(energy, parse_layers(layers), PercentWindow(start_percent, end_percent), attention)
         model = model.clone()
         if not energy.is_ordinary:

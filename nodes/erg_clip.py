@@ -34,12 +34,18 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                     tooltip="Which layers of the text encoder to change: 'all', a range of depth such as 60%-80%, or "
                     "numbers such as 3, 7-9. With several encoders (SDXL, SD3, Flux) each one by its own depth.",
                 ),
+                io.Float.Input(
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="-1 is off: temperature counts. From 0 to 1 it takes the place of temperature and asks for an "
+                    "effect, the same in any encoder: how far the attention of each head goes from what it is (0, no change) "
+                    "to looking at all words alike (1).",
+                ),
             ],
             outputs=[io.Clip.Output(tooltip="The changed text encoder: encode the positive prompt again with it and "
                                     "wire the result to the sampler's negative input.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, clip, temperature, layers) -> io.NodeOutput:
-        energy, selection = AttentionEnergy(temperature), parse_layers(layers)
-        return io.NodeOutput(clip.clone() if energy.is_ordinary else temper_text_encoders(clip, temperature, selection))
+    def execute(cls, clip, temperature, layers, flatness=-1.0) -> io.NodeOutput:
+        energy, selection = AttentionEnergy(temperature, flatness=flatness), parse_layers(layers)
+        return io.NodeOutput(clip.clone() if energy.is_ordinary else temper_text_encoders(clip, energy, selection))

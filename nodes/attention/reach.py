@@ -101,12 +101,18 @@ def _options_in_reach() -> dict | None:
     return transformer_options_of_compiled_code["now"] if torch.compiler.is_compiling() else _current.get()
 
 
-def order_of_rows(network: torch.nn.Module, labels: tuple[bool, ...]) -> tuple[bool, ...]:
+def order_of_rows(network: torch.nn.Module, labels: tuple) -> tuple:
     """The labels of a batch's rows in the order in which the network runs them."""
     if name_of(network) not in SWAPS_HALVES:
         return labels
     second = len(labels) // 2  # torch.chunk makes the first half the larger one
     return labels[second:] + labels[:second]
+
+
+def order_of_partners(network: torch.nn.Module, partners: tuple[int, ...]) -> tuple[int, ...]:
+    """The same of numbers of rows, which are those of the network's order then."""
+    order = order_of_rows(network, tuple(range(len(partners))))
+    return tuple(order.index(partners[row]) for row in order)
 
 
 def labels_of_call(options: dict, labels: tuple[bool, ...]) -> tuple[bool, ...]:

@@ -25,6 +25,15 @@ def label_rows(weak: tuple[bool, ...], rows: int, options: dict, others: Callabl
     return tuple(label for label in weak for _ in range(each))
 
 
+def partner_rows(partners: tuple[int, ...], rows: int) -> tuple[int, ...]:
+    """For each row of an evaluation's input the row of the same picture in the partner of its chunk.
+
+    partners: of each chunk which chunk that is. Where chunks have no equal numbers of rows, each row is its own.
+    """
+    each, rest = divmod(rows, len(partners))
+    return tuple(range(rows)) if rest else tuple(chunk * each + row for chunk in partners for row in range(each))
+
+
 def weak_rows(labels: tuple[bool, ...], rows: int) -> list[int]:
     """The numbers of weak rows among rows that fold each labelled row into several, one after the other."""
     each = rows // len(labels)

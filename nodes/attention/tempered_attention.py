@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from ...guidance_core.attention_energy import AttentionEnergy, descend, step
+from .flatness import factor_of_heads, find_places, measured_at
 from .kinds import kind_of_call
 from .layers import CallReader, LayerMap
 from .layout import OutputLayout
@@ -20,7 +21,8 @@ class TemperedAttention:
     for each row of the network's input, in the order in which the network runs them. layers, selected: of the network,
     and those to change. size: the shape of the input's rows. previous: the override that was there before, which stays in
     force. preferred: the attention function that the network's checkpoint asks for in the place of ComfyUI's, if any.
-    made: keeps what does not change from step to step.
+    made: keeps what does not change from step to step. partners: for each row of the network's input, in that same order,
+    the row at which its attention is measured, where the energy asks for a flatness.
 
     ComfyUI before 0.40 calls it as override(func, q, k, v, heads, ...) with tensors. Later ones would rather give the
     containers of q, k and v to an attribute `container_function`, which it therefore must not have.
@@ -37,6 +39,7 @@ class TemperedAttention:
     previous: Callable | None
     preferred: Callable | None
     made: dict
+    partners: tuple[int, ...] = ()
     calls: int = 0
     changed: set[int] = field(default_factory=set)  # layers
     of_other_kind: bool = False
@@ -61,11 +64,25 @@ class TemperedAttention:
         if not any(labels):
             return attention(q, k, v, heads, *args, **kwargs)
         # q is not scaled in place: some networks (Wan's image-to-video blocks) attend twice with the same queries.
-        factor = self._once(scale_of_rows, labels, q.shape[0], q.ndim, self.energy.temperature, q.dtype, q.device)
+        factor = self._factor(labels, q, k, heads, args, kwargs)
         retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
         if self.energy.only_scales_queries:
             return retrieved
-        return self._descend(attention, retrieved, labels, q, k, v, heads, args, kwargs)
+        return self._descend(attention, retrieved, labels, factor, q, k, v, heads, args, kwargs)
+
+    def _factor(self, labels: tuple[bool, ...], q, k, heads, args, kwargs) -> torch.Tensor:
+        """What multiplies q: τ for weak rows, 1 for others."""
+        if (temperature := self.energy.fixed_temperature) is not None:
+            return self._once(scale_of_rows, labels, q.shape[0], q.ndim, temperature, q.dtype, q.device)
+        owners = self._owners(kwargs["transformer_options"])
+        measured = measured_at(labels, self.partners, owners)
+        places = self._once(find_places, measured, owners, q.shape[0], q.shape[-2], q.device)
+        mask = args[0] if args else kwargs.get("mask")
+        return factor_of_heads(self.energy.flatness, places, q, k, heads, mask, kwargs.get("scale"))
+
+    def _owners(self, options: dict) -> tuple[int, ...]:
+        """Of each labelled row of a call which row of the network's input it is."""
+        return options.get(OWNERS, tuple(range(len(self.labels))))
 
     def _of_others(self, attention, options):
         """What attention is without ERG: another node's, the checkpoint's, or ComfyUI's."""
@@ -95,8 +112,8 @@ class TemperedAttention:
             return q.shape[0] % len(self.labels) == 0
         return known.fit(q, len(self.labels), self.size == self.layers.size)
 
-    def _descend(self, attention, retrieved, labels, q, k, v, heads, args, kwargs):
-        """The general energy: the weak rows of what attention retrieved become K_iter descent steps."""
+    def _descend(self, attention, retrieved, labels, factor, q, k, v, heads, args, kwargs):
+        """The general energy: the weak rows of what attention retrieved become K_iter descent steps, at one temperature."""
         rows = self._once(index_of_rows, labels, q.shape[0], q.device)
         energy, layout = self.energy, OutputLayout(heads, kwargs)
         state = step(layout.of_queries(q[rows], retrieved), retrieved[rows], energy)
@@ -106,15 +123,19 @@ class TemperedAttention:
             kwargs["transformer_options"] = self._options_of_weak_rows(
                 kwargs["transformer_options"], labels, q.shape[0]
             )
-            state = descend(
-                state,
-                lambda query: attention(layout.to_queries(query, q), k, v, heads, *args, **kwargs),
-                replace(energy, iterations=energy.iterations - 1),
-            )
+            temperature, factor = energy.fixed_temperature, factor[rows]
+
+            def attend(query):
+                query = layout.to_queries(query, q)
+                return attention(query * factor if temperature is None else query, k, v, heads, *args, **kwargs)
+
+            temperature_of_all = 1.0 if temperature is None else temperature
+            further = replace(energy, temperature=temperature_of_all, flatness=-1.0, iterations=energy.iterations - 1)
+            state = descend(state, attend, further)
         return retrieved.index_copy(0, rows, state)
 
     def _options_of_weak_rows(self, options: dict, labels: tuple[bool, ...], rows: int) -> dict:
         """Transformer options for attention of the weak rows alone, for overrides of other nodes within this one."""
-        owners = self._once(owners_of_weak_rows, labels, rows, options.get(OWNERS, tuple(range(len(labels)))))
+        owners = self._once(owners_of_weak_rows, labels, rows, self._owners(options))
         conditions = [c for c, is_weak in zip(options.get("cond_or_uncond", ()), self.chunks) if is_weak]
         return {**options, OWNERS: owners, "cond_or_uncond": conditions, COUNTED: True}

@@ -17,7 +17,9 @@ from types import SimpleNamespace
 import torch
 from comfy.patcher_extension import CallbacksMP
 
+from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
+from .flatness import factor_of_all_heads
 from .reach import name_of
 from .rebinding import rebound
 
@@ -26,29 +28,58 @@ CALLBACK_KEY = "entropy_guidance_clip"
 NOT_TEXT = ("vision", "visual", "audio")  # towers for other inputs inside multimodal encoders
 
 
-def _on_scaled_queries(attention: Callable, temperature: float) -> Callable:
-    """An attention function whose q·k is tempered; a bias in the mask, such as a sink's logit, is not."""
-    return lambda q, *rest, **more: attention(q * temperature, *rest, **more)
+def _on_scaled_queries(attention: Callable, energy: AttentionEnergy) -> Callable:
+    """An attention function whose q·k is tempered; a bias in the mask, such as a position's, is not."""
+
+    def on_scaled_queries(q, k, v, heads, mask=None, *rest, **more):
+        factor = energy.fixed_temperature
+        if factor is None:
+            factor = factor_of_all_heads(energy.flatness, q, k, heads, mask, more.get("scale"))
+        return attention(q * factor, k, v, heads, mask, *rest, **more)
+
+    return on_scaled_queries
 
 
-def _of_chosen_function(choose: Callable, temperature: float) -> Callable:
+def _of_chosen_function(choose: Callable, energy: AttentionEnergy) -> Callable:
     """`optimized_attention_for_device`: what it returns is the attention function."""
-    return lambda *args, **kwargs: _on_scaled_queries(choose(*args, **kwargs), temperature)
+    return lambda *args, **kwargs: _on_scaled_queries(choose(*args, **kwargs), energy)
 
 
-def _of_capped_logits(torch_module, temperature: float) -> SimpleNamespace:
+def _with_sinks(attention: Callable, energy: AttentionEnergy) -> Callable:
+    """gpt-oss's attention, which has one more key in each head: a sink, with a logit of its own that is not tempered."""
+
+    def with_sinks(q, k, v, sinks, mask, heads, *rest):
+        factor = energy.fixed_temperature
+        if factor is None:
+            keys = torch.nn.functional.pad(k, (0, 0, 0, 1))
+            bias = q.new_zeros(q.shape[-2], k.shape[-2]) if mask is None else mask[..., : k.shape[-2]]
+            bias = bias.expand(*q.shape[:-1], -1)
+            bias = torch.cat([bias, sinks.to(bias).view(-1, 1, 1).expand(*q.shape[:-1], 1)], -1)
+            factor = factor_of_all_heads(energy.flatness, q, keys, heads, bias)
+        return attention(q * factor, k, v, sinks, mask, heads, *rest)
+
+    return with_sinks
+
+
+def _of_capped_logits(torch_module, energy: AttentionEnergy) -> SimpleNamespace:
     """T5Gemma's logits are what `torch.tanh` caps; the rest of `torch` as it is.
 
     The temperature multiplies what enters the softmax: after the cap, before the mask. On the queries it would come
     before the cap, which is the same for small logits, but flattens large ones less and sharpens none beyond the cap.
     """
+    temperature = energy.fixed_temperature
+    if temperature is None:
+        raise ValueError(
+            f"ERG Text Encoder (C-ERG): flatness = {energy.flatness} cannot be measured in T5Gemma, which caps its logits "
+            "before they are masked. Set flatness to -1 and use temperature."
+        )
     return SimpleNamespace(**{**vars(torch_module), "tanh": lambda x: torch_module.tanh(x) * temperature})
 
 
 # Attention layers without that argument: the global name that their `forward` calls, and its tempered meaning.
 INLINE = {
     "comfy.text_encoders.gemma4.Gemma4Attention": ("optimized_attention_for_device", _of_chosen_function),
-    "comfy.text_encoders.gpt_oss.GptOssAttention": ("_attention_with_sinks", _on_scaled_queries),
+    "comfy.text_encoders.gpt_oss.GptOssAttention": ("_attention_with_sinks", _with_sinks),
     "comfy.text_encoders.sa3.T5GemmaAttention": ("torch", _of_capped_logits),
 }
 
@@ -57,9 +88,10 @@ INLINE = {
 WITHOUT_TRANSFORMER = ("comfy.text_encoders.minimax_music.MiniMaxMusic3TEModel",)
 
 
-def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
+def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection):
     """A clone of a CLIP object whose text self-attention has its logits multiplied by a temperature.
 
+    The temperature is the energy's, or for a flatness what that takes in each text, layer and head, measured where it is used.
     The selection applies to each encoder of a CLIP with several (SDXL, SD3, Flux). Raises ValueError, naming the
     encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
     """
@@ -75,35 +107,33 @@ def temper_text_encoders(clip, temperature: float, layers: LayerSelection):
             "--disable-dynamic-vram."
         )
     clone = clip.clone()
-    _patch(clone.patcher, paths, temperature)
-    clone.patcher.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, partial(_follow, paths, temperature))
+    _patch(clone.patcher, paths, energy)
+    clone.patcher.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, partial(_follow, paths, energy))
     return clone
 
 
-def _patch(patcher, paths: list[str], temperature: float) -> None:
+def _patch(patcher, paths: list[str], energy: AttentionEnergy) -> None:
     for path in paths:
         forward = patcher.get_model_object(f"{path}.forward")
         inline = INLINE.get(name_of(patcher.get_model_object(path)))
-        tempered = (
-            rebound(forward, inline[0], _at(temperature, inline[1])) if inline else _tempered(forward, temperature)
-        )
+        tempered = rebound(forward, inline[0], _at(energy, inline[1])) if inline else _tempered(forward, energy)
         patcher.add_object_patch(f"{path}.forward", tempered)
 
 
 @cache
-def _at(temperature: float, temper: Callable) -> Callable:
-    """`temper` for one temperature; the same object each time, so that all layers share one rebound function."""
-    return lambda value: temper(value, temperature)
+def _at(energy: AttentionEnergy, temper: Callable) -> Callable:
+    """`temper` for one energy; the same object each time, so that all layers share one rebound function."""
+    return lambda value: temper(value, energy)
 
 
-def _follow(paths: list[str], temperature: float, original, clone) -> None:
+def _follow(paths: list[str], energy: AttentionEnergy, original, clone) -> None:
     """Where a clone of the patched CLIP gets another copy of the text encoder, that copy needs patches of its own."""
     if clone.model is original.model:
         return
     for name in (f"{path}.forward" for path in paths):
         if clone.object_patches.get(name) is original.object_patches.get(name):  # still bound to the first copy
             clone.object_patches.pop(name, None)
-    _patch(clone, paths, temperature)
+    _patch(clone, paths, energy)
     logging.warning(
         "ERG Text Encoder (C-ERG): a node after it gave the CLIP a second copy of its text encoder (Set CLIP Hooks, "
         "Select CLIP Device). ComfyUI 0.30 goes on to encode with the first copy, where neither ERG nor LoRA hooks take "
@@ -152,7 +182,7 @@ def _pattern(path: str) -> str:
     return re.sub(r"\d+", "#", path)
 
 
-def _tempered(forward, temperature: float):
+def _tempered(forward, energy: AttentionEnergy):
     """`forward` with the attention function that it is given tempered."""
     signature = inspect.signature(forward)
 
@@ -160,7 +190,7 @@ def _tempered(forward, temperature: float):
     def tempered_forward(*args, **kwargs):
         bound = signature.bind(*args, **kwargs)
         attention = bound.arguments[ATTENTION_ARGUMENT]
-        bound.arguments[ATTENTION_ARGUMENT] = _on_scaled_queries(attention, temperature)
+        bound.arguments[ATTENTION_ARGUMENT] = _on_scaled_queries(attention, energy)
         return forward(*bound.args, **bound.kwargs)
 
     return tempered_forward

@@ -21,10 +21,10 @@ from .effect import Effect, check_changed
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
 from .preferred import preferred_attention
-from .reach import order_of_rows
-from .rows import label_rows
+from .reach import order_of_partners, order_of_rows
+from .rows import label_rows, partner_rows
 from .tempered_attention import TemperedAttention
-from .weak_condition import weak_chunks
+from .weak_condition import partner_chunks, weak_chunks
 
 
 @dataclass
@@ -58,7 +58,7 @@ class WeakBranchAttention:
     _evaluations: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
-        self._compiled = CompiledTempering(self.energy.temperature)
+        self._compiled = CompiledTempering(self.energy.fixed_temperature)
 
     def add_to(self, model, key: str) -> None:
         """Adds the wrappers and callbacks to a ModelPatcher."""
@@ -125,8 +125,8 @@ class WeakBranchAttention:
 
     @property
     def runs_compiled(self) -> bool:
-        """Whether it does what compiled code can: scaling the queries of all attention in a layer."""
-        return self.energy.only_scales_queries and self.kind == "all"
+        """Whether it does what compiled code can: scaling the queries of all attention in a layer by one temperature."""
+        return self.energy.only_scales_queries and self.energy.fixed_temperature is not None and self.kind == "all"
 
     def _can_run_compiled(self, call: NetworkCall, sampling: _Sampling) -> bool:
         if not can_run_compiled(call) or sampling.find(preferred_attention, call.network) != (None, False):
@@ -166,6 +166,7 @@ class WeakBranchAttention:
         return TemperedAttention(
             self.energy, self.kind, call.network, layers, selected, weak, labels, tuple(call.inputs[0].shape[1:]),
             call.options.get(OVERRIDE), preferred, self._made,
+            order_of_partners(call.network, partner_rows(partner_chunks(call.options, weak), len(labels))),
         )  # fmt: skip
 
     def _selected(self, layers: LayerMap) -> frozenset[int]:

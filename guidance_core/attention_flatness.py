@@ -1,0 +1,89 @@
+"""The temperature that flattens attention by a wanted share, whatever the size of its logits.
+
+How much a temperature τ changes depends on the logits l: it hardly shows where they are small, and is strong where they are
+large. A flatness f asks for the effect instead: the share of the way from attention's own entropy to the highest one,
+
+    H(τ) = H(1) + f · (H(0) − H(1)),    H(τ) the mean entropy of softmax(τ l + b) over the queries
+
+A mask is a bias b of −∞ for keys that are not allowed; without another bias H(0) is log M, M the number of allowed keys.
+"""
+
+import math
+
+import torch
+
+PASSES = 4  # leaves τ within 1 % of the solution for logits of any size that attention has; three within 5 %
+STEEPEST = 3.0  # how far the slope of a step may be from 1, where rounding is all that two points differ by
+EPSILON = 1e-6  # a share nearer to 0 or 1 is rounding of float32
+
+
+def entropy_at(logits: torch.Tensor, temperature: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """H(τ) in nats, in 0..log M: [rows, heads, queries, keys] and τ [rows, heads] give [rows, heads].
+
+    bias: what is added to tempered logits, of a shape that expands to theirs; −∞ for keys that are not allowed. A query
+    that may attend to nothing counts as one that attends to all alike, at any temperature.
+    """
+    tempered = logits * temperature[..., None, None]
+    return _mean_entropy(tempered if bias is None else tempered + _finite(bias))
+
+
+def temperature_for(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """τ in 0..1 for a flatness in 0..1, one for each row and head: [rows, heads, queries, keys] give [rows, heads], float32.
+
+    bias: as for `entropy_at`. Where attention has no way to go (a single key), τ is any number of that range.
+
+    The share of the way, as a function of τ, is nearly a line of slope 1 in the coordinates
+
+        v = logit(share),  u = logit(1 − τ²):    v ≈ u − log( Var(l) / (2 (H(0) − H(1))) )
+
+    which is exact for τ → 0, where H(0) − H(τ) = τ² Var(l) / 2. It is solved by secants from there.
+    """
+    if flatness in (0, 1):
+        return torch.full(logits.shape[:2], 1.0 - flatness, device=logits.device)
+    logits, bias = logits.float(), None if bias is None else _finite(bias)
+    own = _mean_entropy(logits if bias is None else logits + bias)
+    highest, variance = _without_logits(logits, bias)
+    way = highest - own
+    way = torch.where(way.abs() < EPSILON, EPSILON, way)
+    wanted = math.log(flatness / (1 - flatness))
+    u = wanted + (variance / (2 * way)).abs().clamp(EPSILON, 1 / EPSILON).log()
+    slope, before = torch.ones_like(u), None
+    for _ in range(PASSES):
+        share = (entropy_at(logits, _temperature(u), bias) - own) / way
+        error = torch.logit(share, EPSILON) - wanted
+        if before is not None:
+            slope = _slope(u - before[0], error - before[1], slope)
+        before = u, error
+        u = u - error / slope
+    return _temperature(u)
+
+
+def _temperature(u: torch.Tensor) -> torch.Tensor:
+    """The inverse of u = logit(1 − τ²)."""
+    return torch.sigmoid(-u).sqrt()
+
+
+def _slope(run: torch.Tensor, rise: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """rise / run in 1/STEEPEST..STEEPEST; the last slope where the run is too short to tell one."""
+    return torch.where(run.abs() > 0.02, rise / run, last).clamp(1 / STEEPEST, STEEPEST)
+
+
+def _mean_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Of softmax(logits), over the queries: [..., queries, keys] give [...]."""
+    of_keys: torch.Tensor = torch.special.entr(logits.softmax(-1))
+    return of_keys.sum(-1).mean(-1)
+
+
+def _without_logits(logits: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """H(0), and the variance of logits there, both means over the queries: [rows, heads] or what expands to that."""
+    if bias is None:
+        highest = torch.full((1, 1), math.log(logits.shape[-1]), device=logits.device)
+        return highest, logits.var(-1, correction=0).mean(-1)
+    alike = bias.softmax(-1)
+    mean = (alike * logits).sum(-1, keepdim=True)
+    return _mean_entropy(bias), (alike * (logits - mean).square()).sum(-1).mean(-1)
+
+
+def _finite(bias: torch.Tensor) -> torch.Tensor:
+    """Keys that are not allowed get the lowest finite bias, of which a query without any key makes no NaN."""
+    return bias.float().clamp(min=torch.finfo(torch.float32).min)

@@ -2,11 +2,11 @@
 
 Three networks and three choices of layers, ERG with the same prompt as its negative at one scale, so that the flatter
 attention alone does the guiding, over temperature τ and over flatness f: does one f fit all nine, where no τ does?
-Both ways go from no guidance (τ 1, f 0) to uniform attention (τ 0, f 1), in as many steps between them.
+Both ways go from no guidance (τ 1, f 0) to uniform attention (τ 0, f 1).
 
 Every row draws the same captions from the same noise, in rounds of 32 pictures; a round that was drawn is kept in
 `.dev/benchmarks`, so that an interrupted run goes on and more rounds add to those that are there. Writes
-docs/flatness.json and docs/flatness.png. Two hours on one core; `python -m benchmarks.train_unet_twin` goes before.
+docs/flatness.json and docs/flatness.png. An hour on one core; `python -m benchmarks.train_unet_twin` goes before.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROUND, BATCH = 32, 8  # pictures; few at a time are faster on a CPU
 DRAWN = DEV / "benchmarks" / "flatness" / f"scale {SCALE} steps {STEPS}"
 LAYERS = ("40%-50%", "20%-60%", "all")
 SETTINGS = {f"τ {τ}": {"temperature": τ} for τ in (0.9, 0.8, 0.6, 0.4, 0.2)}
-SETTINGS |= {f"f {f}": {"flatness": f} for f in (0.1, 0.2, 0.4, 0.6, 0.8)}
+SETTINGS |= {f"f {f}": {"flatness": f} for f in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)}
 SETTINGS |= {"uniform": {"temperature": 0.0}}
 
 
@@ -141,7 +141,7 @@ def draw_missing(rows: list[Row], rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help=f"of {ROUND} pictures, for each row")
+    parser.add_argument("--rounds", type=int, default=3, help=f"of {ROUND} pictures, for each row")
     parser.add_argument("--models", nargs="*", choices=MODELS, default=[*MODELS])
     parser.add_argument("--quick", action="store_true", help="one round of the demo model; prints, writes nothing")
     options = parser.parse_args()

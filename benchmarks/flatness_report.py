@@ -1,20 +1,19 @@
-"""What `benchmarks.flatness` found: measures with standard errors, good ranges, a figure.
+"""What `benchmarks.flatness` found: measures with standard errors, and which settings are good.
 
 exact: share of pictures with exactly the caption's colour-shape pairs. relation: those, and where the caption names
 one, their relation. Density, coverage and Fréchet distance: in the judge's features, to as many real pictures.
 The standard errors are a bootstrap's over captions, the same captions for all rows. A setting is good where what it
 falls short of the best of its network and layers, over τ and f together, is at most one standard error of that
 difference. *Lost where tuned on another cell*: the setting that is best for one network and its layers, used on the
-others; what it falls short of their best, on average.
+others; what it falls short of their best, on average. shift: how far the judge's features of a picture go from those
+without guidance, relative to their length; *effect*: shift relative to that of uniform attention.
 """
 
 import json
 from collections import Counter
 from datetime import date
-from itertools import product
 from random import Random
 
-import matplotlib.pyplot as plt
 import torch
 import torchmetrics
 from comfyui_version import __version__ as comfyui_version
@@ -24,11 +23,10 @@ from demo.scenes import render, sample_scene
 from tools.environment import REPOSITORY
 
 from .density_coverage import coverage, density, within_balls
+from .flatness_figure import MEASURES, cells_of, draw
 from .judge import frechet, judge
 
 RESULTS = REPOSITORY / "docs" / "flatness.json"
-FIGURE = REPOSITORY / "docs" / "flatness.png"
-MEASURES = ("exact", "relation", "density", "coverage", "Fréchet")
 LOWER_IS_BETTER = ("Fréchet",)
 RESAMPLES = 100
 
@@ -39,21 +37,23 @@ def report(drawn: dict, settings: dict, write: bool) -> None:
     measured = {row: _bootstrapped(found, real) for row, found in tqdm(drawn.items(), desc="bootstrap")}
     shortfalls = _shortfalls(measured)
     good = _good_settings(shortfalls)
+    shifts = {row: _shift(found, drawn, row) for row, found in drawn.items()}
     results = {
         "date": date.today().isoformat(),
         "versions": {"ComfyUI": comfyui_version, "torch": torch.__version__, "torchmetrics": torchmetrics.__version__},
         **settings,
         "resamples": RESAMPLES,
         "real pictures": _rounded(_measure(others, real)),
-        "rows": [_as_json(row, values, good) for row, values in measured.items()],
-        "cells": len(good) // len(MEASURES),
-        "cells in which a setting is good": _common(good),
+        "rows": [{**_as_json(row, values, good), "shift": round(shifts[row], 4)} for row, values in measured.items()],
+        "cells that tell settings apart": _telling(shortfalls, good),
+        "of these, cells in which a setting is good": _common(shortfalls, good),
         "lost where tuned on another cell": _transfer(shortfalls),
+        "effect, mean and deviation over networks and layers": _effects(shifts),
     }
     _print(results)
     if write:
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        _draw(measured, good)
+        draw(measured, good)
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def _gain(values: torch.Tensor) -> torch.Tensor:
 def _shortfalls(measured: dict) -> dict[tuple, dict[str, torch.Tensor]]:
     """How far each setting [1 + RESAMPLES] stays behind the best of its cell (network, layers, measure)."""
     cells = {}
-    for model, layers in _cells(measured):
+    for model, layers in cells_of(measured):
         settings = {row.setting: _gain(values) for row, values in measured.items() if row[:2] == (model, layers)}
         settings["no guidance"] = _gain(measured[next(r for r in measured if r[::2] == (model, "no guidance"))])
         for column, name in enumerate(MEASURES):
@@ -131,14 +131,31 @@ def _lost(cells: list[list[torch.Tensor]]) -> torch.Tensor:
     return (there.sum((0, 1)) - there.diagonal().sum(-1)) / max(others, 1)
 
 
-def _cells(measured: dict) -> list[tuple[str, str]]:
-    return [*dict.fromkeys((row.model, row.layers) for row in measured if row.layers != "none")]
+def _telling(shortfalls: dict, good: dict) -> dict[str, int]:
+    """How many cells of each measure have a setting that is not good; elsewhere any choice is as good."""
+    return Counter(cell[2] for cell, found in shortfalls.items() if len(good[cell]) < len(found))
 
 
-def _common(good: dict) -> dict[str, dict[str, int]]:
-    """For each measure and over all of them: in how many cells a setting is good."""
-    counts = {name: Counter(s for cell, found in good.items() if cell[2] == name for s in found) for name in MEASURES}
+def _common(shortfalls: dict, good: dict) -> dict[str, dict[str, int]]:
+    """For each measure and over all of them: in how many of those cells a setting is good."""
+    telling = [cell for cell, found in shortfalls.items() if len(good[cell]) < len(found)]
+    counts = {name: Counter(s for cell in telling if cell[2] == name for s in good[cell]) for name in MEASURES}
     return {**counts, "all measures": sum(counts.values(), Counter())}
+
+
+def _shift(found: dict, drawn: dict, row) -> float:
+    plain = next(d for r, d in drawn.items() if (r.model, r.setting) == (row.model, "no guidance"))["features"]
+    return ((found["features"] - plain).norm(dim=1) / plain.norm(dim=1)).mean().item()
+
+
+def _effects(shifts: dict) -> dict[str, dict[str, float]]:
+    whole = {row[:2]: shift for row, shift in shifts.items() if row.setting == "uniform"}
+    settings = dict.fromkeys(row.setting for row in shifts if row.setting[0] in "τf")
+    effects = {
+        setting: torch.tensor([shift / whole[row[:2]] for row, shift in shifts.items() if row.setting == setting])
+        for setting in settings
+    }
+    return {s: _rounded({"mean": e.mean().item(), "deviation": e.std().item()}) for s, e in effects.items()}
 
 
 def _as_json(row, values: torch.Tensor, good: dict) -> dict:
@@ -158,55 +175,12 @@ def _print(results: dict) -> None:
         cells = (f"{row[n]:.3f} ± {row['standard errors'][n]:.3f}{'*' if n in row['good'] else ' '}" for n in MEASURES)
         print(f"{row['model']:24}{row['layers']:10}{row['setting']:14}" + "".join(f"{cell:>18}" for cell in cells))
     print("real pictures:", results["real pictures"])
-    for name, counts in results["cells in which a setting is good"].items():
+    for name, counts in results["of these, cells in which a setting is good"].items():
         print(
             f"{name:14}good in "
             + ", ".join(f"{setting} {n}" for setting, n in sorted(counts.items(), key=lambda i: -i[1]))
         )
     for name, lost in results["lost where tuned on another cell"].items():
         print(f"{name:14}lost where tuned on another cell: {lost}")
-
-
-# The figure: a row of panels for each network, a pair of columns (over τ, over f) for each of the measures shown.
-
-SHOWN = ("exact", "density", "Fréchet")
-STYLES = (("#0072B2", "o"), ("#E69F00", "s"), ("#CC79A7", "^"))  # Okabe and Ito's colours
-
-
-def _draw(measured: dict, good: dict) -> None:
-    models = [*dict.fromkeys(row.model for row in measured)]
-    figure, panels = plt.subplots(
-        len(models), 2 * len(SHOWN), figsize=(15, 2.6 * len(models)), sharey=False, squeeze=False, layout="constrained"
-    )
-    for (i, model), (j, name), (k, way) in product(enumerate(models), enumerate(SHOWN), enumerate("τf")):
-        panel = panels[i, 2 * j + k]
-        if k:
-            panel.sharey(panels[i, 2 * j])
-        _panel(panel, measured, good, model, name, way)
-        panel.set_title(f"{model}: {name}" if not k else " ", fontsize=9, loc="left")
-        panel.set_xlabel("temperature τ" if way == "τ" else "flatness f", fontsize=8)
-        panel.tick_params(labelsize=7)
-    panels[0, 0].legend(fontsize=7, title="layers", title_fontsize=7)
-    figure.savefig(FIGURE, dpi=110)
-
-
-def _panel(panel, measured: dict, good: dict, model: str, name: str, way: str) -> None:
-    """The measure from no guidance (left) to uniform attention (right); large marks are good settings."""
-    column = MEASURES.index(name)
-    plain = {row.setting: values for row, values in measured.items() if (row.model, row.layers) == (model, "none")}
-    for layers, (colour, mark) in zip([c for m, c in _cells(measured) if m == model], STYLES):
-        line = {row.setting: v for row, v in measured.items() if row[:2] == (model, layers)}
-        line = {"no guidance": plain["no guidance"], **{s: v for s, v in line.items() if s[0] == way or s == "uniform"}}
-        x = [_place(setting, way) for setting in line]
-        y, errors = [v[0, column] for v in line.values()], [v[1:, column].std() for v in line.values()]
-        panel.errorbar(x, y, errors, color=colour, linewidth=1.2, elinewidth=0.6)
-        sizes = [45 if setting in good[model, layers, name] else 8 for setting in line]
-        panel.scatter(x, y, sizes, color=colour, marker=mark, label=layers, zorder=3)
-    panel.axhline(plain["CFG"][0, column], color="black", linewidth=0.8, linestyle=":")
-    if way == "τ":
-        panel.invert_xaxis()
-
-
-def _place(setting: str, way: str) -> float:
-    ends = {"no guidance": 1.0, "uniform": 0.0} if way == "τ" else {"no guidance": 0.0, "uniform": 1.0}
-    return ends[setting] if setting in ends else float(setting.split()[1])
+    for setting, effect in results["effect, mean and deviation over networks and layers"].items():
+        print(f"{setting}: effect {effect['mean']} ± {effect['deviation']}")

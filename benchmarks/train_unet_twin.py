@@ -1,4 +1,4 @@
-"""Trains the U-Net twin: `python -m benchmarks.train_unet_twin`, some 50 minutes on one core.
+"""Trains the U-Net twin: `python -m benchmarks.train_unet_twin`, some 40 minutes on one core.
 
 As the demo model is trained, on fewer scenes, with the demo's finished text encoder. An interrupted run goes on where
 it stopped: call it again.

@@ -32,7 +32,8 @@ class Findings:
 
     network: its class. layers: how many of them a user can choose from. changed: attention that ERG changes with all
     layers chosen. untouched: attention that it leaves as it is, by module. positive_kept (as `is_kept` has it),
-    negative_changed: of the predictions for one picture and for two. energy: whether α, γ and K other than 1 work, or why not.
+    negative_changed: of the predictions for one picture and for two, by a temperature and by a flatness. energy: whether α, γ
+    and K other than 1 work, or why not.
     """
 
     network: str
@@ -54,8 +55,10 @@ def examine(name: str) -> Findings:
     kept = changed = True
     for batch in range(1, small.most + 1):
         ordinary, weak = (settled(m, small.conditions(), small.latent(batch)) for m in (model, _erg(model)))
-        kept &= is_kept(model, ordinary[0], weak[0])
+        flat = settled(_erg(model, flatness=0.5), small.conditions(), small.latent(batch))
+        kept &= is_kept(model, ordinary[0], weak[0]) and is_kept(model, ordinary[0], flat[0])
         changed &= not any(map(torch.equal, ordinary[1], weak[1]))  # each picture
+        changed &= not any(map(torch.equal, ordinary[1], flat[1])) and flat[1].isfinite().all().item()
     network = model.model.diffusion_model
     reached, untouched = _reach(model, small)
     layers = pack_module("nodes.attention.layers").known_map(network)  # learnt above

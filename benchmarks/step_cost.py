@@ -24,6 +24,7 @@ ROUNDS = 12
 SIDES = {
     "ERG": lambda model: _erg(model),
     "ERG, all layers": lambda model: _erg(model, layers="all"),
+    "ERG, flatness": lambda model: _erg(model, flatness=0.3),
     "ERG, K = 2": lambda model: _erg(model, iterations=2),
     "core PAG": lambda model: run_node("PerturbedAttentionGuidance", model=model, scale=3.0)[0],
     "core NAG": lambda model: run_node("NAGuidance", model=model)[0],

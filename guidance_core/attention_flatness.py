@@ -12,7 +12,7 @@ import math
 
 import torch
 
-PASSES = 4  # leaves τ within 1 % of the solution for logits of any size that attention has; three within 5 %
+PASSES = 4  # leaves τ within 2 % of the solution for logits of standard deviations from 0.05 to 30; three within 6 %
 STEEPEST = 3.0  # how far the slope of a step may be from 1, where rounding is all that two points differ by
 EPSILON = 1e-6  # a share nearer to 0 or 1 is rounding of float32
 

@@ -61,11 +61,10 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "the chosen layers.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="-1 is off: temperature counts. From 0 to 1 it takes the place of temperature and asks for an "
-                    "effect, the same in any model: how far the attention of each head goes from what it is in the positive "
-                    "branch (0, no change) to looking at everything alike (1). The temperature for that is measured in each "
-                    "step.",
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Takes the place of temperature, with the same effect in any model: how far the negative branch's "
+                    "attention goes from its own (0, no change) to looking at everything alike (1). -1 is off: temperature "
+                    "counts.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],

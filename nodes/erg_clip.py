@@ -35,10 +35,9 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                     "numbers such as 3, 7-9. With several encoders (SDXL, SD3, Flux) each one by its own depth.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="-1 is off: temperature counts. From 0 to 1 it takes the place of temperature and asks for an "
-                    "effect, the same in any encoder: how far the attention of each head goes from what it is (0, no change) "
-                    "to looking at all words alike (1).",
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Takes the place of temperature, with the same effect in any encoder: how far its attention goes "
+                    "from its own (0, no change) to looking at all words alike (1). -1 is off: temperature counts.",
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="The changed text encoder: encode the positive prompt again with it and "

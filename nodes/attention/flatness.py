@@ -14,7 +14,9 @@ import torch
 
 from ...guidance_core.attention_flatness import temperature_for
 
-QUERIES = 64  # of each head that are measured: τ is within a few percent of that of all queries
+# Of each head that are measured. On the demo, for 84 to 596 queries, τ is within 1 % of that of all queries in the mean, and
+# within 13 % in the worst head.
+QUERIES = 64
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -52,8 +54,8 @@ def find_places(
     each = rows // len(owners)
     groups = list(dict.fromkeys(owner for owner in measured if owner is not None))
     of_group = [[row for row in range(rows) if owners[row // each] == owner] for owner in groups]
-    windows = min(QUERIES, *map(len, of_group))
-    chosen = [[of_one[i] for i in spread(len(of_one), windows)] for of_one in of_group]
+    windows = min(QUERIES, max(map(len, of_group)))
+    chosen = [[of_one[i * len(of_one) // windows] for i in range(windows)] for of_one in of_group]
     numbers = {None: 0, **{owner: number for number, owner in enumerate(groups, 1)}}
     of_row = [numbers[measured[row // each]] for row in range(rows)]
     places = chosen, spread(queries, math.ceil(QUERIES / windows)), of_row
@@ -74,7 +76,9 @@ def spread(count: int, most: int) -> list[int]:
     """
     if count <= most:
         return list(range(count))
-    return [int((i + i * GOLDEN_RATIO % 1) * count / most) for i in range(most)]
+    starts = [i * count // most for i in range(most + 1)]
+    parts = zip(starts, starts[1:])
+    return [start + int(i * GOLDEN_RATIO % 1 * (end - start)) for i, (start, end) in enumerate(parts)]
 
 
 def factor_of_heads(flatness: float, places: Places, q, k, heads: int, mask=None, scale=None) -> torch.Tensor:
@@ -92,8 +96,7 @@ def factor_of_heads(flatness: float, places: Places, q, k, heads: int, mask=None
 
 def _measure(places: Places, q, k, heads: int, mask, scale, flatness: float) -> tuple:
     """The arguments of `temperature_for`: logits of the places, [groups, H, queries, M], the flatness, and their bias."""
-    q = _by_place(q, q.shape[-1] // heads)
-    k = _by_place(k, q.shape[-1])
+    q, k = (t.transpose(1, 2) for t in (q, k)) if q.ndim == 4 else (_split(t, q.shape[-1] // heads) for t in (q, k))
     rows = places.rows.flatten()
     q = q[rows[:, None], places.queries].float() * (q.shape[-1] ** -0.5 if scale is None else scale)
     grouped = q.unflatten(2, (k.shape[2], -1))  # queries of neighbouring heads share keys
@@ -101,9 +104,9 @@ def _measure(places: Places, q, k, heads: int, mask, scale, flatness: float) -> 
     return _of_groups(logits, places), flatness, _bias(mask, places)
 
 
-def _by_place(tensor, width: int):
-    """[rows, N, H·D] or [rows, H, N, D] as [rows, N, H, D]."""
-    return tensor.transpose(1, 2) if tensor.ndim == 4 else tensor.unflatten(2, (-1, width))
+def _split(tensor, width: int):
+    """[rows, N, H·D] as [rows, N, H, D]; some networks give their keys like that."""
+    return tensor.flatten(2).unflatten(2, (-1, width))
 
 
 def _bias(mask, places: Places):

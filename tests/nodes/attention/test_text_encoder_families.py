@@ -34,8 +34,8 @@ def glue(node):
     return in_process.pack_module("nodes.attention.text_encoder")
 
 
-def tempered(node, clip, temperature=0.01, layers="all"):
-    return node("EntropyGuidanceCLIP", clip=clip, temperature=temperature, layers=layers)[0]
+def tempered(node, clip, temperature=0.01, layers="all", flatness=-1.0):
+    return node("EntropyGuidanceCLIP", clip=clip, temperature=temperature, layers=layers, flatness=flatness)[0]
 
 
 def changed(before, after) -> int:
@@ -52,6 +52,34 @@ def test_temperature(node, name):
     assert all(tensor.isfinite().all() for tensor in after)
     assert changed(before, family.encode(clip)) == 0
     assert changed(before, family.encode(tempered(node, clip, temperature=1.0))) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "T5Gemma"])
+def test_flatness(node, name):
+    """Of the ends, one is no change and one is temperature 0; between them, the more the farther from no change."""
+    family, clip = FAMILIES[name], small(name)
+    before, *after = (family.encode(tempered(node, clip, flatness=share)) for share in (0.0, 0.1, 0.6, 1.0))
+    assert changed(before, family.encode(clip)) == 0
+    assert changed(after[-1], family.encode(tempered(node, clip, 0.0))) == 0
+    for encoded in after:
+        assert changed(before, encoded) == family.changes
+        assert all(tensor.isfinite().all() for tensor in encoded)
+    little, more, _ = (sum((a - b).abs().sum() for a, b in zip(before, encoded)) for encoded in after)
+    assert little < more
+
+
+def test_t5gemma_has_no_flatness(node):
+    with pytest.raises(ValueError, match="flatness = 0.3 cannot be measured in T5Gemma.* use temperature"):
+        tempered(node, small("T5Gemma"), flatness=0.3)
+    assert (
+        changed(
+            *(
+                FAMILIES["T5Gemma"].encode(tempered(node, small("T5Gemma"), **inputs))
+                for inputs in ({"temperature": 0.0}, {"flatness": 1.0})
+            )
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -140,6 +168,27 @@ def test_gpt_oss_keeps_the_logit_of_its_sink(node, temperature):
     logits = temperature * (q @ k.transpose(-1, -2)) * 16**-0.5 + mask
     sinks = layer.sinks.view(1, 2, 1, 1).expand(1, 2, 6, 1)
     attention = torch.softmax(torch.cat([logits, sinks], -1), -1)[..., :-1]
+    expected = layer.o_proj((attention @ v).transpose(1, 2).flatten(2))
+
+    nowhere = torch.ones(1, 1, 6, 16), torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 6, 8)  # no rotation
+    assert_agree(layer(x, mask[None, None], nowhere), expected)
+
+
+def test_the_flatness_of_gpt_oss_counts_its_sink_as_a_key(node):
+    """Written out: the measured entropy is that of a softmax over the logits and the sink's own."""
+    clip = tempered(node, small("gpt-oss"), layers="0", flatness=0.3)
+    clip.load_model({})
+    layer = layers_of(clip, "gpt-oss")[0].self_attn
+    x = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.full((6, 6), float("-inf")).triu(1)
+
+    q, k, v = (heads(w(x), n) for w, n in ((layer.q_proj, 2), (layer.k_proj, 1), (layer.v_proj, 1)))
+    sinks = layer.sinks.view(1, 2, 1, 1).expand(1, 2, 6, 1)
+    logits = torch.cat([q @ k.transpose(-1, -2) * 16**-0.5, torch.zeros_like(sinks)], -1)
+    bias = torch.cat([mask.expand(1, 2, 6, 6), sinks], -1)
+    core = in_process.pack_module("guidance_core.attention_flatness")
+    temperature = core.temperature_for(logits, 0.3, bias)[..., None, None]
+    attention = torch.softmax(temperature * logits + bias, -1)[..., :-1]
     expected = layer.o_proj((attention @ v).transpose(1, 2).flatten(2))
 
     nowhere = torch.ones(1, 1, 6, 16), torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 6, 8)  # no rotation

@@ -89,8 +89,8 @@ class Reference:
         for labels [N]."""
         features = self._see(pictures)
         return {
-            "Fréchet": _frechet(self.features, features),
-            "joint": _frechet(self._joined(self.features, self.labels), self._joined(features, labels)),
+            "Fréchet": frechet(self.features, features),
+            "joint": frechet(self._joined(self.features, self.labels), self._joined(features, labels)),
             "precision": _share_within(features, self.features),
             "recall": _share_within(self.features, features),
         }
@@ -113,7 +113,8 @@ class _Features(torch.nn.Identity):
         self.num_features = count
 
 
-def _frechet(real: Tensor, drawn: Tensor) -> float:
+def frechet(real: Tensor, drawn: Tensor) -> float:
+    """Fréchet distance of features [N, F] to others."""
     distance = FrechetInceptionDistance(_Features(real.shape[1]))
     distance.update(real, real=True)
     distance.update(drawn, real=False)

@@ -103,11 +103,11 @@ def tokenize(tokenizer: DemoTokenizer, captions: list[str]) -> torch.Tensor:
     return torch.tensor([[token for token, _ in row] for row in rows])
 
 
-def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
-    """Latents [N, 4, 16, 16] and tokens [N, MAX_TOKENS] of training scenes; computed once, then read from disk."""
+def training_set(scenes: int, seed: int, kept: Path = LATENTS) -> dict[str, torch.Tensor]:
+    """Latents [N, 4, 16, 16] and tokens [N, MAX_TOKENS] of training scenes; computed once, then read from `kept`."""
     origin = {"scenes": str(scenes), "seed": str(seed), "made with": _fingerprint()}
-    if LATENTS.exists():
-        with safe_open(LATENTS, "pt") as stored:
+    if kept.exists():
+        with safe_open(kept, "pt") as stored:
             if stored.metadata() == origin:
                 return {name: stored.get_tensor(name) for name in stored.keys()}
     rng, tokenizer = Random(seed), DemoTokenizer()
@@ -121,7 +121,7 @@ def training_set(scenes: int, seed: int) -> dict[str, torch.Tensor]:
         captions += [scene.caption for scene in batch]
     scale = load_autoencoder().vae_scale.cpu()
     data = {"latents": (torch.cat(latents).float() / scale).half(), "tokens": tokenize(tokenizer, captions)}
-    save_file(data, LATENTS, origin)
+    save_file(data, kept, origin)
     return data
 
 
@@ -243,7 +243,7 @@ def main() -> None:
         networks.load(options.start_from)
     averaged = AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     stages = optimizers(networks, options.learning_rate)
-    step = _resume(networks, averaged, stages)
+    step = resume(CHECKPOINT, networks, averaged, stages)
     examine = Examiner()
     train_step = torch.compile(networks) if options.compile else networks
 
@@ -271,17 +271,18 @@ def main() -> None:
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"The loss became {loss.item()} at step {step}: lower --learning-rate.")
         if step % options.examine_every == 0 or step == options.steps:
-            _checkpoint(networks, averaged, stages, step)
+            checkpoint(CHECKPOINT, networks, averaged, stages, step)
             _append(CURVE, {**examine(averaged.module, step), "loss": f"{loss.item():.4f}"})
         if step in EARLY_STAGES:
             averaged.module.save(SAMPLES / f"step-{step}")
     averaged.module.save(WEIGHTS)
 
 
-def _resume(networks, averaged, stages) -> int:
-    if not CHECKPOINT.exists():
+def resume(path: Path, networks, averaged, stages) -> int:
+    """Takes over the state that `checkpoint` wrote, where there is one; the step to go on from."""
+    if not path.exists():
         return 0
-    state = torch.load(CHECKPOINT, map_location=DEVICE, weights_only=True)
+    state = torch.load(path, map_location=DEVICE, weights_only=True)
     networks.load_state_dict(state["networks"])
     averaged.load_state_dict(state["averaged"])
     for optimizer, saved in zip(stages, state["optimizers"]):
@@ -289,9 +290,9 @@ def _resume(networks, averaged, stages) -> int:
     return state["step"]
 
 
-def _checkpoint(networks, averaged, stages, step) -> None:
+def checkpoint(path: Path, networks, averaged, stages, step: int) -> None:
     state = {"networks": networks.state_dict(), "averaged": averaged.state_dict(), "step": step}
-    save_checkpoint({**state, "optimizers": [optimizer.state_dict() for optimizer in stages]}, CHECKPOINT)
+    save_checkpoint({**state, "optimizers": [optimizer.state_dict() for optimizer in stages]}, path)
 
 
 def _append(path, row: dict) -> None:

@@ -81,9 +81,9 @@ class EntropyGuidanceERG(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
-                    tooltip="Takes the place of temperature, with the same effect in any model: how far the negative branch's "
-                    "attention goes from its own (0, no change) to looking at everything alike (1). -1 is off: temperature "
-                    "counts.",
+                    tooltip="Takes the place of temperature: how far the weak branch's attention goes from its own (0, no change) to "
+                    "looking at everything alike (1), measured in each picture, layer and head. How much is good depends on the "
+                    "layers: 0.2 or below where many are changed, more for one. -1 is off: temperature counts.",
                 ),
                 io.Boolean.Input(
                     "share_trunk", default=True, optional=True, advanced=True,

@@ -36,7 +36,7 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
-                    tooltip="Takes the place of temperature, with the same effect in any encoder: how far its attention goes "
+                    tooltip="Takes the place of temperature: how far the encoder's attention goes "
                     "from its own (0, no change) to looking at all words alike (1). -1 is off: temperature counts.",
                 ),
             ],

@@ -60,3 +60,9 @@ class PercentWindow:
     def sigmas(self, model_sampling) -> tuple[float, float]:
         """The window's first and last sigma, from high to low; both ends belong to it, as in ComfyUI's own nodes."""
         return model_sampling.percent_to_sigma(self.start), model_sampling.percent_to_sigma(self.end)
+
+    @staticmethod
+    def holds(sigma, sigmas: tuple[float, float]) -> bool:
+        """Whether an evaluation at sigma, [B], lies in a window of such `sigmas`. Reading sigma waits for the device."""
+        start, end = sigmas
+        return end <= sigma[0].item() <= start

@@ -44,9 +44,16 @@ class GuidanceInterval:
         """A wrapper for ComfyUI's PREDICT_NOISE."""
         guider = executor.class_obj
         positive = positive_name(guider.conds)
-        if positive is None or self._is_inside(timestep, guider.inner_model.model_sampling):
+        if self._is_inside(timestep, guider.inner_model.model_sampling):
             return executor(x, timestep, model_options, seed)
-        self._say_who_needs_the_negative(guider, model_options)
+        if positive is None:
+            self._say(f"{type(guider).__name__} has no positive condition, so its guidance is ordinary there.")
+            return executor(x, timestep, model_options, seed)
+        if model_options.get("disable_cfg1_optimization") and guider.conds.get("negative"):
+            self._say(
+                "the sampler or another node needs the negative branch all the same, so a step outside of the window is not "
+                "cheaper. It has no guidance, though."
+            )
 
         def as_at_cfg_1(x, timestep, model_options, seed):
             conditions = guider.conds.get("negative"), guider.conds[positive]
@@ -59,14 +66,10 @@ class GuidanceInterval:
     def _is_inside(self, sigma, model_sampling) -> bool:
         if self._sigmas is None:
             self._sigmas = self.window.sigmas(model_sampling)
-        start, end = self._sigmas
-        return end <= sigma[0].item() <= start
+        return self.window.holds(sigma, self._sigmas)
 
-    def _say_who_needs_the_negative(self, guider, model_options: dict) -> None:
-        if self._said or not model_options.get("disable_cfg1_optimization") or not guider.conds.get("negative"):
-            return
-        self._said = True
-        logging.info(
-            "Entropy Rectifying Guidance, outside = 'no guidance': the sampler or another node needs the negative branch "
-            "all the same, so a step outside of the window is not cheaper. It has no guidance, though."
-        )
+    def _say(self, message: str) -> None:
+        """Once in a sampling."""
+        if not self._said:
+            self._said = True
+            logging.info("Entropy Rectifying Guidance, outside = 'no guidance': %s", message)

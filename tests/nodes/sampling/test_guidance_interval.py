@@ -5,7 +5,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from benchmarks.tolerance import assert_agree
-from tests.nodes.sampling.test_guider import conditions, draw, dual_cfg, our_guider, perp_neg  # noqa: F401
+from tests.nodes.sampling.test_guider import GuiderWithoutPositive, conditions, draw, dual_cfg, our_guider, perp_neg  # noqa: F401
 from tests.nodes.sampling.test_own_branch import rows_of_evaluations
 
 FIRST_HALF = {"temperature": 0.05, "layers": "40%-60%", "end_percent": 0.5, "outside": "no guidance"}
@@ -20,7 +20,7 @@ def test_a_step_outside_is_one_evaluation(node, demo, prompts, sample, scale, ch
     model = erg(node, demo[0], scale=scale)
     seen = rows_of_evaluations(model)
     sample(model, *prompts, cfg=3.0, steps=4)
-    assert seen == [chunks, chunks, chunks, [0]] or seen == [chunks, chunks, [0], [0]]
+    assert seen == [chunks, chunks, chunks, [0]]  # both ends of the window belong to it
 
 
 def test_outside_it_is_the_positive_prediction(node, demo, prompts, sample):
@@ -45,6 +45,17 @@ def test_a_sampler_that_needs_the_negative_is_said_once(node, demo, prompts, sam
     drawn = sample(erg(node, demo[0], end_percent=0.1), *prompts, cfg=3.0, steps=4, sampler="euler_cfg_pp")
     assert drawn.isfinite().all()
     assert caplog.text.count("needs the negative branch all the same") == 1
+
+
+def test_a_guider_without_a_positive_condition_is_said(node, demo, prompts, draw, caplog):  # noqa: F811
+    caplog.set_level("INFO")
+    drawn = []
+    for model in (demo[0], erg(node, demo[0], end_percent=0.1)):
+        guider = GuiderWithoutPositive(model)
+        guider.inner_set_conds({"a": prompts[0]})
+        drawn.append(draw(guider))
+    assert torch.equal(*drawn)
+    assert caplog.text.count("GuiderWithoutPositive has no positive condition, so its guidance is ordinary there") == 1
 
 
 def test_the_whole_sampling_is_no_interval(node, demo, prompts, sample):

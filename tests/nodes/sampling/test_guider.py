@@ -71,6 +71,13 @@ def perp_neg(node, model, conditions):
     )[0]  # fmt: skip
 
 
+class GuiderWithoutPositive(comfy.samplers.CFGGuider):
+    """Of another pack, with one condition by a name that says nothing."""
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        return comfy.samplers.calc_cond_batch(self.inner_model, [self.conds["a"]], x, timestep, model_options)[0]
+
+
 @pytest.mark.parametrize(
     ("guider", "weak"), [(our_guider, 1), (dual_cfg("regular"), 0), (dual_cfg("nested"), 0), (perp_neg, 2)]
 )

@@ -7,8 +7,7 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
-from .attention.kinds import KINDS, tell_kinds
-from .attention.reach import reach_attention
+from .attention.kinds import KINDS
 from .attention.tempered_evaluation import TemperedEvaluation
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
@@ -80,7 +79,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "always. no guidance: neither cfg nor ERG, so such a step costs one evaluation instead of two.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True, advanced=True,
                     tooltip="Takes the place of temperature: how far the weak branch's attention goes from its own (0, no change) to "
                     "looking at everything alike (1), measured in each picture, layer and head. How much is good depends on the "
                     "layers: 0.2 or below where many are changed, more for one. -1 is off: temperature counts.",
@@ -91,7 +90,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                     "for both: faster, and the same picture to rounding. Off computes everything twice.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a KSampler, whose cfg is the guidance scale.")],
+            outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a sampler.")],
         )  # fmt: skip
 
     @classmethod
@@ -108,8 +107,5 @@ class EntropyGuidanceERG(io.ComfyNode):
         if interval is not None:
             interval.add_to(model, KEY)
         if not energy.is_ordinary:
-            reach_attention(model)
-            if attention != "all":
-                tell_kinds(model)
             branch.add_to(model, KEY)
         return io.NodeOutput(model)

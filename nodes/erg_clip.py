@@ -35,9 +35,9 @@ class EntropyGuidanceCLIP(io.ComfyNode):
                     "numbers such as 3, 7-9. With several encoders (SDXL, SD3, Flux) each one by its own depth.",
                 ),
                 io.Float.Input(
-                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True,
-                    tooltip="Takes the place of temperature: how far the encoder's attention goes "
-                    "from its own (0, no change) to looking at all words alike (1). -1 is off: temperature counts.",
+                    "flatness", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True, advanced=True,
+                    tooltip="Takes the place of temperature: how far the encoder's attention goes from its own (0, no change) to "
+                    "looking at all words alike (1). -1 is off: temperature counts.",
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="The changed text encoder: encode the positive prompt again with it and "

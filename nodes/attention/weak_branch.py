@@ -16,8 +16,9 @@ from ..common import PercentWindow
 from ..sampling.condition_names import ConditionNames, positive_name
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .copies import with_copies_as_originals
+from .kinds import tell_kinds
 from .network_call import NetworkCall
-from .reach import batch_of
+from .reach import batch_of, reach_attention
 from .sampling_state import SamplingState
 from .tempered_evaluation import TemperedEvaluation
 from .trunk_sharing import telling_conditions
@@ -36,7 +37,10 @@ class WeakBranchAttention:
     _evaluations: int | None = field(default=None, init=False, repr=False)
 
     def add_to(self, model, key: str) -> None:
-        """Adds the wrappers and callbacks to a ModelPatcher."""
+        """Adds the wrappers and callbacks to a ModelPatcher, and whatever its network needs for ERG to reach its attention."""
+        reach_attention(model)
+        if self.evaluation.kind != "all":
+            tell_kinds(model)
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
         if self.own is not None:
             model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
@@ -139,8 +143,7 @@ class WeakBranchAttention:
     def _is_time(self, sigma, model_sampling, sampling: SamplingState) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
-        start, end = sampling.find(self.window.sigmas, model_sampling)
-        return end <= sigma[0].item() <= start
+        return self.window.holds(sigma, sampling.find(self.window.sigmas, model_sampling))
 
 
 def _all_in_graph(call: NetworkCall) -> list[TemperedEvaluation]:

@@ -10,10 +10,14 @@ from dataclasses import replace
 import torch
 
 from ..sampling.condition_names import ORIGINALS, UUIDS_OF_ORIGINALS
-from .network_call import NetworkCall
+from .network_call import NetworkCall, with_tensors
 from .weak_condition import CHUNK_NAMES, names_of_chunks
 
-PER_CHUNK = ("cond_or_uncond", "uuids", CHUNK_NAMES)
+PER_CHUNK = (
+    "cond_or_uncond",
+    "uuids",
+    CHUNK_NAMES,
+)  # lists in transformer options with an entry for each chunk of rows
 
 
 def with_copies_as_originals(call: NetworkCall) -> tuple[NetworkCall, Callable]:
@@ -61,12 +65,12 @@ def _as_it_is(prediction):
 
 
 def _reordered(value, order: list[int], rows: int):
-    """A copy of nested tuples, lists and dictionaries in which tensors of so many rows have their chunks in that order."""
-    if torch.is_tensor(value) and value.ndim and value.shape[0] == rows:
-        chunks = value.chunk(len(order))
+    """Nested values in which tensors of so many rows have their chunks in that order."""
+
+    def reorder(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 0 or tensor.shape[0] != rows:
+            return tensor
+        chunks = tensor.chunk(len(order))
         return torch.cat([chunks[place] for place in order])
-    if isinstance(value, dict):
-        return {name: _reordered(part, order, rows) for name, part in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_reordered(part, order, rows) for part in value)
-    return value
+
+    return with_tensors(value, reorder)

@@ -58,7 +58,7 @@ def find_places(
     chosen = [[of_one[i * len(of_one) // windows] for i in range(windows)] for of_one in of_group]
     numbers = {None: 0, **{owner: number for number, owner in enumerate(groups, 1)}}
     of_row = [numbers[measured[row // each]] for row in range(rows)]
-    places = chosen, spread(queries, math.ceil(QUERIES / windows)), of_row
+    places = chosen, evenly_spread(queries, math.ceil(QUERIES / windows)), of_row
     return Places(*(torch.tensor(numbers, device=device) for numbers in places))
 
 
@@ -69,7 +69,7 @@ def factor_of_all_heads(flatness: float, q, k, heads: int, mask=None, scale=None
     return factor_of_heads(flatness, places, q, k, heads, mask, scale)
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spread(count: int, most: int) -> list[int]:
     """At most so many numbers below a count, evenly spread: one in each of as many equal parts.
 
     Where in its part goes by the golden ratio, so that they are not in step with the lines of a picture.

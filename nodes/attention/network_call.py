@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -134,13 +134,19 @@ def _origin(change) -> str | None:
     return pack[1] if pack else module.removeprefix("comfy_extras.")
 
 
-def copied(value):
-    """Lists, dictionaries and tensors of their own."""
-    if isinstance(value, list):
-        return [copied(part) for part in value]
+def with_tensors(value, make: Callable[[torch.Tensor], torch.Tensor]):
+    """A copy of nested lists, tuples and dictionaries with another tensor in the place of each."""
+    if isinstance(value, list) or type(value) is tuple:
+        parts = [with_tensors(part, make) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
     if isinstance(value, dict):
-        return {name: copied(part) for name, part in value.items()}
-    return value.clone() if torch.is_tensor(value) else value
+        return {name: with_tensors(part, make) for name, part in value.items()}
+    return make(value) if torch.is_tensor(value) else value
+
+
+def copied(value):
+    """Lists, tuples, dictionaries and tensors of their own."""
+    return with_tensors(value, torch.clone)
 
 
 def _shapes(value) -> tuple | None:

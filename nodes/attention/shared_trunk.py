@@ -14,12 +14,12 @@ from functools import lru_cache
 
 import torch
 
+from .copies import PER_CHUNK
 from .reach import order_of_rows
 
 # An argument of blocks that is not None where, behind those of the picture, their modulation has rows of time zero for
 # reference pictures: one, or as many once more.
 REFERENCES_FROM = "timestep_zero_index"
-PER_CHUNK = ("cond_or_uncond", "uuids")  # lists in transformer options with an entry for each chunk of rows
 
 
 @dataclass(frozen=True)

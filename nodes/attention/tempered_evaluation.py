@@ -114,9 +114,16 @@ class TemperedEvaluation:
             )
         return TemperedAttention(
             self.energy, self.kind, call.network, layers, selected, weak, labels, tuple(call.inputs[0].shape[1:]),
-            call.options.get(OVERRIDE), preferred, self._made,
-            order_of_partners(call.network, partner_rows(partner_chunks(call.options, weak), len(labels))),
+            call.options.get(OVERRIDE), preferred, self._made, self._partners(call, weak, len(labels)),
         )  # fmt: skip
+
+    def _partners(self, call: NetworkCall, weak: tuple[bool, ...], rows: int) -> tuple[int, ...]:
+        """For each row, as the network runs them, the one at which its attention is measured; none where nothing is."""
+        if self.energy.fixed_temperature is not None:
+            return ()
+        copies = copies_of_chunks(call.options)
+        chunks = (copies.get(chunk, partner) for chunk, partner in enumerate(partner_chunks(call.options, weak)))
+        return order_of_partners(call.network, partner_rows(tuple(chunks), rows))
 
     def _selected(self, layers: LayerMap) -> frozenset[int]:
         key = ("selected", layers.sections)

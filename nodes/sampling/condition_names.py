@@ -42,11 +42,11 @@ class ConditionNames:
 
     def tell(self, conds: list[list[dict] | None], model_options: dict) -> dict:
         """Model options whose transformer options name the conditions of an evaluation."""
-        names = self.of(conds)
-        originals = (names.index(name) if _branch(conds[i]) else i for i, name in enumerate(names))
+        names, branches = self.of(conds), tuple(map(_branch, conds))
+        originals = (names.index(name) if branches[i] else i for i, name in enumerate(names))
         copies = (entry for entries in conds for entry in entries or () if COPY_OF in entry)
         told = {
-            CONDITION_NAMES: self.of_branches(conds),
+            CONDITION_NAMES: tuple(branch or name for branch, name in zip(branches, names)),
             ORIGINALS: tuple(originals),
             UUIDS_OF_ORIGINALS: {entry["uuid"]: entry[COPY_OF] for entry in copies},
         }

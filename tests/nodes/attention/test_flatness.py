@@ -146,10 +146,10 @@ def test_rows_of_a_packed_batch_go_by_their_owners(core):
 
 def test_queries_are_spread_over_all_of_them(flatness):
     for count in (1, 63, 64, 65, 100, 4096, 4097):
-        spread = flatness.spread(count, 64)
+        spread = flatness.evenly_spread(count, 64)
         assert len(set(spread)) == min(count, 64) and max(spread) < count
         assert max(b - a for a, b in zip([-1, *spread], [*spread, count])) <= 2 * count / len(spread)
-    assert len({i % 64 for i in flatness.spread(64 * 64, 64)}) > 32  # not one column of a picture
+    assert len({i % 64 for i in flatness.evenly_spread(64 * 64, 64)}) > 32  # not one column of a picture
 
 
 def test_few_windows_of_many_are_measured(flatness):

@@ -12,6 +12,7 @@ from benchmarks import random_models, small_networks
 from benchmarks.in_process import pack_module
 from benchmarks.one_step import predict
 from benchmarks.tolerance import assert_agree
+from tests.nodes.attention.test_execution_modes import on_two_devices
 
 
 def erg(node, model, **inputs):
@@ -67,15 +68,6 @@ def check_shared(node, model, conditions, latent=None, **inputs) -> None:
 def check_not_shared(node, model, conditions, latent=None, **inputs) -> None:
     shared, cost, unshared, full_cost = both(node, model, conditions, latent, **inputs)
     assert all(map(torch.equal, shared, unshared)) and cost == full_cost
-
-
-def on_two_devices(model):
-    """As ComfyUI's MultiGPU nodes do for a second GPU."""
-    model = model.clone()
-    copy = model.deepclone_multigpu(new_load_device=torch.device("cpu", 0))
-    copy.is_multigpu_base_clone = True
-    model.set_additional_models("multigpu", [copy])
-    return model
 
 
 def test_other_prompts_and_the_off_switch_keep_every_bit(node, demo, prompts):

@@ -13,6 +13,7 @@ import math
 import torch
 
 PASSES = 4  # leaves τ within 2 % of the solution for logits of standard deviations from 0.05 to 30; three within 6 %
+BISECTIONS = 14  # leave τ within 2⁻¹⁵
 STEEPEST = 3.0  # how far the slope of a step may be from 1, where rounding is all that two points differ by
 EPSILON = 1e-6  # a share nearer to 0 or 1 is rounding of float32
 
@@ -27,19 +28,27 @@ def entropy_at(logits: torch.Tensor, temperature: torch.Tensor, bias: torch.Tens
     return _mean_entropy(tempered if bias is None else tempered + _finite(bias))
 
 
-def temperature_for(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None = None) -> torch.Tensor:
+def temperature_for(
+    logits: torch.Tensor, flatness: float, bias: torch.Tensor | None = None, any_bias: bool = False
+) -> torch.Tensor:
     """τ in 0..1 for a flatness in 0..1, one for each row and head: [rows, heads, queries, keys] give [rows, heads], float32.
 
-    bias: as for `entropy_at`. Where attention has no way to go (a single key), τ is any number of that range.
+    bias: as for `entropy_at`. any_bias: it may be other than a mask, as positions are. Where attention has no way to go (a
+    single key), τ is any number of that range.
 
     The share of the way, as a function of τ, is nearly a line of slope 1 in the coordinates
 
         v = logit(share),  u = logit(1 − τ²):    v ≈ u − log( Var(l) / (2 (H(0) − H(1))) )
 
-    which is exact for τ → 0, where H(0) − H(τ) = τ² Var(l) / 2. It is solved by secants from there.
+    which is exact for τ → 0, where H(0) − H(τ) = τ² Var(l) / 2. It is solved by secants from there, for masks. With
+    another bias H(τ) need not even fall monotonically: that is solved by bisection, at three times the cost.
     """
     if flatness in (0, 1):
         return torch.full(logits.shape[:2], 1.0 - flatness, device=logits.device)
+    return (_by_bisection if any_bias else _by_secants)(logits, flatness, bias)
+
+
+def _by_secants(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None) -> torch.Tensor:
     logits, bias = logits.float(), None if bias is None else _finite(bias)
     own = _mean_entropy(logits if bias is None else logits + bias)
     highest, variance = _without_logits(logits, bias)
@@ -56,6 +65,19 @@ def temperature_for(logits: torch.Tensor, flatness: float, bias: torch.Tensor | 
         before = u, error
         u = u - error / slope
     return _temperature(u)
+
+
+def _by_bisection(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None) -> torch.Tensor:
+    """H(τ) is continuous: on its way from H(1) to H(0) it meets every share."""
+    logits = logits.float()
+    low, high = torch.zeros(logits.shape[:2], device=logits.device), torch.ones(logits.shape[:2], device=logits.device)
+    highest, own = entropy_at(logits, low, bias), entropy_at(logits, high, bias)
+    wanted = torch.lerp(own, highest, flatness)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        too_flat = (entropy_at(logits, middle, bias) - wanted) * (highest - own) > 0
+        low, high = torch.where(too_flat, middle, low), torch.where(too_flat, high, middle)
+    return (low + high) / 2
 
 
 def _temperature(u: torch.Tensor) -> torch.Tensor:

@@ -63,10 +63,10 @@ def find_places(
 
 
 def factor_of_all_heads(flatness: float, q, k, heads: int, mask=None, scale=None) -> torch.Tensor:
-    """As `factor_of_heads`, where each row is changed and measured itself."""
+    """As `factor_of_heads`, where each row is changed and measured itself: of text encoders, which may have any bias."""
     rows = tuple(range(q.shape[0]))
     places = find_places(rows, rows, q.shape[0], q.shape[-2], q.device)
-    return factor_of_heads(flatness, places, q, k, heads, mask, scale)
+    return factor_of_heads(flatness, places, q, k, heads, mask, scale, any_bias=True)
 
 
 def evenly_spread(count: int, most: int) -> list[int]:
@@ -81,27 +81,31 @@ def evenly_spread(count: int, most: int) -> list[int]:
     return [start + int(i * GOLDEN_RATIO % 1 * (end - start)) for i, (start, end) in enumerate(parts)]
 
 
-def factor_of_heads(flatness: float, places: Places, q, k, heads: int, mask=None, scale=None) -> torch.Tensor:
+def factor_of_heads(
+    flatness: float, places: Places, q, k, heads: int, mask=None, scale=None, any_bias: bool = False
+) -> torch.Tensor:
     """τ for the heads of changed rows, 1 for others, of a shape that multiplies q: [rows, 1, H·D] or [rows, H, 1, 1].
 
     q: [rows, N, H·D] or [rows, H, N, D]. k: the same with M keys and, for grouped queries, fewer heads. mask: as ComfyUI's
-    attention takes it, of booleans or added to logits. scale: of the logits, β = 1/√D where it is None.
+    attention takes it, of booleans or added to logits. scale: of the logits, β = 1/√D where it is None. any_bias: the mask may
+    be other than one, as positions are.
     """
-    temperatures = temperature_for(*_measure(places, q, k, heads, mask, scale, flatness))
+    logits = _logits(places, q, k, heads, scale)
+    temperatures = temperature_for(logits, flatness, _bias(mask, places), any_bias)
     factors = torch.cat([torch.ones_like(temperatures[:1]), temperatures])[places.of_row].to(q.dtype)
     if q.ndim == 4:
         return factors[..., None, None]
     return factors.repeat_interleave(q.shape[-1] // heads, dim=1)[:, None]
 
 
-def _measure(places: Places, q, k, heads: int, mask, scale, flatness: float) -> tuple:
-    """The arguments of `temperature_for`: logits of the places, [groups, H, queries, M], the flatness, and their bias."""
+def _logits(places: Places, q, k, heads: int, scale) -> torch.Tensor:
+    """Of the places, [groups, H, queries, M]."""
     q, k = (t.transpose(1, 2) for t in (q, k)) if q.ndim == 4 else (_split(t, q.shape[-1] // heads) for t in (q, k))
     rows = places.rows.flatten()
     q = q[rows[:, None], places.queries].float() * (q.shape[-1] ** -0.5 if scale is None else scale)
     grouped = q.unflatten(2, (k.shape[2], -1))  # queries of neighbouring heads share keys
     logits = torch.einsum("rnkgd,rmkd->rkgnm", grouped, k[rows].float()).flatten(1, 2)
-    return _of_groups(logits, places), flatness, _bias(mask, places)
+    return _of_groups(logits, places)
 
 
 def _split(tensor, width: int):

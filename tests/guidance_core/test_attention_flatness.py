@@ -80,6 +80,14 @@ def test_more_flatness_is_a_lower_temperature(seed, size, a, b):
 
 
 @given(seeds, sizes, shares)
+def test_both_solvers_find_the_same(seed, size, flatness):
+    """Where there is no bias but a mask."""
+    logits, mask = draw(seed, size), triangle(6, 12)
+    by_secants, by_bisection = (temperature_for(logits, flatness, mask, any_bias) for any_bias in (False, True))
+    torch.testing.assert_close(by_secants, by_bisection, rtol=0.03, atol=2e-3)
+
+
+@given(seeds, sizes, shares)
 def test_a_row_does_not_know_its_neighbours(seed, size, flatness):
     logits = draw(seed, size, rows=3)
     together = temperature_for(logits, flatness)
@@ -92,7 +100,7 @@ def test_a_bias_that_is_no_mask_is_not_tempered(seed, size, flatness):
     """As T5's positions: at temperature 0 attention is that of the bias alone."""
     logits = draw(seed, size)
     bias = 0.5 * torch.randn(1, 2, 6, 12, generator=torch.Generator().manual_seed(seed))
-    temperature = temperature_for(logits, flatness, bias)
+    temperature = temperature_for(logits, flatness, bias, any_bias=True)
     assert ((temperature >= 0) & (temperature <= 1)).all()
     own, highest = (entropy_at(logits, torch.full((2, 2), t), bias) for t in (1.0, 0.0))
     found, wanted = entropy_at(logits, temperature, bias), own + flatness * (highest - own)

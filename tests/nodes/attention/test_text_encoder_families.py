@@ -187,7 +187,7 @@ def test_the_flatness_of_gpt_oss_counts_its_sink_as_a_key(node):
     logits = torch.cat([q @ k.transpose(-1, -2) * 16**-0.5, torch.zeros_like(sinks)], -1)
     bias = torch.cat([mask.expand(1, 2, 6, 6), sinks], -1)
     core = in_process.pack_module("guidance_core.attention_flatness")
-    temperature = core.temperature_for(logits, 0.3, bias)[..., None, None]
+    temperature = core.temperature_for(logits, 0.3, bias, any_bias=True)[..., None, None]
     attention = torch.softmax(temperature * logits + bias, -1)[..., :-1]
     expected = layer.o_proj((attention @ v).transpose(1, 2).flatten(2))
 

@@ -30,6 +30,8 @@ UNSHARED = {
         ("ACEStep15", "ACEStep15:reference"), "the network puts what it hears of a voice in another place for each row"
     ),
     "SeedVR2": "its blocks get windows of all rows in one sequence",
+    **dict.fromkeys(("WAN_Animate2", "WAN_Animate2:no_pose"), "it calls its blocks by methods of their own"),
+    **dict.fromkeys(("Trellis2:shape", "Trellis2:texture"), "its voxels are listed with the numbers of their rows"),
     "WAN21_CausalAR_T2V:ar_state": "another node changes its evaluations, which may tell the branches apart",
     **dict.fromkeys(
         ("MiniMaxH3", "MiniMaxH3:keyframes", "MiniMaxH3:references"), "ComfyUI evaluates its conditions one by one"

@@ -1,0 +1,1 @@
+"""Class-conditional diffusion models that ComfyUI does not load itself, as genuine models of it."""

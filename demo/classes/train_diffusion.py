@@ -72,7 +72,7 @@ class Trained(torch.nn.Module):
     def __init__(self):
         super().__init__()
         adm = in_process.pack_module("nodes.class_conditional.adm_unet")
-        self.learned_variance = in_process.pack_module("nodes.classifiers.learned_variance")
+        self.asked = in_process.pack_module("nodes.classifiers.learned_variance").KEY
         self.network = adm.AdmUNet(adm.AdmShape(**SHAPE))
         for layer in self.network.modules():
             for last in (getattr(layer, "proj_out", None), getattr(layer, "out_layers", [None])[-1]):
@@ -83,7 +83,7 @@ class Trained(torch.nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """ε̂ and v, each [B, 3, H, W]."""
         told = _Told()
-        options = {self.learned_variance.KEY: told, "cond_or_uncond": [0]}
+        options = {self.asked: told, "cond_or_uncond": [0]}
         noise = self.network(x, t, self.network.label_emb(labels)[:, None], transformer_options=options)
         return noise, told.values
 

@@ -17,6 +17,9 @@ import torch
 from comfy.latent_formats import LatentFormat
 from torch import Tensor
 
+# The sampling of DDPM's own schedule, by ComfyUI's name for a plain line.
+LINEAR = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02}
+
 
 class ClassNetwork(Protocol):
     """What such a network has beside its forward(x, timesteps, context [B, 1, D], transformer_options)."""

@@ -39,8 +39,10 @@ class DitShape:
     flow: bool = False
 
     def __post_init__(self):
-        if not self.heads or self.width % self.heads:
-            raise ValueError(f"its {self.width} features cannot be split into {self.heads} heads.")
+        if not all((self.width, self.patch, self.side, self.classes)):
+            raise ValueError("some of its weights are empty: the file is not complete.")
+        if self.width % self.heads:
+            raise ValueError(f"num_heads = {self.heads} does not divide its width of {self.width}.")
 
     @property
     def latent_side(self) -> int:

@@ -104,7 +104,9 @@ class DiT(nn.Module):
         time = 1 - timesteps if self.shape.flow else timesteps
         embedding = self.t_embedder(time, x.dtype) + context[:, 0]
         tokens = self.x_embedder(x)
-        tokens = self._run_blocks(tokens + comfy.ops.cast_to_input(self.pos_embed, tokens), embedding, transformer_options)
+        tokens = self._run_blocks(
+            tokens + comfy.ops.cast_to_input(self.pos_embed, tokens), embedding, transformer_options
+        )
         outputs = self._picture(self.final_layer(tokens, embedding)).split(self.shape.channels, 1)
         if self.shape.flow:
             return -outputs[0]

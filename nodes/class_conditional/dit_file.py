@@ -17,9 +17,15 @@ from .class_model import LINEAR, ClassModelSettings
 from .dit import DiT, DitShape
 from .files import names_of_rows
 
-PARTS = {"x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight", "blocks.0.adaLN_modulation.1.weight"}
+PARTS = {
+    "x_embedder.proj.weight",
+    "pos_embed",
+    "y_embedder.embedding_table.weight",
+    "blocks.0.adaLN_modulation.1.weight",
+}
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # of a width: S, B, L and XL
 OF_THE_NAME = re.compile(r"(?<![a-z])[ds]it(?![a-z])", re.IGNORECASE)
+FLOW = {"shift": 1.0, "multiplier": 1.0}  # ComfyUI's timestep is σ itself
 PREDICTIONS = {"dit": "eps", "sit": "flow"}
 CHANNELS = 4  # of the latents of Stable Diffusion's VAE
 XL, XL_MEMORY = 1152 / 2**2, 0.5  # features for each position of a latent, and ComfyUI's memory factor of such networks
@@ -39,12 +45,14 @@ def read(
     with torch.device("meta"):  # no memory for weights that are not the file's
         expected = DiT(shape).state_dict()
     check_weights(expected, weights, "the model's")
-    settings = ClassModelSettings(
-        DiT, shape, comfy.latent_formats.SD15(), ModelType.FLOW if shape.flow else ModelType.EPS,
-        {"shift": 1.0, "multiplier": 1.0} if shape.flow else LINEAR,
-        names_of_rows(metadata, shape.classes, null=True), XL_MEMORY * shape.width / shape.patch**2 / XL,
-    )  # fmt: skip
-    return settings, weights
+    return settings_of(shape, names_of_rows(metadata, shape.classes, null=True)), weights
+
+
+def settings_of(shape: DitShape, class_names: tuple[str, ...]) -> ClassModelSettings:
+    """What ComfyUI is to know of such a network."""
+    prediction, sampling = (ModelType.FLOW, FLOW) if shape.flow else (ModelType.EPS, LINEAR)
+    memory = XL_MEMORY * shape.width / shape.patch**2 / XL
+    return ClassModelSettings(DiT, shape, comfy.latent_formats.SD15(), prediction, sampling, class_names, memory)
 
 
 def _shape(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> DitShape:

@@ -79,7 +79,9 @@ def test_outputs_are_those_of_the_reference_implementation(dit, name):
     told = []
     options = {in_process.pack_module("nodes.classifiers.learned_variance").KEY: Asked(told), "cond_or_uncond": [0, 1]}
     time = torch.tensor(case["time"])
-    found = network(noise_of(case), 1 - time if case["flow"] else time, network.class_table[case["classes"], None], options)
+    found = network(
+        noise_of(case), 1 - time if case["flow"] else time, network.class_table[case["classes"], None], options
+    )
     if case["flow"]:
         found = -found
     else:
@@ -341,7 +343,9 @@ def test_bad_files_are_refused(dit, folder, load, change, metadata, message):
 @pytest.mark.parametrize("name", ["0400000.safetensors", "transit-edit.safetensors", "DiT-or-SiT.safetensors"])
 def test_a_name_that_does_not_say_the_kind_is_refused(dit, folder, load, name):
     path = saved(dit, folder, CASES["DiT-S/2 256"]).rename(folder / name)
-    with pytest.raises(ValueError, match=f"'{path.stem}' does not say whether .* rename the file, such as DiT-{path.stem}"):
+    with pytest.raises(
+        ValueError, match=f"'{path.stem}' does not say whether .* rename the file, such as DiT-{path.stem}"
+    ):
         load(path)
 
 

@@ -20,6 +20,8 @@ NODES = {
     "EntropyGuidanceCalibrationReport": "calibration_report",
     "EntropyGuidanceSaveClassifier": "save_classifier",
     "EntropyGuidanceLoadDemo": "load_demo",
+    "EntropyGuidanceLoadADM": "load_adm",
+    "EntropyGuidanceClassCondition": "class_condition",
 }
 
 

@@ -5,6 +5,8 @@ everything that a scene has: background, colours and kinds of its shapes and the
 `.dev/benchmarks`.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import torch
@@ -57,22 +59,33 @@ def _truth(scene: Scene) -> tuple[int, int, int]:
 
 def judge() -> Judge:
     """The trained judge; trains it where it is not there yet, some three minutes on one core."""
-    network = Judge()
-    if WEIGHTS.exists():
-        load_model(network, WEIGHTS)
-        return network.eval()
-    torch.manual_seed(1)
     rng = Random("judge")
+    return trained(Judge, WEIGHTS, STEPS, lambda network: network.loss(clear_scenes(rng, BATCH)))
+
+
+def trained(
+    build: Callable[[], torch.nn.Module], weights: Path, steps: int, batch_loss: Callable[[torch.nn.Module], Tensor]
+) -> torch.nn.Module:
+    """A network with the weights of a file, which training writes where it is missing. For evaluation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = build()
+        if not weights.exists():
+            _train(network, steps, batch_loss, weights.stem)
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            save_model(network, str(weights))
+    load_model(network, weights)
+    return network.eval().requires_grad_(False)
+
+
+def _train(network: torch.nn.Module, steps: int, batch_loss: Callable[[torch.nn.Module], Tensor], name: str) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, STEPS)
-    for _ in trange(STEPS, desc="judge"):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
+    for _ in trange(steps, desc=name):
         optimizer.zero_grad(set_to_none=True)
-        network.loss(clear_scenes(rng, BATCH)).backward()
+        batch_loss(network).backward()
         optimizer.step()
         schedule.step()
-    WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
-    save_model(network, str(WEIGHTS))
-    return network.eval()
 
 
 class Reference:

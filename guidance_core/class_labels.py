@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 
-def parse_labels(text: str, classes: Sequence[str]) -> tuple[int, ...]:
-    """The class numbers that a text names. Raises ValueError for an empty text, a name that no class or more than one
+def parse_labels(text: str, classes: Sequence[str], owner: str = "classifier") -> tuple[int, ...]:
+    """The class numbers that a text names; owner: whose classes they are, for messages. Raises ValueError for an empty text, a name that no class or more than one
     has (with the nearest names), and a number outside of 0..len(classes) − 1."""
     known = _numbers_of_names(classes)
     labels: list[int] = []
     for line in filter(None, map(str.strip, text.splitlines())):
         words = [line] if line.casefold() in known else filter(None, map(str.strip, line.split(",")))
-        labels += [_class_number(word, known, classes) for word in words]
+        labels += [_class_number(word, known, classes, owner) for word in words]
     if not labels:
         raise ValueError(f"labels = '{text}' names no class: write class names or numbers, such as '{classes[0]}'.")
     return tuple(labels)
@@ -39,7 +39,7 @@ def _numbers_of_names(classes: Sequence[str]) -> dict[str, set[int]]:
     return {**synonyms, **known}  # a whole name goes before another's synonym
 
 
-def _class_number(word: str, known: dict[str, set[int]], classes: Sequence[str]) -> int:
+def _class_number(word: str, known: dict[str, set[int]], classes: Sequence[str], owner: str) -> int:
     numbers = known.get(word.casefold(), ())
     spelled_so = [i for i in numbers if classes[i].strip() == word]  # ImageNet has a Cardigan and a cardigan
     if len(spelled_so) == 1:
@@ -51,7 +51,7 @@ def _class_number(word: str, known: dict[str, set[int]], classes: Sequence[str])
     if word.isdecimal():
         if int(word) < len(classes):
             return int(word)
-        raise ValueError(f"labels: there is no class {word}; the classifier has {len(classes)}, numbered from 0.")
+        raise ValueError(f"labels: there is no class {word}; the {owner} has {len(classes)}, numbered from 0.")
     near = get_close_matches(word.casefold(), known, n=3, cutoff=0.5)
     names = ", ".join(f"'{classes[min(known[name])]}'" for name in near) or f"'{classes[0]}', '{classes[-1]}'"
-    raise ValueError(f"labels: the classifier knows no class '{word}'. Did you mean {names}?")
+    raise ValueError(f"labels: the {owner} knows no class '{word}'. Did you mean {names}?")

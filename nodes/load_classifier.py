@@ -24,7 +24,8 @@ class EntropyGuidanceLoadClassifier(io.ComfyNode):
                     tooltip="A folder with config.json, preprocessor_config.json and safetensors; or a .safetensors, "
                     ".pth or .pt file whose name begins with torchvision's name of the network, such as resnet50.pth, "
                     "or is that of a noise-aware classifier, such as 128x128_classifier.pt. entropy-guidance-demo "
-                    "knows the colours of the demo model's shapes.",
+                    "knows the colours of the demo model's shapes, entropy-guidance-demo-classes the 18 classes of the "
+                    "class-conditional demo; -noise-aware reads its noisy pictures.",
                 ),
                 io.String.Input(
                     "prompts", default="", multiline=True, optional=True,

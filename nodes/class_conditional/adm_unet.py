@@ -127,6 +127,20 @@ class AdmUNet(nn.Module):
             operations.GroupNorm(GROUPS, first, **place), nn.SiLU(), build.convolution(first, outputs)
         )
 
+    @property
+    def class_table(self) -> Tensor | None:
+        """The embeddings of the classes, [rows, D]."""
+        return self.label_emb.weight if self.shape.classes else None
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ValueError for pictures that cannot be halved from level to level."""
+        side = self.shape.smallest_side
+        if height % side or width % side:
+            raise ValueError(
+                f"latent_image: this model's pictures have sides that are multiples of {side}, and this one is {width} × "
+                f"{height}. Change width and height."
+            )
+
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, transformer_options={}, **_):
         """x [B, 3, H, W] = √ᾱ x0 + √(1 − ᾱ) n, timesteps [B] in 0..999 and the class embedding context [B, 1, D] to ε
         [B, 3, H, W]. The learned variance goes to whoever asked for it: classifiers/learned_variance.py."""

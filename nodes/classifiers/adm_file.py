@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .adm import AdmConfig, AdmEncoder, NoiseAwareClassifier
-from .weights import class_names, notes_of
+from .weights import check_weights, class_names, notes_of, weight_shape, whole_number
 
 POSITIONS = "out.2.positional_embedding"
 
@@ -30,7 +30,7 @@ def load(
     config = _config(weights, metadata, stem)
     with torch.device("meta"):  # no memory for weights that are not the file's
         network = AdmEncoder(config)
-    _check(network.state_dict(), weights)
+    check_weights(network.state_dict(), weights, "the classifier's")
     # Copies, so that nothing stays mapped to a file that its user may replace.
     copies = {key: weight.to(torch.float32, copy=True).contiguous() for key, weight in weights.items()}
     network.load_state_dict(copies, assign=True)
@@ -41,17 +41,17 @@ def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> 
     image_size = _image_size(metadata, stem)
     levels, depth = _levels_and_depth(weights, image_size)
     firsts = [1 + level * (depth + 1) for level in range(levels)]  # the first block of each level
-    width = _shape(weights, "time_embed.0.weight", 2)[1]
-    channels = [_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
+    width = weight_shape(weights, "time_embed.0.weight", 2)[1]
+    channels = [weight_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
     return AdmConfig(
         image_size=image_size,
-        in_channels=_shape(weights, "input_blocks.0.0.weight", 4)[1],
+        in_channels=weight_shape(weights, "input_blocks.0.0.weight", 4)[1],
         width=width,
         depth=depth,
         multipliers=tuple(count / width for count in channels),
         attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
-        classes=_shape(weights, "out.2.c_proj.weight", 3)[0],
-        head_channels=_whole_number(metadata, "num_head_channels", "64"),
+        classes=weight_shape(weights, "out.2.c_proj.weight", 3)[0],
+        head_channels=whole_number(metadata, "num_head_channels", "64"),
         schedule=metadata.get("noise_schedule", "cosine" if image_size == 64 else "linear"),
     )
 
@@ -63,19 +63,12 @@ def _image_size(metadata: dict[str, str], stem: str) -> int:
             f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
             "64x64_classifier, or give 'image_size' in the metadata."
         )
-    return _whole_number(metadata, "image_size", named and named[1])
-
-
-def _whole_number(metadata: dict[str, str], key: str, default: str | None) -> int:
-    text = metadata.get(key, default)
-    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
-        raise ValueError(f"{key} = '{text}' is not a whole number from 1 to 999999.")
-    return int(text)
+    return whole_number(metadata, "image_size", named and named[1])
 
 
 def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int, int]:
     """A level is a count of `depth` blocks and one more: the way down to it, or the first convolution."""
-    size = isqrt(max(_shape(weights, POSITIONS, 2)[1] - 1, 0))
+    size = isqrt(max(weight_shape(weights, POSITIONS, 2)[1] - 1, 0))
     levels = next((n for n in range(1, 20) if size << (n - 1) == image_size), 0)
     blocks = len({key.split(".")[1] for key in weights if key.startswith("input_blocks.")})
     if not levels or blocks % levels or blocks == levels:
@@ -84,24 +77,3 @@ def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int,
             f"{size} × {size}. Correct the size in the file's name or metadata."
         )
     return levels, blocks // levels - 1
-
-
-def _shape(weights: dict[str, Tensor], key: str, dimensions: int) -> torch.Size:
-    if key not in weights or weights[key].ndim != dimensions:
-        raise ValueError(f"the weight '{key}' of {dimensions} dimensions is missing: the file is not complete.")
-    return weights[key].shape
-
-
-def _check(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {[*missing, *unknown][0]}: use "
-            "the classifier's file as it was published or saved."
-        )
-    for key, weight in expected.items():
-        if weights[key].shape != weight.shape:
-            raise ValueError(
-                f"the weight '{key}' is {tuple(weights[key].shape)} rather than {tuple(weight.shape)}: use the "
-                "classifier's file as it was published or saved."
-            )

@@ -17,7 +17,12 @@ from .weights import read_weights
 
 FOLDER = "classifiers"
 DEMO = "entropy-guidance-demo"
-DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "weights" / "classifier"
+_WEIGHTS = Path(__file__).parents[2] / "demo" / "weights"
+BUNDLED = {
+    DEMO: _WEIGHTS / "classifier",
+    "entropy-guidance-demo-classes": _WEIGHTS / "classes" / "classifier",
+    "entropy-guidance-demo-classes-noise-aware": _WEIGHTS / "classes" / "32x32_classifier.safetensors",
+}
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 # What damaged or incomplete files raise in the libraries that read them.
 LOADING_ERRORS = (
@@ -31,7 +36,7 @@ folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.get_output_dire
 def classifier_names() -> list[str]:
     """What the loader offers: paths below the model folders, with forward slashes."""
     found = {name for root in map(Path, folder_paths.get_folder_paths(FOLDER)) for name in _names_below(root)}
-    return [DEMO, *sorted(found - {DEMO})]
+    return [*BUNDLED, *sorted(found - BUNDLED.keys())]
 
 
 def _names_below(root: Path):
@@ -52,7 +57,7 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
             f"classifier_name = '{name}' is not in ComfyUI's model folder '{FOLDER}': "
             f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
         )
-    path = DEMO_FOLDER if name == DEMO else _path(name)
+    path = BUNDLED[name] if name in BUNDLED else _path(name)
     try:
         module, labels, notes = _load(path, prompts)
     except LOADING_ERRORS as error:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -26,6 +27,37 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise ValueError(f"{path} is not a state dict of tensors: save the network's state_dict() alone.")
     return weights, {}
+
+
+def check_weights(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], whose: str) -> None:
+    """Raises ValueError where weights are not those of a network, by name and shape. whose: "the classifier's"."""
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{len(missing)} weights are missing and {len(unknown)} unknown, such as {[*missing, *unknown][0]}: use "
+            f"{whose} file as it was published or saved."
+        )
+    for key, weight in expected.items():
+        if weights[key].shape != weight.shape:
+            raise ValueError(
+                f"the weight '{key}' is {tuple(weights[key].shape)} rather than {tuple(weight.shape)}: use {whose} file "
+                "as it was published or saved."
+            )
+
+
+def weight_shape(weights: dict[str, torch.Tensor], key: str, dimensions: int) -> torch.Size:
+    """The shape of a weight. Raises ValueError where it is missing or has another number of dimensions."""
+    if key not in weights or weights[key].ndim != dimensions:
+        raise ValueError(f"the weight '{key}' of {dimensions} dimensions is missing: the file is not complete.")
+    return weights[key].shape
+
+
+def whole_number(metadata: dict[str, str], key: str, default: str) -> int:
+    """A count that metadata gives, or the default. Raises ValueError for what is none from 1 to 999999."""
+    text = metadata.get(key, default)
+    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
+        raise ValueError(f"{key} = '{text}' is not a whole number from 1 to 999999.")
+    return int(text)
 
 
 def class_names(metadata: dict[str, str], classes: int) -> list[str]:

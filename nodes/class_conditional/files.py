@@ -1,0 +1,46 @@
+"""Files of class-conditional models in ComfyUI's model folder `diffusion_models`. Nothing in a file is executed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.model_patcher
+import folder_paths
+from torch import Tensor
+
+from ..classifiers.files import LOADING_ERRORS, WEIGHT_FILES
+from ..classifiers.weights import read_weights
+from .class_model import ClassModelSettings, class_model
+
+FOLDER = "diffusion_models"
+DEMO = "entropy-guidance-demo-classes"
+DEMO_FILE = Path(__file__).parents[2] / "demo" / "weights" / "classes" / "diffusion.safetensors"
+
+# From weights, metadata and the file's name without its ending; raises ValueError for what is not of its kind.
+Reader = Callable[[dict[str, Tensor], dict[str, str], str], tuple[ClassModelSettings, dict[str, Tensor]]]
+
+
+def model_names() -> list[str]:
+    """The files that the loaders offer."""
+    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(WEIGHT_FILES)]
+
+
+def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL of a file, by the reader of its kind. Raises ValueError, naming the file and what is wrong with it."""
+    path = DEMO_FILE if name == DEMO else _path(name)
+    try:
+        settings, weights = read(*read_weights(path), path.stem)
+    except LOADING_ERRORS as error:
+        raise ValueError(
+            f"model_name = '{name}' cannot be loaded from {path}: {str(error) or type(error).__name__}"
+        ) from error
+    return class_model(settings, weights, (load_model, (name, read)), disable_dynamic)
+
+
+def _path(name: str) -> Path:
+    path = folder_paths.get_full_path(FOLDER, name) if name in model_names() else None
+    if path is None:
+        raise ValueError(
+            f"model_name = '{name}' is not in ComfyUI's model folder '{FOLDER}': "
+            f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
+        )
+    return Path(path)

@@ -1,0 +1,37 @@
+"""Loads guided-diffusion's U-Nets (ADM), which draw ImageNet's classes in pixel space."""
+
+from comfy_api.latest import io
+
+from .class_conditional.adm_unet_file import read
+from .class_conditional.files import DEMO, load_model, model_names
+from .common import CATEGORY
+
+
+class EntropyGuidanceLoadADM(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EntropyGuidanceLoadADM",
+            display_name="Load ADM (guided-diffusion)",
+            category=CATEGORY,
+            description="Loads a diffusion model of guided-diffusion as published, such as 128x128_diffusion.pt: it draws a "
+            "class rather than a text, in pixels, without a VAE. Put it into ComfyUI/models/diffusion_models.",
+            search_aliases=["guided diffusion", "imagenet", "class conditional", "pixel space", "ddpm", "128x128_diffusion"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name", options=[DEMO, *model_names()], default=DEMO,
+                    tooltip="A .pt or .safetensors file: 64x64, 128x128, 256x256, 256x256 uncond or 512x512 _diffusion. "
+                    "entropy-guidance-demo-classes comes with this pack and draws 18 classes at 32×32.",
+                )
+            ],
+            outputs=[
+                io.Model.Output(
+                    tooltip="The model. Its conditions come from Class Condition, its latent from "
+                    "EmptyChromaRadianceLatentImage, and its picture from VAE Decode with the VAE 'pixel_space'."
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model_name) -> io.NodeOutput:
+        return io.NodeOutput(load_model(model_name, read))

@@ -5,8 +5,10 @@ https://arxiv.org/abs/2511.05844 uses too. With α_t = ᾱ_t/ᾱ_{t−1}, β_t =
 
     x_t = √ᾱ_t x0 + √(1 − ᾱ_t) n
     mean = √ᾱ_{t−1} β_t/(1 − ᾱ_t) · x̂0 + √α_t (1 − ᾱ_{t−1})/(1 − ᾱ_t) · x_t
-    Σ_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) · β_t
-    x_{t−1} ~ N( mean + s (Σ_t + γ sin(π t/T) max_t Σ_t) g,  Σ_t )
+    β̃_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) · β_t
+    x_{t−1} ~ N( mean + s (Σ_t + γ sin(π t/T) max_t β̃_t) g,  Σ_t )
+
+Σ_t is β̃_t (small) or β_t (large), or a network has learned it between them: ddpm_variance.py.
 """
 
 from dataclasses import dataclass
@@ -14,12 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .ddpm_variance import step_variances, variance_bounds
+
 
 @dataclass(frozen=True)
 class DDPMSchedule:
-    """Coefficients of T steps, each a tensor [T]: mean = x0 · x̂0 + x · x_t; variance is Σ_t.
+    """Coefficients of T steps, each a tensor [T]: mean = x0 · x̂0 + x · x_t; variance is the small or large Σ_t.
 
-    added: γ sin(π t/T) max Σ, what the guidance's weight gets beside Σ_t. t falls from T at the first step to 1.
+    added: γ sin(π t/T) max β̃, what the guidance's weight gets beside Σ_t. t falls from T at the first step to 1.
     """
 
     x0: Tensor
@@ -38,15 +42,19 @@ def kept_signal(sigmas: Tensor, flow: bool) -> tuple[Tensor, Tensor]:
     return (signal * factor).square(), factor
 
 
-def ddpm_schedule(kept: Tensor, gamma: float) -> DDPMSchedule:
-    """From ᾱ [T + 1], rising from 0 or more to 1 or less. gamma: γ ≥ 0; 0 is DDPM's own weight."""
-    now, following = kept[:-1].double(), kept[1:].double()
-    alpha = now / following
-    variance = (1 - following) / (1 - now) * (1 - alpha)
+def ddpm_schedule(kept: Tensor, gamma: float, large: bool = False) -> DDPMSchedule:
+    """From ᾱ [T + 1], rising from 0 or more to 1 or less. gamma: γ ≥ 0; 0 is DDPM's own weight. large: which Σ_t.
+
+    In a last step to ᾱ = 1, which takes no noise, the large one is that of guided-diffusion: the step before's β̃.
+    """
+    exact = kept.double()
+    now, following = exact[:-1], exact[1:]
+    small, beta = step_variances(exact)
+    variance = torch.where(following < 1, beta, variance_bounds(exact)[0]) if large else small
     time = torch.arange(len(now), 0, -1, device=kept.device) / len(now)
     return DDPMSchedule(
-        (following.sqrt() * (1 - alpha) / (1 - now)).to(kept.dtype),
-        (alpha.sqrt() * (1 - following) / (1 - now)).to(kept.dtype),
+        (following.sqrt() * beta / (1 - now)).to(kept.dtype),
+        ((now / following).sqrt() * (1 - following) / (1 - now)).to(kept.dtype),
         variance.to(kept.dtype),
-        (gamma * variance.max() * torch.sin(torch.pi * time)).to(kept.dtype),
+        (gamma * small.max() * torch.sin(torch.pi * time)).to(kept.dtype),
     )

@@ -9,6 +9,8 @@ https://arxiv.org/abs/2102.09672, equation 15. With α_t = ᾱ_t/ᾱ_{t−1} and
 import torch
 from torch import Tensor
 
+VARIANCES = ("small", "large", "learned")
+
 
 def step_variances(kept: Tensor) -> tuple[Tensor, Tensor]:
     """β̃_t and β_t, each [T], of T steps from ᾱ [T + 1], which rises to 1 or less. β̃ is 0 in a last step to ᾱ = 1."""
@@ -16,6 +18,16 @@ def step_variances(kept: Tensor) -> tuple[Tensor, Tensor]:
     large = 1 - now / following
     small = (1 - following) / (1 - now) * large
     return small.to(kept.dtype), large.to(kept.dtype)
+
+
+def variance_bounds(kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with the step before's β̃ in a last step to ᾱ = 1, so that both have a logarithm.
+
+    A single step to ᾱ = 1 has β for both.
+    """
+    small, large = step_variances(kept)
+    before = small[-2:-1] if len(small) > 1 else large
+    return torch.cat([small[:-1], torch.where(kept[-1] < 1, small[-1:], before)]), large
 
 
 def learned_log_variance(v: Tensor, log_small: Tensor, log_large: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..guidance_core.ddpm_variance import VARIANCES
 from .classifiers.guidance_score import ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
 from .common import CATEGORY, TILT, VAE, check_number
@@ -31,13 +32,27 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                 ),
                 TILT,
                 VAE,
+                io.Combo.Input(
+                    "variance", options=list(VARIANCES), default="small", optional=True,
+                    tooltip="How much noise a step adds, and the weight of guidance with it. small and large: the bounds "
+                    "that its schedule allows. learned: what the model says of each value, as the papers run "
+                    "guided-diffusion's; other models have none.",
+                ),
+                io.Boolean.Input(
+                    "clip_denoised", default=False, optional=True,
+                    tooltip="For pixel-space models: holds each step's prediction to the range of pictures, as "
+                    "guided-diffusion does.",
+                ),
             ],
             outputs=[io.Sampler.Output(tooltip="The sampler: wire it to SamplerCustom or SamplerCustomAdvanced.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, score, scale, gamma, tilt, vae=None) -> io.NodeOutput:
+    def execute(cls, score, scale, gamma, tilt, vae=None, variance="small", clip_denoised=False) -> io.NodeOutput:
         check_number("scale", scale, lowest=0)
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
-        return io.NodeOutput(comfy.samplers.KSAMPLER(GuidedDDPM(score, scale, gamma, tilt, vae)))
+        if variance not in VARIANCES:
+            raise ValueError(f"variance = '{variance}': it must be one of {', '.join(VARIANCES)}.")
+        sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, clip_denoised)
+        return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

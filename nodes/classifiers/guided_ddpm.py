@@ -1,6 +1,6 @@
 """DDPM as a sampler function of ComfyUI, whose mean moves along a score's gradient with the weight of the sine schedule.
 
-The formulas are in guidance_core/ddpm_sine.py.
+The formulas are in guidance_core/ddpm_sine.py and ddpm_variance.py.
 """
 
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import comfy.model_management
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
+from comfy.latent_formats import LatentFormat
 from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
@@ -15,38 +16,51 @@ from ...guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from ...guidance_core.tilted_sampling import tilted_weights
 from .guidance_score import GuidanceScore
 from .score_gradient import ScoreGradient, is_flow, score_gradient
+from .step_variance import LearnedVariance, ScheduledVariance
 
 
 @dataclass(frozen=True)
 class GuidedDDPM:
-    """A sampler function of ComfyUI."""
+    """A sampler function of ComfyUI.
+
+    variance: one of VARIANCES. clip_denoised: whether the prediction is held to -1..1, in pixel space.
+    """
 
     score: GuidanceScore
     scale: float
     gamma: float
     tilt: float
     vae: object
+    variance: str = "small"
+    clip_denoised: bool = False
 
     @torch.no_grad()
-    def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None):
+    def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
         extra_args = extra_args or {}
         patcher = model.inner_model.model_patcher
         network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
+        if self.clip_denoised:
+            _check_pixels(patcher.get_model_object("latent_format"))
         gradient = score_gradient(self.score, patcher, self.vae)
         comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
-        noise = default_noise_sampler(x, seed=extra_args.get("seed"))
+        noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         kept, factor = kept_signal(sigmas, flow)
-        schedule = ddpm_schedule(kept, self.gamma)
+        schedule = ddpm_schedule(kept, self.gamma, large=self.variance == "large")
+        learned = self.variance == "learned"
+        variances = LearnedVariance(model.inner_model, kept) if learned else ScheduledVariance(schedule.variance)
         with gradient:
             for i in trange(len(sigmas) - 1, disable=disable):
-                x0 = model(x, sigmas[i] * x.new_ones(len(x)), **extra_args)
+                x0 = model(x, sigmas[i] * x.new_ones(len(x)), **variances.asking(extra_args))
+                x0 = x0.clamp(-1, 1) if self.clip_denoised else x0
                 if callback is not None:
                     callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
+                variance = variances.of_step(i, x)
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
                 if self.scale:
                     pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network)
-                    mean = mean + (schedule.variance[i] + schedule.added[i]) * pull
-                following = mean + schedule.variance[i].sqrt() * noise(sigmas[i], sigmas[i + 1])
+                    mean = mean + (variance + schedule.added[i]) * pull
+                spread = variance.sqrt() * (kept[i + 1] < 1)  # a clean picture takes no noise
+                following = mean + spread * noise(sigmas[i], sigmas[i + 1])
                 x = following / factor[i + 1]
         return x
 
@@ -56,3 +70,11 @@ class GuidedDDPM:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)
         return direction * per_sample(weights, x0)
+
+
+def _check_pixels(latent: LatentFormat) -> None:
+    if latent.latent_channels != 3 or latent.spacial_downscale_ratio != 1:
+        raise ValueError(
+            f"clip_denoised: the model works in a latent space of {latent.latent_channels} channels, whose values may "
+            "leave -1..1. It is for pixel-space models: turn it off."
+        )

@@ -13,4 +13,4 @@ def tell(values: Tensor, transformer_options: dict) -> None:
     """values: v [B, C, H, W], in about −1..1. Called by a network in its evaluation; kept where a sampler asked."""
     asked = transformer_options.get(KEY)
     if asked is not None:
-        asked.take(values, transformer_options["cond_or_uncond"])
+        asked.take(values, transformer_options)

@@ -363,6 +363,6 @@ def test_other_networks_and_code_are_refused(folder, load, demo):
 @pytest.mark.parametrize("size", [(64, 64), (32, 40)])
 def test_latents_of_another_size_are_refused(model, conditions, sample, size):
     width, height = size[1] * 8, size[0] * 8
-    message = f"draws pictures of 256 × 256 pixels alone, not of {width} × {height}: set .* Empty Latent Image to 256"
+    message = f"draws pictures of 256 × 256 pixels alone, not of {width} × {height}. Set .* Empty Latent Image to 256"
     with pytest.raises(ValueError, match=message):
         drawn(sample, model, conditions, latent={"samples": torch.zeros(1, 4, *size)})

@@ -138,7 +138,14 @@ def test_steps_are_guided_diffusion_s(sampled, case):
     for place, expected in zip(STEPS, NUMBERS[case], strict=True):
         sigmas, noises = respaced(model)[place], itertools.repeat(NUMBERS["noise"])
         x = sampled(
-            model, NUMBERS["x"], sigmas, noises, schedule, variance=variance, clip_denoised=clip == "clipped", scale=scale
+            model,
+            NUMBERS["x"],
+            sigmas,
+            noises,
+            schedule,
+            variance=variance,
+            clip_denoised=clip == "clipped",
+            scale=scale,
         )
         torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
 

@@ -31,7 +31,7 @@ TUNING, TEST = 1, 2  # seeds
 TRIED = 360  # pictures that a setting is tried on
 REAL = 10_000
 RESAMPLES = 200
-SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 CFG_SCALES = (1.25, 1.5, 2.0, 2.5, 3.5)
 MIDDLE, FEW = "40%-60%", "middle"
 

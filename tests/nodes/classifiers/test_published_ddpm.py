@@ -158,3 +158,9 @@ def test_a_whole_sampling_is_guided_diffusion_s(sampled, schedule):
         model, NUMBERS["x"], respaced(model), noises, schedule, variance="learned", clip_denoised=True, scale=SCALE
     )
     torch.testing.assert_close(x, NUMBERS[f"{schedule}.whole"], rtol=1e-4, atol=1e-4)
+
+
+def test_models_without_a_variance_of_their_own_are_refused(sampled):
+    model = built(Network(tells=False))
+    with pytest.raises(ValueError, match="'learned': the model told no variance. Choose 'small' or 'large'"):
+        sampled(model, NUMBERS["x"], respaced(model)[:2], variance="learned")

@@ -21,6 +21,7 @@ NODES = {
     "EntropyGuidanceSaveClassifier": "save_classifier",
     "EntropyGuidanceLoadDemo": "load_demo",
     "EntropyGuidanceLoadADM": "load_adm",
+    "EntropyGuidanceLoadDiT": "load_dit",
     "EntropyGuidanceClassCondition": "class_condition",
 }
 

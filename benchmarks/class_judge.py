@@ -4,6 +4,8 @@ As `judge.py` for the other world: trained here, once, on the world's own pictur
 was left to chance in them. Its weights stay in `.dev/benchmarks`.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,7 +65,7 @@ def _share(radius: Tensor) -> Tensor:
     return (radius - low) / (high - low)
 
 
-def class_judge() -> ClassJudge:
-    """The trained judge; trains it where it is not there yet, some two minutes on one core."""
+def class_judge(weights: Path = WEIGHTS) -> ClassJudge:
+    """The judge of a file; trains it where that is not there yet, some three minutes on one core."""
     random = torch.Generator().manual_seed(1)
-    return trained(ClassJudge, WEIGHTS, STEPS, lambda network: network.loss(world.sample(BATCH, random)))
+    return trained(ClassJudge, weights, STEPS, lambda network: network.loss(world.sample(BATCH, random)))

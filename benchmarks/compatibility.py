@@ -1,7 +1,7 @@
-"""What ERG reaches in every diffusion model of ComfyUI. `python -m benchmarks.compatibility` writes docs/compatibility.md.
+"""What ERG reaches in every diffusion model. `python -m benchmarks.compatibility` writes docs/compatibility.md.
 
-Each model is a small network of ComfyUI's own class with random weights, run as a sampler runs it. What ERG changes is
-measured without its help: in the queries (or logits) of whatever torch computes as attention (or softmax).
+Each model is a small network of ComfyUI's own class or of this pack's loaders with random weights, run as a sampler runs it.
+What ERG changes is measured without its help: in the queries (or logits) of whatever torch computes as attention (or softmax).
 """
 
 import re
@@ -219,9 +219,11 @@ def table(found: dict[str, Findings | None], others: Iterable[str] = (), version
 HEAD = """# What ERG reaches in each model
 
 Written by `python -m benchmarks.compatibility`; the tests compare it with what they measure. ComfyUI {version}:
-every model class that it can load, as a small network of that class with random weights, run as a sampler runs it.
+every model class that it or this pack can load, as a small network of that class with random weights, run as a sampler
+runs it.
 
-- *network*: a release in brackets is the one whose source was first seen to have it; ComfyUI 0.30 has all others.
+- *network*: a release in brackets is the one whose source was first seen to have it; ComfyUI 0.30 has all others but those
+  of this pack's loaders.
 - *layers*: from how many `layers` chooses (in the small network; a real one has more).
 - *changed*: attention of the negative branch that ERG changes with `layers` = all. The positive branch keeps its bits;
   where tokens of both branches go through experts together (HiDream, Hunyuan3D 2.1), on some processors to rounding.
@@ -267,9 +269,9 @@ def version_of(page: str) -> str:
 
 
 def model_names() -> list[str]:
-    """The classes of comfy.supported_models that are diffusion models, and further modes of their small networks."""
+    """The classes of comfy.supported_models that are diffusion models, further modes of their small networks, and ours."""
     names = [config.__name__ for config in comfy.supported_models.models if config.__name__ not in NOT_DIFFUSION]
-    return names + [name for name in small_networks.NETWORKS if ":" in name]
+    return names + [name for name in small_networks.NETWORKS if ":" in name or name in small_networks.OWN]
 
 
 def examine_all() -> dict[str, Findings | None]:

@@ -104,8 +104,8 @@ class Reference:
         return {
             "Fréchet": frechet(self.features, features),
             "joint": frechet(self._joined(self.features, self.labels), self._joined(features, labels)),
-            "precision": _share_within(features, self.features),
-            "recall": _share_within(self.features, features),
+            "precision": is_within(features, self.features).float().mean().item(),
+            "recall": is_within(self.features, features).float().mean().item(),
         }
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ def frechet(real: Tensor, drawn: Tensor) -> float:
     return distance.compute().item()
 
 
-def _share_within(points: Tensor, others: Tensor) -> float:
-    """Share of points that lie nearer to one of the others than that one's k-th neighbour among them does."""
+def is_within(points: Tensor, others: Tensor) -> Tensor:
+    """[P]: whether a point [P, F] lies nearer to one of the others [O, F] than that one's k-th neighbour among them."""
     radii = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(others).kneighbors(others)[0][:, -1]
-    return (torch.cdist(points, others) <= torch.from_numpy(radii)).any(1).float().mean().item()
+    return (torch.cdist(points, others) <= torch.from_numpy(radii)).any(1)

@@ -39,7 +39,8 @@ class SmallNetwork:
     weights: makes those of a checkpoint's weights outside of the network without which ComfyUI makes no such model.
     prepare: changes the MODEL, for a mode that another node puts it in.
     building: a context in which ComfyUI builds it, where no sizes make it small.
-    since: the release of ComfyUI whose source was first seen to have its class, where that is later than 0.30.
+    since: the release of ComfyUI whose source was first seen to have its class, where that is later than 0.30, or who else
+    has it.
     """
 
     sizes: dict

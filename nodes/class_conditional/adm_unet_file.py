@@ -9,11 +9,11 @@ import torch
 from comfy.model_base import ModelType
 from torch import Tensor
 
-from ..classifiers.weights import check_weights, class_names, weight_shape, whole_number
+from ..classifiers.weights import check_weights, weight_shape, whole_number
 from .adm_unet import AdmShape, AdmUNet
-from .class_model import ClassModelSettings
+from .class_model import LINEAR, ClassModelSettings
+from .files import names_of_rows
 
-LINEAR = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02}  # ComfyUI's name for a plain line
 SCHEDULES = {"linear": LINEAR, "cosine": {"beta_schedule": "cosine"}}
 OF_64 = (1, 2, 3, 4)  # the multipliers of 64x64_diffusion.pt, which has another order of attention and schedule
 OF_128 = (1, 1, 2, 3, 4)  # of 128x128_diffusion.pt, which has four heads of any size
@@ -29,24 +29,17 @@ def read(
     with torch.device("meta"):  # no memory for weights that are not the file's
         expected = AdmUNet(shape).state_dict()
     check_weights(expected, weights, "the model's")
+    names = names_of_rows(metadata, shape.classes, shape.classes > IMAGENET)
     schedule = metadata.get("noise_schedule", "cosine" if shape.multipliers == OF_64 else "linear")
+    return settings_of(shape, names, schedule), weights
+
+
+def settings_of(shape: AdmShape, class_names: tuple[str, ...], schedule: str) -> ClassModelSettings:
+    """ComfyUI's settings of a model of pixels. Raises ValueError for an unknown schedule."""
     if schedule not in SCHEDULES:
         raise ValueError(f"noise_schedule = '{schedule}' is unknown: use one of {', '.join(SCHEDULES)}.")
-    settings = ClassModelSettings(
-        AdmUNet, shape, comfy.latent_formats.ChromaRadiance(), ModelType.EPS, SCHEDULES[schedule],
-        names_of_rows(metadata, shape.classes), shape.width / MEMORY_WIDTH,
-    )  # fmt: skip
-    return settings, weights
-
-
-def names_of_rows(metadata: dict[str, str], rows: int) -> tuple[str, ...]:
-    """The classes of an embedding of so many rows; where the last is the null class's, it has no name. Raises ValueError
-    for labels of another number."""
-    null = rows == IMAGENET + 1 and "labels" not in metadata
-    names = tuple(class_names(metadata, rows - null)) if rows else ()
-    if len(names) not in (rows, rows - 1):
-        raise ValueError(f"its metadata names {len(names)} classes, and its weights have {rows}.")
-    return names
+    latent, memory = comfy.latent_formats.ChromaRadiance(), shape.width / MEMORY_WIDTH
+    return ClassModelSettings(AdmUNet, shape, latent, ModelType.EPS, SCHEDULES[schedule], class_names, memory)
 
 
 def _shape(weights: dict[str, Tensor], metadata: dict[str, str]) -> AdmShape:

@@ -17,6 +17,9 @@ import torch
 from comfy.latent_formats import LatentFormat
 from torch import Tensor
 
+# The sampling of DDPM's own schedule, by ComfyUI's name for a plain line.
+LINEAR = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02}
+
 
 class ClassNetwork(Protocol):
     """What such a network has beside its forward(x, timesteps, context [B, 1, D], transformer_options)."""
@@ -43,24 +46,29 @@ class ClassModelSettings:
     memory: float = 1.0
 
 
-class _Config(comfy.supported_models_base.BASE):
+class ClassModelConfig(comfy.supported_models_base.BASE):
     """ComfyUI's description of a model, from ours."""
 
     unet_extra_config = {}
 
     def __init__(self, settings: ClassModelSettings):
+        self.settings = settings
         self.latent_format = lambda: settings.latent
         self.sampling_settings = settings.sampling
         self.memory_usage_factor = settings.memory
         super().__init__({"shape": settings.shape})
 
+    def get_model(self, state_dict, prefix="", device=None) -> "ClassConditional":
+        """The model with room for its weights."""
+        return ClassConditional(self)
+
 
 class ClassConditional(comfy.model_base.BaseModel):
     """class_names: what its classes are called, by number. null_class: the number that stands for none, or None."""
 
-    def __init__(self, settings: ClassModelSettings, config: _Config):
-        super().__init__(config, settings.prediction, unet_model=settings.network)
-        self.class_names = settings.class_names
+    def __init__(self, config: ClassModelConfig):
+        super().__init__(config, config.settings.prediction, unet_model=config.settings.network)
+        self.class_names = config.settings.class_names
         table = self.diffusion_model.class_table
         self.null_class = len(self.class_names) if table is not None and len(table) > len(self.class_names) else None
 
@@ -100,11 +108,11 @@ def class_model(
 
     reload: a function with a disable_dynamic argument and its other arguments, which make the same MODEL again.
     """
-    management, config = comfy.model_management, _Config(settings)
+    management, config = comfy.model_management, ClassModelConfig(settings)
     device, supported = management.get_torch_device(), config.supported_inference_dtypes
     dtype = management.unet_dtype(model_params=comfy.utils.calculate_parameters(weights), supported_dtypes=supported)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
-    model = ClassConditional(settings, config)
+    model = config.get_model(weights)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=device, offload_device=management.unet_offload_device())
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())

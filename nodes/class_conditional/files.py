@@ -8,7 +8,7 @@ import folder_paths
 from torch import Tensor
 
 from ..classifiers.files import LOADING_ERRORS, WEIGHT_FILES
-from ..classifiers.weights import read_weights
+from ..classifiers.weights import class_names, read_weights
 from .class_model import ClassModelSettings, class_model
 
 FOLDER = "diffusion_models"
@@ -34,6 +34,15 @@ def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.
             f"model_name = '{name}' cannot be loaded from {path}: {str(error) or type(error).__name__}"
         ) from error
     return class_model(settings, weights, (load_model, (name, read)), disable_dynamic)
+
+
+def names_of_rows(metadata: dict[str, str], rows: int, null: bool) -> tuple[str, ...]:
+    """The classes of an embedding of so many rows; where the last is the null class's, it has no name. null: whether it is
+    where no labels say so. Raises ValueError for labels of another number."""
+    names = tuple(class_names(metadata, rows - null)) if rows else ()
+    if len(names) not in (rows, rows - 1):
+        raise ValueError(f"its metadata names {len(names)} classes, and its weights have {rows}.")
+    return names
 
 
 def _path(name: str) -> Path:

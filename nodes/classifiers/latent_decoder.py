@@ -76,7 +76,8 @@ class _Decode(torch.nn.Module):
 def latent_decoder(model: ModelPatcher, vae, mode: str) -> LatentDecoder:
     """The decoder for a model's predictions. Raises ValueError where `vae` or `decode` do not fit the model."""
     latent = _normal(model.get_model_object("latent_format"))
-    if latent.latent_channels == 3 and (vae is None or latent.spacial_downscale_ratio == 1):
+    pixels = latent.latent_channels == 3 and (vae is None or latent.spacial_downscale_ratio == 1)
+    if pixels and (vae is None or vae.latent_channels == 3):
         return LatentDecoder("pixels", latent)
     if vae is None:
         raise ValueError(
@@ -87,7 +88,7 @@ def latent_decoder(model: ModelPatcher, vae, mode: str) -> LatentDecoder:
     if vae.latent_channels != latent.latent_channels:
         raise ValueError(
             f"vae: it decodes {vae.latent_channels} channels, but the model's latents have {latent.latent_channels}. "
-            "Wire the VAE that belongs to the model."
+            f"Wire {'none: the model draws pixels' if pixels else 'the VAE that belongs to the model'}."
         )
     small = _preview_decoder(latent)
     if mode == "auto":

@@ -121,6 +121,7 @@ def score_gradient(score: GuidanceScore, model: ModelPatcher, vae, decode: str =
     """The gradient of a score for a model. Raises ValueError where classifier, `vae` or `decode` do not fit it, and
     RuntimeError for models of a kind that `is_flow` does not know."""
     is_flow(model.get_model_object("model_sampling"))
+    _check_classes(score, model)
     if not score.classifier.noise_aware:
         return ScoreGradient(score, latent_decoder(model, vae, decode))
     reads, latents = score.classifier.patcher.model.channels, model.get_model_object("latent_format").latent_channels
@@ -130,6 +131,16 @@ def score_gradient(score: GuidanceScore, model: ModelPatcher, vae, decode: str =
             f"latents have {latents}. It fits models of its own space only; classifiers of clean images fit all."
         )
     return ScoreGradient(score, None)
+
+
+def _check_classes(score: GuidanceScore, model: ModelPatcher) -> None:
+    """Of a model that draws classes itself: its numbers have to mean what the classifier's do."""
+    known, drawn = len(score.classifier.labels), len(getattr(model.model, "class_names", ()))
+    if drawn not in (0, known):
+        raise ValueError(
+            f"score: the classifier '{score.classifier.name}' knows {known} classes, and the model draws {drawn}. Use a "
+            "classifier of the model's own classes, such as one of ImageNet for ImageNet's models."
+        )
 
 
 def is_flow(model_sampling) -> bool:

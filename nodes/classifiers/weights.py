@@ -3,6 +3,8 @@
 import json
 import pickle
 import re
+from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,7 +13,10 @@ NOTES = "entropy_guidance"  # where a saved classifier's metadata says how it wa
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The state dict and the metadata (safetensors only) of a file. Raises ValueError for files of anything else."""
+    """The state dict and the metadata (safetensors only) of a file. Raises ValueError for files of anything else.
+
+    Of what a training has saved, {"ema": ..., "args": ...}, the averaged weights.
+    """
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -21,12 +26,20 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}).") from error
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with _namespaces_are_read():
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
+    if isinstance(weights, dict) and isinstance(weights.get("ema"), dict):
+        weights = weights["ema"]
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise ValueError(f"{path} is not a state dict of tensors: save the network's state_dict() alone.")
     return weights, {}
+
+
+def _namespaces_are_read():
+    """Within, files may hold the arguments of a training: values by name, without code. PyTorch 2.4 cannot be told so."""
+    return getattr(torch.serialization, "safe_globals", nullcontext)([Namespace])
 
 
 def check_weights(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], whose: str) -> None:

@@ -1,0 +1,203 @@
+"""Both papers' tables in their own setting, in small: `python -m benchmarks.class_conditional`.
+
+The class-conditional demo model (pixels, 18 classes) under DDPM with its learned variance, steered by a clean-image
+classifier that is surer than it is right, and by ERG. Every method tries the same number of settings on the same
+pictures of their own seeds; the one with the lowest joint Fréchet distance is then measured on others. Batches are kept
+in `.dev/benchmarks`: an interrupted run goes on, a larger --pictures adds to what is there, and all methods get their
+batches in turn, so that rows can be compared at any time. Some six hours on two cores for 10,000 pictures a row.
+"""
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from datetime import date
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from tools.environment import REPOSITORY
+
+from . import in_process
+from .class_bench import BATCH, FOLDER, MA2023, NOISE_AWARE, OBJECTIVES, PLAIN, STEPS, Setting, classifier, draw
+from .class_measures import LOWER_IS_BETTER, MEASURES, Eyes, Seen, measure
+
+RESULTS = REPOSITORY / "docs" / "class-conditional.json"
+TUNING, TEST = 1, 2  # seeds
+TRIED = 360  # pictures that a setting is tried on
+REAL = 10_000
+RESAMPLES = 200
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+CFG_SCALES = (1.25, 1.5, 2.0, 2.5, 3.5)
+MIDDLE, FEW = "40%-60%", "middle"
+
+
+@dataclass(frozen=True)
+class Method:
+    """settings: what is tried. paper: the Fréchet distance relative to ma2023, arXiv 2511.05844 (ImageNet 128; of 50,000
+    pictures where the paper gives them, otherwise of 10,000), or relative to CFG, arXiv 2504.13987 (ImageNet 512)."""
+
+    settings: tuple[Setting, ...]
+    paper: float | None = None
+
+
+def _at_scales(paper: float | None = None, **setting) -> Method:
+    return Method(tuple(Setting(scale=scale, **setting) for scale in SCALES), paper)
+
+
+def _erg(*choices: tuple[float, str, float], negative: str, paper: float | None = None) -> Method:
+    """From choices of cfg, layers and temperature."""
+    return Method(
+        tuple(
+            Setting(cfg=cfg, negative=negative, erg={"layers": layers, "temperature": temperature})
+            for cfg, layers, temperature in choices
+        ),
+        paper,
+    )
+
+
+METHODS = {
+    "none": Method((Setting(),)),
+    "Dhariwal & Nichol": _at_scales(2.97 / 2.19, score=PLAIN, classifier=NOISE_AWARE, gamma=0.0),
+    "ma2023": _at_scales(1.0),
+    "tilted": _at_scales(5.28 / 5.34, tilt=-0.2),
+    "entropy": _at_scales(5.30 / 5.34, score={**MA2023, "entropy_weight": 0.2}),
+    "reverse KL": _at_scales(2.14 / 2.19, score={**MA2023, "divergence": "reverse_kl"}),
+    "forward KL": _at_scales(2.17 / 2.19, score={**MA2023, "divergence": "forward_kl"}),
+    "Jensen-Shannon": _at_scales(2.13 / 2.19, score={**MA2023, "divergence": "jensen_shannon"}),
+    "Smooth-ECE fine-tuned": _at_scales(5.94 / 6.15, classifier="Smooth-ECE"),
+    "entropy-aware": _at_scales(2.68 / 2.19, classifier="entropy-aware"),
+    "CFG": Method(tuple(Setting(cfg=cfg) for cfg in CFG_SCALES), 1.0),
+    "I-ERG, class as negative": _erg(
+        (1.25, FEW, 0.01), (1.5, FEW, 0.01), (1.5, FEW, 0.3), (1.5, MIDDLE, 0.3), (2.0, FEW, 0.3), negative="class",
+        paper=4.56 / 5.65,
+    ),
+    "I-ERG, null class as negative": _erg(
+        (1.25, FEW, 0.01), (1.5, FEW, 0.01), (1.5, FEW, 0.3), (1.5, MIDDLE, 0.3), (2.0, FEW, 0.3), negative="null"
+    ),
+}  # fmt: skip
+CLASSIFIER_ROWS = [*METHODS][1:10]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch of a setting with a seed."""
+
+    setting: Setting
+    seed: int
+    number: int
+
+    @property
+    def file(self) -> Path:
+        name = sha256(json.dumps([asdict(self.setting), STEPS, BATCH]).encode()).hexdigest()[:16]
+        return FOLDER / f"{name}-{self.seed}" / f"{self.number:04}.safetensors"
+
+
+_eyes: Eyes
+
+
+def _start() -> None:
+    """What a process needs before its first job."""
+    global _eyes
+    torch.set_num_threads(1)
+    in_process.load_nodes()
+    _eyes = Eyes()
+
+
+def _do(job: Job) -> None:
+    pictures, labels = draw(job.setting, job.number, job.seed)
+    seen = _eyes(pictures.clone(), labels)
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = job.file.with_suffix(".unfinished")
+    save_file({**asdict(seen), "pictures": (255 * pictures).byte()}, unfinished)
+    unfinished.replace(job.file)
+
+
+def run(jobs: list[Job], workers: ProcessPoolExecutor, name: str) -> None:
+    """Does the jobs that are not done yet, in their order."""
+    waiting = [workers.submit(_do, job) for job in jobs if not job.file.exists()]
+    for done in tqdm(as_completed(waiting), desc=name, total=len(waiting)):
+        done.result()
+
+
+def seen(setting: Setting, seed: int, batches: int) -> Seen:
+    parts = [load_file(Job(setting, seed, number).file) for number in range(batches)]
+    return Seen(*(torch.cat([part[key] for part in parts]) for key in ("features", "told", "asked")))
+
+
+def tune(workers: ProcessPoolExecutor, real: Seen, methods: list[str]) -> dict[str, list[dict]]:
+    """For each method what was tried, the best first."""
+    batches = TRIED // BATCH
+    tried = [setting for name in methods for setting in METHODS[name].settings]
+    run([Job(setting, TUNING, number) for setting in tried for number in range(batches)], workers, "tuning")
+    found = {}
+    for name in methods:
+        rows = [
+            {"setting": setting, **{k: v["value"] for k, v in measure(real, seen(setting, TUNING, batches)).items()}}
+            for setting in METHODS[name].settings
+        ]
+        found[name] = sorted(rows, key=lambda row: row["joint"])
+    return found
+
+
+def rows_of(real: Seen, chosen: dict[str, Setting], most: int) -> tuple[int, dict[str, dict]]:
+    """How many pictures all rows have by now, and each row's measures of so many."""
+    batches = min(
+        next((n for n in range(most) if not Job(setting, TEST, n).file.exists()), most) for setting in chosen.values()
+    )
+    rows = {
+        name: measure(real, seen(setting, TEST, batches), RESAMPLES)
+        for name, setting in tqdm(chosen.items(), desc="rows")
+    }
+    return batches * BATCH, rows
+
+
+def report(results: dict) -> None:
+    """The table in Markdown."""
+    print(f"\n{results['pictures']:,} pictures a row; ± half of the {results['confidence']:.0%} interval")
+    print("| | " + " | ".join(MEASURES) + " | Fréchet, ratio | paper's |")
+    print("|---" * (len(MEASURES) + 3) + "|")
+    for name, row in results["rows"].items():
+        cells = [f"{row[m]['value']:.3f} ± {(row[m]['high'] - row[m]['low']) / 2:.3f}" for m in MEASURES]
+        base = "ma2023" if name in CLASSIFIER_ROWS else "CFG"
+        ratio = row["Fréchet"]["value"] / results["rows"][base]["Fréchet"]["value"]
+        paper = METHODS[name].paper if name in METHODS else None
+        print(f"| {name} | " + " | ".join(cells) + f" | {ratio:.3f} | {paper or 0:.3f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=10_000, help="of each row")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--report", action="store_true", help="of what is there, without drawing more")
+    options = parser.parse_args()
+    in_process.load_nodes()
+    for name in OBJECTIVES:
+        classifier(name)
+    real = Eyes().real(REAL, seed=3)
+    batches = -(-options.pictures // BATCH)
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), _start) as workers:
+        tried = tune(workers, real, options.methods)
+        chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
+        if not options.report:
+            jobs = [Job(setting, TEST, number) for number in range(batches) for setting in chosen.values()]
+            run(jobs, workers, "drawing")
+    pictures, rows = rows_of(real, chosen, batches)
+    ceiling = measure(real, Eyes().real(pictures, seed=4), RESAMPLES)
+    results = {
+        "date": date.today().isoformat(), "torch": torch.__version__, "steps": STEPS, "pictures": pictures, "real": REAL,
+        "confidence": 0.95, "lower is better": LOWER_IS_BETTER,
+        "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
+        "rows": {**rows, "real pictures": ceiling},
+    }  # fmt: skip
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    report(results)
+
+
+if __name__ == "__main__":
+    main()

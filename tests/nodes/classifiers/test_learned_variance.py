@@ -3,13 +3,15 @@
 import folder_paths
 import pytest
 import torch
+from comfy.k_diffusion.sampling import default_noise_sampler
 from safetensors.torch import save_file
 
 from benchmarks import in_process
 from benchmarks.tolerance import assert_agree
 
 NAME = "32x32_diffusion.safetensors"
-STEP = (700, 100)  # timesteps, far apart: the bounds of the variance are, too
+STEP = [700, 100]  # timesteps, far apart: the bounds of the variance are, too
+X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5))  # √ᾱ x0 + √(1 − ᾱ) n
 
 
 @pytest.fixture(scope="module")
@@ -49,41 +51,40 @@ def ddpm(node):
 
 @pytest.fixture
 def stepped(node, adm, ddpm, classes):
-    """stepped(seed, ...) is one step from a fixed noise; the seed is the step's own noise."""
+    """stepped(seed, ...) is X after a step, whose noise the seed makes."""
 
     def sample(seed, model=adm, positive=classes[0], negative=classes[1], cfg=3.0, **inputs):
-        sigmas = model.get_model_object("model_sampling").sigmas[list(STEP)]
-        x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+        sigmas = model.get_model_object("model_sampling").sigmas[STEP]
+        latent = {"samples": X * (1 + sigmas[0].square()).sqrt()}
         return node(
             "SamplerCustom", model=model, add_noise=False, noise_seed=seed, cfg=cfg, positive=positive, negative=negative,
-            sampler=ddpm(variance="learned", **inputs), sigmas=sigmas, latent_image={"samples": x * sigmas[0]},
+            sampler=ddpm(variance="learned", **inputs), sigmas=sigmas, latent_image=latent,
         )[0]["samples"] / (1 + sigmas[-1].square()).sqrt()  # fmt: skip
 
     return sample
 
 
+def key() -> str:
+    return in_process.pack_module("nodes.classifiers.learned_variance").KEY
+
+
+class Taker:
+    def take(self, values, _options):
+        self.values = values
+
+
 def spread_of(model, condition) -> torch.Tensor:
     """√Σ of the step, from the network's own word alone."""
-    taken, variance = [], in_process.pack_module("guidance_core.ddpm_variance")
-
-    class Taker:
-        def take(self, values, _options):
-            taken.append(values)
-
-    key = in_process.pack_module("nodes.classifiers.learned_variance").KEY
-    sampling = model.get_model_object("model_sampling")
-    kept = 1 / (1 + sampling.sigmas[list(STEP)].square())
-    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * sampling.sigmas[STEP[0]] * kept[0].sqrt()
+    taker, variance = Taker(), in_process.pack_module("guidance_core.ddpm_variance")
+    kept = 1 / (1 + model.get_model_object("model_sampling").sigmas[STEP].square())
     context, timesteps = condition[0][0].expand(2, -1, -1), torch.full((2,), float(STEP[0]))
-    model.model.diffusion_model(x, timesteps, context=context, transformer_options={key: Taker()})
-    small, large = variance.variance_bounds(kept)
-    return (variance.learned_log_variance(taken[0], small.log(), large.log()) / 2).exp()
+    model.model.diffusion_model(X, timesteps, context=context, transformer_options={key(): taker})
+    low, high = (bound.log() for bound in variance.variance_bounds(kept))
+    return (variance.learned_log_variance(taker.values, low, high) / 2).exp()
 
 
 def noise_of(seed: int) -> torch.Tensor:
-    from comfy.k_diffusion.sampling import default_noise_sampler
-
-    return default_noise_sampler(torch.zeros(2, 3, 16, 16), seed=seed)(None, None)
+    return default_noise_sampler(X, seed=seed)(None, None)
 
 
 def split_for_memory(node, model):
@@ -114,7 +115,7 @@ def test_noise_has_the_positive_condition_s_variance(node, adm, stepped, classes
     expected, other = (spread_of(adm, condition) * (noise_of(1) - noise_of(2)) for condition in classes)
     assert_agree(ours, expected)
     assert (expected - other).abs().max() > 0.01 * expected.abs().max()
-    assert in_process.pack_module("nodes.classifiers.learned_variance").KEY not in model.model_options["transformer_options"]
+    assert key() not in model.model_options["transformer_options"]
 
 
 def half(node, condition):

@@ -16,16 +16,16 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5))  # √
 
 @pytest.fixture(scope="module")
 def adm(node, tmp_path_factory):
-    """Random weights in the published layout: three classes and the null class."""
+    """Random weights in the published layout: as many classes as the demo's classifier knows, and the null class."""
     module = in_process.pack_module("nodes.class_conditional.adm_unet")
     torch.manual_seed(0)
     with torch.inference_mode(False):
-        network = module.AdmUNet(module.AdmShape(32, 1, (1, 1), (1,), classes=4, head_channels=32))
+        network = module.AdmUNet(module.AdmShape(32, 1, (1, 1), (1,), classes=7, head_channels=32))
         for weight in network.parameters():
             weight.data += 0.05 * torch.randn_like(weight)
         network.label_emb.weight.data *= 3
     folder = tmp_path_factory.mktemp("adm")
-    metadata = {"num_head_channels": "32", "labels": '["a", "b", "c"]'}
+    metadata = {"num_head_channels": "32", "labels": '["a", "b", "c", "d", "e", "f"]'}
     save_file(network.state_dict(), folder / NAME, metadata)
     folder_paths.add_model_folder_path("diffusion_models", str(folder))
     yield node("EntropyGuidanceLoadADM", model_name=NAME)[0]

@@ -40,25 +40,25 @@ def classes(node, adm):
 
 @pytest.fixture
 def ddpm(node):
-    """ddpm(**inputs) is the sampler without guidance."""
+    """The sampler without guidance."""
     score = node(
         "EntropyGuidanceScore",
         classifier=node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0],
         labels="blue",
     )[0]
-    return lambda **inputs: node("EntropyGuidanceDDPMSampler", score=score, scale=0.0, **inputs)[0]
+    return node("EntropyGuidanceDDPMSampler", score=score, scale=0.0, variance="learned")[0]
 
 
 @pytest.fixture
 def stepped(node, adm, ddpm, classes):
     """stepped(seed, ...) is X after a step, whose noise the seed makes."""
 
-    def sample(seed, model=adm, positive=classes[0], negative=classes[1], cfg=3.0, **inputs):
+    def sample(seed, model=adm, positive=classes[0], negative=classes[1], cfg=3.0):
         sigmas = model.get_model_object("model_sampling").sigmas[STEP]
         latent = {"samples": X * (1 + sigmas[0].square()).sqrt()}
         return node(
             "SamplerCustom", model=model, add_noise=False, noise_seed=seed, cfg=cfg, positive=positive, negative=negative,
-            sampler=ddpm(variance="learned", **inputs), sigmas=sigmas, latent_image=latent,
+            sampler=ddpm, sigmas=sigmas, latent_image=latent,
         )[0]["samples"] / (1 + sigmas[-1].square()).sqrt()  # fmt: skip
 
     return sample

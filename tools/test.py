@@ -8,8 +8,8 @@ from .environment import REPOSITORY
 
 PACKAGES = {
     "hypothesis": "hypothesis", "playwright": "playwright", "pytest": "pytest", "relplot": "relplot",
-    "requests": "requests", "scipy": "scipy", "torchmetrics": "torchmetrics", "xdist": "pytest-xdist",
-    "pytest_randomly": "pytest-randomly",
+    "requests": "requests", "scipy": "scipy", "torch_fidelity": "torch-fidelity", "torchmetrics": "torchmetrics",
+    "xdist": "pytest-xdist", "pytest_randomly": "pytest-randomly",
 }  # fmt: skip
 
 

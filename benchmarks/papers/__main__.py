@@ -20,12 +20,14 @@ from pathlib import Path
 
 import torch
 import torch_fidelity
+from comfy.utils import set_progress_bar_enabled
 from comfyui_version import __version__ as comfyui_version
 from torch import Tensor
 
 from tools.environment import DEV
 
 from ..classifier_guidance import METHODS
+from ..in_process import load_nodes
 from .cost import estimate
 from .experiment import Course, Experiment
 from .eyes import Eyes
@@ -85,6 +87,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 def run(options: argparse.Namespace, process: Ranks) -> None:
     """Raises ValueError for files that are not what they should be, before anything is drawn."""
+    load_nodes()
+    set_progress_bar_enabled(False)  # of the steps of a sampling
     with process.first_alone():  # who trains or downloads what is not there yet
         eyes = Eyes(options.twin, options.eyes)
     reference = published_reference(options.reference) if options.reference else drawn_reference()

@@ -3,14 +3,13 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import comfy.utils
 import folder_paths
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..classifier_guidance import METHODS
-from ..in_process import load_nodes, pack_module, run_node
+from ..in_process import pack_module, run_node
 from .kept import fingerprint
 from .measures import as_bytes
 
@@ -50,8 +49,6 @@ class Experiment:
     def __init__(
         self, course: Course, size: tuple[int, int], diffusion: str, classifier: str | None, noise_aware: str | None
     ):
-        load_nodes()
-        comfy.utils.set_progress_bar_enabled(False)  # of the steps of a sampling
         self.course, self.size = course, size
         name, path = _found("diffusion_models", diffusion)
         (self._model,) = run_node("EntropyGuidanceLoadADM", model_name=name)

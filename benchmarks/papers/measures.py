@@ -7,6 +7,7 @@ As guided-diffusion's evaluation has them: the distance to statistics of the who
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -43,18 +44,22 @@ class Reference:
 
 def published_reference(path: Path) -> Reference:
     """Of a file as guided-diffusion publishes them: arr_0, uint8 [N, H, W, 3], and mu and sigma. Raises ValueError."""
-    with np.load(path) as file:  # which refuses pickles
-        if "arr_0" not in file or ("mu" in file) != ("sigma" in file):
-            raise ValueError(
-                f"reference: {path} holds {', '.join(file) or 'nothing'}. It must hold arr_0 (pictures) and, where there are "
-                "statistics, mu and sigma, as VIRTUAL_imagenet128_labeled.npz does."
-            )
-        pictures = file["arr_0"]
-        statistics = {key: file[key].astype(np.float64) for key in ("mu", "sigma")} if "mu" in file else None
+    try:
+        with np.load(path) as file:  # which executes no pickle
+            held = {key: file[key] for key in ("arr_0", "mu", "sigma") if key in file}
+    except (OSError, ValueError, TypeError, BadZipFile) as error:
+        raise ValueError(f"reference: {path} cannot be read as an npz file: {error}") from error
+    if held.keys() not in ({"arr_0"}, {"arr_0", "mu", "sigma"}):
+        raise ValueError(
+            f"reference: of arr_0 (pictures), mu and sigma (statistics), {path} holds {', '.join(held) or 'nothing'}. It "
+            "must hold all three, as VIRTUAL_imagenet128_labeled.npz does, or pictures alone."
+        )
+    pictures = held.pop("arr_0")
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
         raise ValueError(
             f"reference: arr_0 in {path} is {pictures.dtype} {[*pictures.shape]}. It must be uint8 [N, height, width, 3]."
         )
+    statistics = {key: value.astype(np.float64) for key, value in held.items()} or None
     return Reference(torch.from_numpy(pictures).movedim(-1, 1), fingerprint(path), statistics)
 
 

@@ -32,7 +32,9 @@ NULL = len(world.CLASSES)  # the class embedding's row for no class
 CLASS_DROPOUT = 0.1
 EMA_DECAY = 0.998
 WARMUP = 200  # steps
-MOST_SNR = 5.0  # γ of Min-SNR: timesteps with more signal than this weigh less, so that the picture's plan is learned first
+MOST_SNR = (
+    5.0  # γ of Min-SNR: timesteps with more signal than this weigh less, so that the picture's plan is learned first
+)
 VARIANCE_WEIGHT = 1.0  # of the variational bound, in bits of a pixel for the sum over all timesteps
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)

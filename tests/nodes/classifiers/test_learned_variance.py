@@ -16,16 +16,16 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5))  # √
 
 @pytest.fixture(scope="module")
 def adm(node, tmp_path_factory):
-    """Random weights in the published layout: three classes and the null class."""
+    """Random weights in the published layout: as many classes as the demo's classifier knows, and the null class."""
     module = in_process.pack_module("nodes.class_conditional.adm_unet")
     torch.manual_seed(0)
     with torch.inference_mode(False):
-        network = module.AdmUNet(module.AdmShape(32, 1, (1, 1), (1,), classes=4, head_channels=32))
+        network = module.AdmUNet(module.AdmShape(32, 1, (1, 1), (1,), classes=7, head_channels=32))
         for weight in network.parameters():
             weight.data += 0.05 * torch.randn_like(weight)
         network.label_emb.weight.data *= 3
     folder = tmp_path_factory.mktemp("adm")
-    metadata = {"num_head_channels": "32", "labels": '["a", "b", "c"]'}
+    metadata = {"num_head_channels": "32", "labels": '["a", "b", "c", "d", "e", "f"]'}
     save_file(network.state_dict(), folder / NAME, metadata)
     folder_paths.add_model_folder_path("diffusion_models", str(folder))
     yield node("EntropyGuidanceLoadADM", model_name=NAME)[0]
@@ -40,25 +40,25 @@ def classes(node, adm):
 
 @pytest.fixture
 def ddpm(node):
-    """ddpm(**inputs) is the sampler without guidance."""
+    """The sampler without guidance."""
     score = node(
         "EntropyGuidanceScore",
         classifier=node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0],
         labels="blue",
     )[0]
-    return lambda **inputs: node("EntropyGuidanceDDPMSampler", score=score, scale=0.0, **inputs)[0]
+    return node("EntropyGuidanceDDPMSampler", score=score, scale=0.0, variance="learned")[0]
 
 
 @pytest.fixture
 def stepped(node, adm, ddpm, classes):
     """stepped(seed, ...) is X after a step, whose noise the seed makes."""
 
-    def sample(seed, model=adm, positive=classes[0], negative=classes[1], cfg=3.0, **inputs):
+    def sample(seed, model=adm, positive=classes[0], negative=classes[1], cfg=3.0):
         sigmas = model.get_model_object("model_sampling").sigmas[STEP]
         latent = {"samples": X * (1 + sigmas[0].square()).sqrt()}
         return node(
             "SamplerCustom", model=model, add_noise=False, noise_seed=seed, cfg=cfg, positive=positive, negative=negative,
-            sampler=ddpm(variance="learned", **inputs), sigmas=sigmas, latent_image=latent,
+            sampler=ddpm, sigmas=sigmas, latent_image=latent,
         )[0]["samples"] / (1 + sigmas[-1].square()).sqrt()  # fmt: skip
 
     return sample

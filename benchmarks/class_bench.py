@@ -66,7 +66,7 @@ def sigmas(steps: int = STEPS) -> Tensor:
 @torch.inference_mode()
 def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor, Tensor]:
     """Batch `number` of a setting: pictures [BATCH, 3, 32, 32] in 0..1 and the classes asked for, in turn. The same noise
-    for all settings. patched: a clone of the model, in the place of the setting's own."""
+    for all settings; the sampler takes that of the next odd number for its steps. patched: a clone of the model, in the place of the setting's own."""
     labels = torch.arange(BATCH) % len(world.CLASSES)
     text = ",".join(map(str, labels.tolist()))
     positive, null = run_node("EntropyGuidanceClassCondition", model=model(), labels=text)
@@ -76,7 +76,7 @@ def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor
         variance="learned", clip_denoised=True,
     )  # fmt: skip
     sampled, _ = run_node(
-        "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=1_000_000 * seed + number, cfg=setting.cfg,
+        "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number), cfg=setting.cfg,
         positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(),
         latent_image={"samples": torch.zeros(BATCH, 3, world.SIZE, world.SIZE)},
     )  # fmt: skip

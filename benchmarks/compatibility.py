@@ -1,7 +1,7 @@
 """What ERG reaches in every diffusion model. `python -m benchmarks.compatibility` writes docs/compatibility.md.
 
-Each model is a small network of ComfyUI's own class, or of this pack's loaders, with random weights, run as a sampler runs it. What ERG changes is
-measured without its help: in the queries (or logits) of whatever torch computes as attention (or softmax).
+Each model is a small network of ComfyUI's own class or of this pack's loaders with random weights, run as a sampler runs it.
+What ERG changes is measured without its help: in the queries (or logits) of whatever torch computes as attention (or softmax).
 """
 
 import re

@@ -44,7 +44,12 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                     "guided-diffusion does.",
                 ),
             ],
-            outputs=[io.Sampler.Output(tooltip="The sampler: wire it to SamplerCustom or SamplerCustomAdvanced.")],
+            outputs=[
+                io.Sampler.Output(
+                    tooltip="The sampler: wire it to SamplerCustom or SamplerCustomAdvanced. The papers take 250 steps, which "
+                    "are those of BasicScheduler with the scheduler normal."
+                )
+            ],
         )  # fmt: skip
 
     @classmethod

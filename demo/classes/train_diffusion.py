@@ -16,7 +16,7 @@ from torchvision.utils import save_image
 from tqdm import trange
 
 from benchmarks import in_process
-from guidance_core.ddpm_variance import learned_log_variance, step_variances
+from guidance_core.ddpm_variance import learned_log_variance, variance_bounds
 
 from ..architecture import WEIGHTS
 from ..training import SAMPLES, save_checkpoint
@@ -32,15 +32,17 @@ NULL = len(world.CLASSES)  # the class embedding's row for no class
 CLASS_DROPOUT = 0.1
 EMA_DECAY = 0.998
 WARMUP = 200  # steps
-MOST_SNR = 5.0  # γ of Min-SNR: timesteps with more signal than this weigh less, so that the picture's plan is learned first
+MOST_SNR = (
+    5.0  # γ of Min-SNR: timesteps with more signal than this weigh less, so that the picture's plan is learned first
+)
 VARIANCE_WEIGHT = 1.0  # of the variational bound, in bits of a pixel for the sum over all timesteps
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 KEPT = (1 - BETAS).cumprod(0)
-# From the last timestep to the first, and each next to one with more signal.
-_SMALL, _LARGE = (v.flip(0).float() for v in step_variances(torch.cat([KEPT.flip(0), torch.ones(1)])))
-LOG_LARGE = _LARGE.log()
-LOG_SMALL = torch.cat([_SMALL[1:2], _SMALL[1:]]).log()  # the first step's is 0: the second's, as the paper clips it
+# Of steps from the last timestep to the first, and then in the order of timesteps.
+LOG_SMALL, LOG_LARGE = (
+    bound.flip(0).log().float() for bound in variance_bounds(torch.cat([KEPT.flip(0), torch.ones(1)]))
+)
 
 
 def loss(network, pixels: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
@@ -84,13 +86,13 @@ class Trained(torch.nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """ε̂ and v, each [B, 3, H, W]."""
         told = _Told()
-        options = {self.asked: told, "cond_or_uncond": [0]}
+        options = {self.asked: told}
         noise = self.network(x, t, self.network.label_emb(labels)[:, None], transformer_options=options)
         return noise, told.values
 
 
 class _Told:
-    def take(self, values: Tensor, _cond_or_uncond) -> None:
+    def take(self, values: Tensor, _transformer_options: dict) -> None:
         self.values = values
 
 

@@ -29,14 +29,17 @@ def read(
     with torch.device("meta"):  # no memory for weights that are not the file's
         expected = AdmUNet(shape).state_dict()
     check_weights(expected, weights, "the model's")
+    names = names_of_rows(metadata, shape.classes, shape.classes > IMAGENET)
     schedule = metadata.get("noise_schedule", "cosine" if shape.multipliers == OF_64 else "linear")
+    return settings_of(shape, names, schedule), weights
+
+
+def settings_of(shape: AdmShape, class_names: tuple[str, ...], schedule: str) -> ClassModelSettings:
+    """ComfyUI's settings of a model of pixels. Raises ValueError for an unknown schedule."""
     if schedule not in SCHEDULES:
         raise ValueError(f"noise_schedule = '{schedule}' is unknown: use one of {', '.join(SCHEDULES)}.")
-    settings = ClassModelSettings(
-        AdmUNet, shape, comfy.latent_formats.ChromaRadiance(), ModelType.EPS, SCHEDULES[schedule],
-        names_of_rows(metadata, shape.classes, shape.classes > IMAGENET), shape.width / MEMORY_WIDTH,
-    )  # fmt: skip
-    return settings, weights
+    latent, memory = comfy.latent_formats.ChromaRadiance(), shape.width / MEMORY_WIDTH
+    return ClassModelSettings(AdmUNet, shape, latent, ModelType.EPS, SCHEDULES[schedule], class_names, memory)
 
 
 def _shape(weights: dict[str, Tensor], metadata: dict[str, str]) -> AdmShape:

@@ -44,11 +44,6 @@ class DitShape:
         if self.width % self.heads:
             raise ValueError(f"num_heads = {self.heads} does not divide its width of {self.width}.")
 
-    @property
-    def latent_side(self) -> int:
-        """Height and width of the latents that it draws."""
-        return self.side * self.patch
-
 
 class Block(DismantledBlock):
     """Self-attention and a feed-forward part, each scaled and gated by the embedding of time and class (adaLN-Zero)."""
@@ -87,11 +82,11 @@ class DiT(nn.Module):
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError for a latent of another size than the one that its positions are for."""
-        side = self.shape.latent_side
-        if (height, width) != (side, side):
+        side, asked = PIXELS * self.shape.side * self.shape.patch, (PIXELS * width, PIXELS * height)
+        if asked != (side, side):
             raise ValueError(
-                f"This model draws pictures of {side * PIXELS} × {side * PIXELS} pixels alone, not of "
-                f"{width * PIXELS} × {height * PIXELS}: set width and height of Empty Latent Image to {side * PIXELS}."
+                f"latent_image: this model draws pictures of {side} × {side} pixels alone, not of {asked[0]} × {asked[1]}. "
+                f"Set width and height of Empty Latent Image to {side}."
             )
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options={}, **_):

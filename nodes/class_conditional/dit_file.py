@@ -28,7 +28,7 @@ OF_THE_NAME = re.compile(r"(?<![a-z])[ds]it(?![a-z])", re.IGNORECASE)
 FLOW = {"shift": 1.0, "multiplier": 1.0}  # ComfyUI's timestep is σ itself
 PREDICTIONS = {"dit": "eps", "sit": "flow"}
 CHANNELS = 4  # of the latents of Stable Diffusion's VAE
-XL, XL_MEMORY = 1152 / 2**2, 0.5  # features for each position of a latent, and ComfyUI's memory factor of such networks
+MEMORY = 0.5 * 2**2 / 1152  # of a feature of a token, where XL/2 needs what ComfyUI says of PixArt, which is as large
 
 
 def read(
@@ -51,7 +51,7 @@ def read(
 def settings_of(shape: DitShape, class_names: tuple[str, ...]) -> ClassModelSettings:
     """What ComfyUI is to know of such a network."""
     prediction, sampling = (ModelType.FLOW, FLOW) if shape.flow else (ModelType.EPS, LINEAR)
-    memory = XL_MEMORY * shape.width / shape.patch**2 / XL
+    memory = MEMORY * shape.width / shape.patch**2
     return ClassModelSettings(DiT, shape, comfy.latent_formats.SD15(), prediction, sampling, class_names, memory)
 
 
@@ -83,7 +83,7 @@ def _heads(metadata: dict[str, str], width: int) -> int:
 
 
 def _prediction(metadata: dict[str, str], stem: str) -> str:
-    """ "eps" or "flow"."""
+    """What the network predicts: eps or flow."""
     named = {PREDICTIONS[kind.lower()] for kind in OF_THE_NAME.findall(stem)}
     if "prediction" not in metadata and len(named) != 1:
         raise ValueError(

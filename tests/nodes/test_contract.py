@@ -175,7 +175,9 @@ def test_the_doctor_names_what_has_moved(changed_comfyui):
     assert "nodes/sampling/entropy_guider.py" in of_function and of_function.endswith(
         "available: EntropyGuidanceGuider."
     )
-    assert "nodes/attention/kinds.py" in of_key and of_key.endswith("they should: EntropyGuidanceERG.")
+    assert "nodes/attention/kinds.py" in of_key and of_key.endswith(
+        "they should: EntropyGuidanceERG, EntropyGuidanceLoadADM."
+    )
 
 
 def test_the_doctor_is_content_with_this_comfyui():
@@ -190,7 +192,7 @@ def test_nodes_that_do_not_need_it_load(changed_comfyui):
     message = done.stderr.partition("Entropy Guidance and this ComfyUI do not fit")[2]
     assert "comfy.samplers.cfg_function (for nodes/sampling/entropy_guider.py)" in message
     assert "Not available: EntropyGuidanceGuider." in message
-    assert "May not work as they should: EntropyGuidanceERG." in message
+    assert "May not work as they should: EntropyGuidanceERG, EntropyGuidanceLoadADM." in message
     assert message.count("Not available") == 1 and "do not fit" not in message and "Traceback" not in done.stderr
 
 

@@ -82,6 +82,24 @@ def test_the_checkpoint_workflow_runs_from_the_frontend(page, server, workflows)
     assert run(page, server, workflow)
 
 
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("Class-conditional ERG", 18), ("papers' DDPM", 18), ("ImageNet 128", 4)]
+)
+def test_the_class_conditional_workflows_run_from_the_frontend(page, server, workflows, name, pictures):
+    """In few steps; the one for ImageNet with the demo's model and classifier in the place of the published ones."""
+    (path,) = [path for path in workflows if name in path.name]
+    workflow = json.loads(path.read_text())
+    for node in workflow["nodes"]:
+        values = node["widgets_values"]
+        if node["type"] == "BasicScheduler":
+            values[1] = 5
+        if name == "ImageNet 128" and node["type"] in ("EntropyGuidanceLoadADM", "EntropyGuidanceLoadClassifier"):
+            values[0] = "entropy-guidance-demo-classes"
+        if name == "ImageNet 128" and node["type"] == "PrimitiveStringMultiline":
+            values[0] = "red circle"
+    assert len(set(run(page, server, workflow))) == pictures
+
+
 def test_the_calibration_workflow_runs_from_the_frontend(page, server, workflows):
     """On finished pictures alone and for few steps: half-finished ones take a CPU minutes."""
     (path,) = [path for path in workflows if "Calibrated" in path.name]
@@ -152,5 +170,5 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
     assert set(titles) >= {
         "Entropy Rectifying Guidance (ERG)", "ERG Text Encoder (C-ERG)", "Load Guidance Classifier", "Guidance Score",
         "Apply Classifier Guidance", "Guided DDPM Sampler", "Load Demo Model", "Calibrate Classifier",
-        "Calibration Report", "Save Guidance Classifier",
+        "Calibration Report", "Save Guidance Classifier", "Load ADM (guided-diffusion)", "Load DiT / SiT", "Class Condition",
     }  # fmt: skip

@@ -5,13 +5,14 @@ import re
 import time
 
 import pytest
-from graphs import calibrated, classifier_guided, guided_away, node, text_to_image
+from graphs import calibrated, class_conditional, classifier_guided, guided_away, node, papers_ddpm, text_to_image
 from PIL import Image
 
 NODES = (
     "EntropyGuidanceERG", "EntropyGuidanceCLIP", "EntropyGuidanceGuider", "EntropyGuidanceCADS",
     "EntropyGuidanceLoadClassifier", "EntropyGuidanceScore",
     "EntropyGuidanceApply", "EntropyGuidanceDDPMSampler", "EntropyGuidanceLoadDemo",
+    "EntropyGuidanceLoadADM", "EntropyGuidanceLoadDiT", "EntropyGuidanceClassCondition",
     "EntropyGuidanceCalibrate", "EntropyGuidanceCalibrationReport", "EntropyGuidanceSaveClassifier",
 )  # fmt: skip
 
@@ -237,6 +238,49 @@ def test_bad_input_to_classifier_guidance(server, plain, changes, message, stopp
     assert message in error["exception_message"]
     assert error["node_id"] == stopped_at
     assert pixels(server.pictures(server.run(text_to_image(erg=False)))[0]) == plain
+
+
+@pytest.mark.smoke
+def test_a_class_is_drawn_in_pixels(server):
+    plain, erg, guided = (
+        [pixels(picture) for picture in server.pictures(server.run(graph))]
+        for graph in (class_conditional(erg=False), class_conditional(), papers_ddpm())
+    )
+    assert len(plain) == len(erg) == len(guided) == 2
+    assert len({*plain, *erg, *guided}) == 6
+
+
+@pytest.mark.parametrize(
+    ("graph", "message", "stopped_at"),
+    [
+        (
+            {"condition": {"labels": "red cirle"}},
+            "the model knows no class 'red cirle'. Did you mean 'red circle'",
+            "class",
+        ),
+        ({"condition": {"labels": "0, 1, 2"}}, "labels has 3 classes for a batch of 2 images", "sampler"),
+        ({"latent": {"width": 48, "height": 16}}, None, None),
+        ({"latent": {"width": 32, "height": 32, "batch_size": 3}}, "labels has 2 classes for a batch of 3", "sampler"),
+    ],
+)
+def test_bad_input_to_class_conditional_models(server, graph, message, stopped_at):
+    prompt = server.run(class_conditional(**graph))
+    if message is None:  # multiples of 16 are sizes that every ADM can draw
+        assert server.pictures(prompt)
+        return
+    error = server.error(prompt)
+    assert message in error["exception_message"] and error["node_id"] == stopped_at
+
+
+def test_bad_input_to_the_papers_ddpm(server):
+    wrong = papers_ddpm("entropy-guidance-demo", {"labels": "red"})
+    error = server.error(server.run(wrong))
+    assert "knows 6 classes, and the model draws 18" in error["exception_message"] and error["node_id"] == "sampler"
+    vae = papers_ddpm()
+    vae["demo"] = node("EntropyGuidanceLoadDemo")
+    vae["ddpm"]["inputs"]["vae"] = ["demo", 2]
+    error = server.error(server.run(vae))
+    assert "Wire none: the model draws pixels" in error["exception_message"] and error["node_id"] == "sampler"
 
 
 def test_a_classifier_outside_of_the_model_folders_is_refused(server):

@@ -93,6 +93,51 @@ def classifier_guided(loader=None, score=None, guidance=None, batch=1, vae=True,
     return graph
 
 
+def class_conditional(erg=None, condition=None, latent=None, steps=3, seed=1) -> dict:
+    """The class-conditional demo model, of pixels; dictionaries change inputs of nodes, erg=False leaves ERG out."""
+    graph = {
+        "adm": node("EntropyGuidanceLoadADM", model_name="entropy-guidance-demo-classes"),
+        "class": node(
+            "EntropyGuidanceClassCondition", model=["adm", 0], **{"labels": "red circle, blue square", **(condition or {})}
+        ),
+        "latent": node(
+            "EmptyChromaRadianceLatentImage", **{"width": 32, "height": 32, "batch_size": 2, **(latent or {})}
+        ),
+        "erg": node("EntropyGuidanceERG", model=["adm", 0], **{**DEFAULTS, "layers": "middle", **(erg or {})}),
+        "sampler": node(
+            "KSampler", model=["erg", 0], positive=["class", 0], negative=["class", 1], latent_image=["latent", 0],
+            seed=seed, steps=steps, cfg=2.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+        ),
+        "pixels": node("VAELoader", vae_name="pixel_space"),
+        "decoded": node("VAEDecode", samples=["sampler", 0], vae=["pixels", 0]),
+        "saved": node("SaveImage", images=["decoded", 0], filename_prefix="test"),
+    }  # fmt: skip
+    if erg is False:
+        del graph["erg"]
+        graph["sampler"]["inputs"]["model"] = ["adm", 0]
+    return graph
+
+
+def papers_ddpm(classifier="entropy-guidance-demo-classes", score=None, sampler=None, steps=4) -> dict:
+    """The class-conditional demo model under the papers' DDPM; dictionaries change inputs of the pack's nodes."""
+    graph = class_conditional(erg=False)
+    labels = graph["class"]["inputs"]["labels"]
+    graph |= {
+        "classifier": node("EntropyGuidanceLoadClassifier", classifier_name=classifier, prompts=""),
+        "score": node("EntropyGuidanceScore", classifier=["classifier", 0], **{**SCORE, "labels": labels, **(score or {})}),
+        "ddpm": node(
+            "EntropyGuidanceDDPMSampler", score=["score", 0],
+            **{"scale": 1.0, "gamma": 0.3, "tilt": 0.0, "variance": "learned", "clip_denoised": True, **(sampler or {})},
+        ),
+        "steps": node("BasicScheduler", model=["adm", 0], scheduler="normal", steps=steps, denoise=1.0),
+        "sampler": node(
+            "SamplerCustom", model=["adm", 0], add_noise=True, noise_seed=1, cfg=1.0, positive=["class", 0],
+            negative=["class", 1], sampler=["ddpm", 0], sigmas=["steps", 0], latent_image=["latent", 0],
+        ),
+    }  # fmt: skip
+    return graph
+
+
 def calibrated(training=None, report=None, save=None) -> dict:
     """The demo classifier, calibrated on the demo's pictures, measured and saved; dictionaries change inputs."""
     return {

@@ -169,13 +169,15 @@ def test_the_model_is_what_was_loaded_when_it_is_loaded_again(small):
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_imagenets_classes_have_names(node):
-    """A thousand rows are ImageNet's, a row more is the null class's."""
-    names = pack_module("nodes.class_conditional.adm_unet_file").names_of_rows
-    assert names({}, 1000)[1] == "goldfish" and len(names({}, 1001)) == 1000
-    assert names({"labels": json.dumps(NAMES)}, 11) == tuple(NAMES)
-    with pytest.raises(ValueError, match="names 10 classes, and its weights have 13"):
-        names({"labels": json.dumps(NAMES)}, 13)
+@pytest.mark.parametrize(
+    "rows, labels, names", [(1000, None, 1000), (1001, None, 1000), (10, NAMES, 10), (11, NAMES, 10)]
+)
+def test_a_row_more_than_classes_is_the_null_class(load, rows, labels, names):
+    weights = {**shrunk("128x128_diffusion"), "label_emb.weight": torch.zeros(rows, 128)}
+    metadata = {"labels": json.dumps(labels)} if labels else {}
+    model = load("128x128_diffusion.safetensors", weights, **metadata).model
+    assert len(model.class_names) == names and model.null_class == (names if rows > names else None)
+    assert labels or model.class_names[1] == "goldfish"
 
 
 def test_a_class_is_drawn_by_every_way_to_name_it(node, twin, pixels):

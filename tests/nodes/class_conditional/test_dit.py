@@ -18,9 +18,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torchvision.models import get_model
 
 from benchmarks import in_process
 from benchmarks.one_step import predict
+from benchmarks.random_models import autoencoder_kl
 from benchmarks.tolerance import agree, assert_agree
 
 with safe_open(Path(__file__).with_name("dit_reference.safetensors"), "pt") as file:
@@ -77,7 +79,7 @@ def test_outputs_are_those_of_the_reference_implementation(dit, name):
     network = dit.DiT(shape_of(dit, case), torch.nn)
     network.load_state_dict(weights_of(dit, case))
     told = []
-    options = {in_process.pack_module("nodes.classifiers.learned_variance").KEY: Asked(told), "cond_or_uncond": [0, 1]}
+    options = {in_process.pack_module("nodes.classifiers.learned_variance").KEY: Asked(told)}
     time = torch.tensor(case["time"])
     found = network(
         noise_of(case), 1 - time if case["flow"] else time, network.class_table[case["classes"], None], options
@@ -96,7 +98,7 @@ class Asked:
     def __init__(self, told: list):
         self.told = told
 
-    def take(self, values, chunks):
+    def take(self, values, transformer_options):
         self.told.append(values)
 
 
@@ -205,6 +207,34 @@ def test_samplers(model, conditions, sample, sampler):
     picture = drawn(sample, model, conditions, sampler=sampler)
     assert picture.isfinite().all() and picture.std() > 0.01
     assert not agree(picture, drawn(sample, model, conditions, sampler=sampler, cfg=1.0))
+
+
+@pytest.fixture
+def score(node, folder):
+    """GUIDANCE_SCORE of a classifier of as many classes."""
+    torch.save(get_model("squeezenet1_1", num_classes=CLASSES).state_dict(), folder / "squeezenet1_1.pt")
+    folder_paths.add_model_folder_path("classifiers", str(folder))
+    classifier = node("EntropyGuidanceLoadClassifier", classifier_name="squeezenet1_1.pt")[0]
+    yield node("EntropyGuidanceScore", classifier=classifier, labels="3")[0]
+    folder_paths.folder_names_and_paths["classifiers"][0].remove(str(folder))
+
+
+def test_the_variance_that_a_dit_has_learned(node, model, conditions, score, case):
+    vae = autoencoder_kl()
+
+    def ddpm(variance):
+        sampler = node("EntropyGuidanceDDPMSampler", score=score, scale=0.0, variance=variance, vae=vae)[0]
+        return node(
+            "SamplerCustom", model=model, add_noise=True, noise_seed=1, cfg=3.0, positive=conditions[0],
+            negative=conditions[1], sampler=sampler, latent_image={"samples": torch.zeros(1, 4, 32, 32)},
+            sigmas=model.get_model_object("model_sampling").sigmas[[700, 400, 100]],
+        )[0]["samples"]  # fmt: skip
+
+    if case["flow"]:
+        with pytest.raises(ValueError, match="'learned': the model told no variance. Choose 'small' or 'large'"):
+            ddpm("learned")
+    else:
+        assert not any(agree(ddpm("learned"), ddpm(other)) for other in ("small", "large"))
 
 
 def test_a_class_for_each_picture_and_picture_to_picture(node, model, sample):
@@ -363,6 +393,6 @@ def test_other_networks_and_code_are_refused(folder, load, demo):
 @pytest.mark.parametrize("size", [(64, 64), (32, 40)])
 def test_latents_of_another_size_are_refused(model, conditions, sample, size):
     width, height = size[1] * 8, size[0] * 8
-    message = f"draws pictures of 256 × 256 pixels alone, not of {width} × {height}: set .* Empty Latent Image to 256"
+    message = f"draws pictures of 256 × 256 pixels alone, not of {width} × {height}. Set .* Empty Latent Image to 256"
     with pytest.raises(ValueError, match=message):
         drawn(sample, model, conditions, latent={"samples": torch.zeros(1, 4, *size)})

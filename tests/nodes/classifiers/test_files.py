@@ -73,7 +73,7 @@ IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
 
 def test_lists_the_demo_and_every_model_below_the_folders(folder):
     assert pack_module("nodes.classifiers.files").classifier_names() == [
-        "entropy-guidance-demo", "animals", "light.safetensors", "mobilenet_v3_small.safetensors",
+        "entropy-guidance-demo", "entropy-guidance-demo-classes", "entropy-guidance-demo-classes-noise-aware", "animals", "light.safetensors", "mobilenet_v3_small.safetensors",
         "resnet18-f37072fd.pth", "zero-shot",
     ]  # fmt: skip
 

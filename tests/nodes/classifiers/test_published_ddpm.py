@@ -28,6 +28,7 @@ SCHEDULES = {
     "linear": {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 0.02},
     "cosine": {"beta_schedule": "cosine"},
 }
+NO_CONDITION = [[torch.zeros(1, 1, 8), {}]]
 
 
 class Network(torch.nn.Module):
@@ -96,26 +97,21 @@ def score(node):
     return plain
 
 
-def condition(strength: float = 0.0) -> list:
-    return [[torch.full((1, 1, 8), strength), {}]]
-
-
 @pytest.fixture
 def sampled(node, score):
     """sampled(model, x, sigmas, ...) goes from x = √ᾱ x0 + √(1 − ᾱ) n at the first of the sigmas to the same at the
     last. noises: the noise of each step."""
 
-    def sample(model, x, sigmas, noises=None, schedule="linear", positive=None, cfg=1.0, **inputs):
+    def sample(model, x, sigmas, noises=(), schedule="linear", **inputs):
         inputs = {"scale": 0.0, "gamma": 0.0, **inputs}
         sampler = node("EntropyGuidanceDDPMSampler", score=score(schedule), **inputs)[0]
-        if noises is not None:
-            left = iter(noises)
-            options = {"noise_sampler": lambda sigma, following: next(left).to(sigma.device)}
-            sampler = comfy.samplers.KSAMPLER(sampler.sampler_function, options)
+        left = iter(noises)
+        options = {"noise_sampler": lambda sigma, following: next(left).to(sigma.device)}
+        sampler = comfy.samplers.KSAMPLER(sampler.sampler_function, options)
         latent = {"samples": x * (1 + sigmas[0].square()).sqrt()}
         output = node(
-            "SamplerCustom", model=model, add_noise=False, noise_seed=0, cfg=cfg, positive=positive or condition(),
-            negative=condition(1.0), sampler=sampler, sigmas=sigmas, latent_image=latent,
+            "SamplerCustom", model=model, add_noise=False, noise_seed=0, cfg=1.0, positive=NO_CONDITION,
+            negative=NO_CONDITION, sampler=sampler, sigmas=sigmas, latent_image=latent,
         )[0]["samples"]  # fmt: skip
         return output / (1 + sigmas[-1].square()).sqrt()
 
@@ -134,12 +130,15 @@ CASES = [key for key in NUMBERS if key.count(".") == 3]
 @pytest.mark.parametrize("case", CASES)
 def test_steps_are_guided_diffusion_s(sampled, case):
     schedule, variance, clip, guidance = case.split(".")
-    model, scale = built(Network(), schedule), SCALE if guidance == "guided" else 0.0
+    options = {
+        "variance": variance,
+        "clip_denoised": clip == "clipped",
+        "scale": SCALE if guidance == "guided" else 0.0,
+    }
+    model = built(Network(), schedule)
     for place, expected in zip(STEPS, NUMBERS[case], strict=True):
-        sigmas, noises = respaced(model)[place], itertools.repeat(NUMBERS["noise"])
-        x = sampled(
-            model, NUMBERS["x"], sigmas, noises, schedule, variance=variance, clip_denoised=clip == "clipped", scale=scale
-        )
+        noises = itertools.repeat(NUMBERS["noise"])
+        x = sampled(model, NUMBERS["x"], respaced(model)[place], noises, schedule, **options)
         torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -151,3 +150,22 @@ def test_a_whole_sampling_is_guided_diffusion_s(sampled, schedule):
         model, NUMBERS["x"], respaced(model), noises, schedule, variance="learned", clip_denoised=True, scale=SCALE
     )
     torch.testing.assert_close(x, NUMBERS[f"{schedule}.whole"], rtol=1e-4, atol=1e-4)
+
+
+def test_models_without_a_variance_of_their_own_are_refused(sampled):
+    model = built(Network(tells=False))
+    with pytest.raises(ValueError, match="'learned': the model told no variance. Choose 'small' or 'large'"):
+        sampled(model, NUMBERS["x"], respaced(model)[:2], variance="learned")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_scheduler_normal_has_the_timesteps(node, schedule):
+    model = built(Network(), schedule)
+    sigmas = node("BasicScheduler", model=model, scheduler="normal", steps=250, denoise=1.0)[0]
+    assert torch.equal(model.get_model_object("model_sampling").timestep(sigmas[:-1]), NUMBERS["timesteps"].long())
+    torch.testing.assert_close(sigmas, respaced(model), rtol=0.005, atol=0.0)
+
+
+def test_manual_sigmas_are_the_very_noise_levels(node):
+    exact = respaced(built(Network()))
+    assert torch.equal(node("ManualSigmas", sigmas=", ".join(f"{sigma:.9g}" for sigma in exact.tolist()))[0], exact)

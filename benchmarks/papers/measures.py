@@ -47,7 +47,7 @@ def published_reference(path: Path) -> Reference:
     try:
         with np.load(path) as file:  # which executes no pickle
             held = {key: file[key] for key in ("arr_0", "mu", "sigma") if key in file}
-    except (OSError, ValueError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         raise ValueError(f"reference: {path} cannot be read as an npz file: {error}") from error
     if held.keys() not in ({"arr_0"}, {"arr_0", "mu", "sigma"}):
         raise ValueError(

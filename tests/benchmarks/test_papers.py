@@ -136,6 +136,13 @@ def test_another_file_is_no_reference(tmp_path, arrays, message):
         published_reference(npz(tmp_path / "r.npz", **arrays))
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an npz"])
+def test_a_damaged_reference_is_named(tmp_path, content):
+    (tmp_path / "r.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="reference: .*r.npz cannot be read"):
+        published_reference(tmp_path / "r.npz")
+
+
 def test_statistics_of_other_features_are_refused():
     with pytest.raises(ValueError, match="these pictures 1 features"):
         Ruler(reference_of({"mu": np.zeros(2), "sigma": np.eye(2)}), torch.zeros(4, 1))

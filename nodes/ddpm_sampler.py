@@ -35,8 +35,8 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                 io.Combo.Input(
                     "variance", options=list(VARIANCES), default="small", optional=True,
                     tooltip="How much noise a step adds, and the weight of guidance with it. small and large: the bounds "
-                    "that its schedule allows. learned: what the model says of each value, as the papers run "
-                    "guided-diffusion's; other models have none.",
+                    "that its schedule allows. learned: what the model says of each value, as in the papers; models of "
+                    "guided-diffusion and DiT alone do.",
                 ),
                 io.Boolean.Input(
                     "clip_denoised", default=False, optional=True,

@@ -1,8 +1,9 @@
 """Trains the class-conditional demo model: `python -m demo.classes.train_diffusion`, some 55 minutes on one core.
 
 Noise prediction with a learned variance as in Improved DDPM (https://arxiv.org/abs/2102.09672), on a linear schedule of
-1000 steps, with the weights of Min-SNR (https://arxiv.org/abs/2303.09556); the class is left out now and then, for classifier-free guidance. Every random choice derives from (seed,
-step), so that an interrupted run goes on where it stopped: call it again.
+1000 steps: first with the weights of Min-SNR (https://arxiv.org/abs/2303.09556), for the plan of a picture, and then
+without, for its grain. The class is left out now and then, for classifier-free guidance. Every random choice derives from
+(seed, step), so that an interrupted run goes on where it stopped: call it again.
 """
 
 import argparse
@@ -32,9 +33,8 @@ NULL = len(world.CLASSES)  # the class embedding's row for no class
 CLASS_DROPOUT = 0.1
 EMA_DECAY = 0.998
 WARMUP = 200  # steps
-MOST_SNR = (
-    5.0  # γ of Min-SNR: timesteps with more signal than this weigh less, so that the picture's plan is learned first
-)
+MOST_SNR = 5.0  # γ of Min-SNR: timesteps with more signal than this weigh less
+PLAN_STEPS = 1500  # of the training with Min-SNR
 VARIANCE_WEIGHT = 1.0  # of the variational bound, in bits of a pixel for the sum over all timesteps
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -45,8 +45,11 @@ LOG_SMALL, LOG_LARGE = (
 )
 
 
-def loss(network, pixels: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-    """min(SNR, γ)/SNR · ‖ε − ε̂‖² and the variational bound, which trains the variance alone; pixels [B, 3, H, W] in 0..1."""
+def loss(network, pixels: Tensor, labels: Tensor, random: torch.Generator, most_snr: float) -> Tensor:
+    """min(SNR, γ)/SNR · ‖ε − ε̂‖² and the variational bound, which trains the variance alone; pixels [B, 3, H, W] in 0..1.
+
+    most_snr: γ, infinite for equal weights.
+    """
     x0 = 2 * pixels - 1
     t = torch.randint(1000, (len(x0),), generator=random)
     noise = torch.randn(x0.shape, generator=random)
@@ -54,7 +57,7 @@ def loss(network, pixels: Tensor, labels: Tensor, random: torch.Generator) -> Te
     x = kept.sqrt() * x0 + (1 - kept).sqrt() * noise
     labels = torch.where(torch.rand(len(labels), generator=random) < CLASS_DROPOUT, NULL, labels)
     predicted, v = network(x, t, labels)
-    weight = (MOST_SNR * (1 - kept) / kept).clamp(max=1)
+    weight = (most_snr * (1 - kept) / kept).clamp(max=1)
     return (weight * (predicted - noise).square()).mean() + VARIANCE_WEIGHT * _bound(predicted.detach() - noise, v, t)
 
 
@@ -129,7 +132,8 @@ def main() -> None:
     for step in (progress := trange(_resume(stateful), options.steps)):
         random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         pictures = world.sample(options.batch_size, random)
-        value = loss(trained, pictures.pixels, pictures.labels, random)
+        most_snr = MOST_SNR if step < PLAN_STEPS else torch.inf
+        value = loss(trained, pictures.pixels, pictures.labels, random, most_snr)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)

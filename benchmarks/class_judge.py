@@ -1,7 +1,8 @@
 """A judge of the class-conditional demo world's pictures, in features that no guidance has seen.
 
 As `judge.py` for the other world: trained here, once, on the world's own pictures, to read off what they show and what
-was left to chance in them. Its weights stay in `.dev/benchmarks`.
+was left to chance in them. Its weights stay in `.dev/benchmarks`. On new pictures it names the class of 99.8 % and finds
+the stripes, place, size and background, but not the grey discs (52 %, which is chance): variety in these it cannot see.
 """
 
 from pathlib import Path

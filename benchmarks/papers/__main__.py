@@ -32,7 +32,7 @@ from .cost import estimate
 from .experiment import Course, Experiment
 from .eyes import Eyes
 from .kept import Batches, key_of
-from .measures import Ruler, drawn_reference, published_reference
+from .measures import NEIGHBOURS, Ruler, drawn_reference, published_reference
 from .ranks import Ranks, ranks
 
 TWIN = "entropy-guidance-demo-classes"
@@ -70,7 +70,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    for name, lowest in (("samples", 2), ("batch", 1), ("gamma", 0), ("scale", 0), ("seed", 0)):
+    for name, lowest in (("samples", NEIGHBOURS + 1), ("batch", 1), ("gamma", 0), ("scale", 0), ("seed", 0)):
         if (value := getattr(options, name)) is not None and value < lowest:
             parser.error(f"--{name} {value}: it must be {lowest} or more.")
     if options.estimate:

@@ -1,6 +1,7 @@
 """Pictures of a class-conditional model under DDPM with classifier guidance, through the pack's own nodes."""
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
@@ -15,6 +16,7 @@ from .measures import as_bytes
 
 TRAINED_STEPS = 1000
 NOISE_AWARE_SCALE = 0.5  # guided-diffusion's for its 128 × 128 model; its guidance has no sine either
+MOST_BATCHES = 1_000_000  # of a seed, before another one's noise begins
 DDPM = {"variance": "learned", "clip_denoised": True}  # of Guided DDPM Sampler, as guided-diffusion samples
 
 
@@ -50,9 +52,10 @@ class Experiment:
         self, course: Course, size: tuple[int, int], diffusion: str, classifier: str | None, noise_aware: str | None
     ):
         self.course, self.size = course, size
+        _check_size(diffusion, size)
         name, path = _found("diffusion_models", diffusion)
         (self._model,) = run_node("EntropyGuidanceLoadADM", model_name=name)
-        self._prints = {"diffusion": fingerprint(path)}
+        self._fingerprint, self._fingerprints = fingerprint(path), {}
         self._classes = len(self._model.model.class_names)
         if not self._classes:
             raise ValueError(f"diffusion: {diffusion} knows no classes. Use a class-conditional model.")
@@ -69,7 +72,7 @@ class Experiment:
             raise ValueError(f"{classifier} is not for {kinds[noise_aware]}, but for {kinds[not noise_aware]}.")
         if len(loaded.labels) != self._classes:
             raise ValueError(f"{classifier} knows {len(loaded.labels)} classes, and the model {self._classes}.")
-        self._prints[loaded.name] = fingerprint(path)
+        self._fingerprints[noise_aware] = fingerprint(path)
         return loaded
 
     def methods(self) -> list[str]:
@@ -83,15 +86,15 @@ class Experiment:
 
     def settings(self, method: str) -> dict:
         """All that a batch of a method depends on, but for versions and the processor."""
-        return {
-            **asdict(self.course), **self.course.guidance(method), **DDPM, **METHODS[method].score, "size": self.size,
-            "diffusion": self._prints["diffusion"], "classifier": self._prints[self._classifier(method).name],
-        }  # fmt: skip
+        course, guidance = self.course, self.course.guidance(method)
+        drawn = {"batch": course.batch, "steps": course.steps, "seed": course.seed, **DDPM, "size": self.size}
+        classifier = self._fingerprints[self._classifier(method).noise_aware]
+        guided = {**guidance, **METHODS[method].score, "classifier": classifier} if guidance["scale"] else {}
+        return {"diffusion": self._fingerprint, **drawn, **guided}
 
     @torch.inference_mode()
     def draw(self, method: str, number: int, count: int) -> Tensor:
-        """The first `count` pictures of a batch, uint8 [count, 3, H, W]: of the same classes, from the same noise for all
-        methods."""
+        """The pictures of a batch, uint8 [count, 3, H, W]: of the same classes and from the same noise for all methods."""
         classes = np.random.default_rng((self.course.seed, number)).integers(self._classes, size=self.course.batch)
         labels = ",".join(map(str, classes[:count]))
         (score,) = run_node(
@@ -100,11 +103,22 @@ class Experiment:
         (sampler,) = run_node("EntropyGuidanceDDPMSampler", score=score, **self.course.guidance(method), **DDPM)
         positive, _ = run_node("EntropyGuidanceClassCondition", model=self._model, labels=labels)
         sampled, _ = run_node(
-            "SamplerCustom", model=self._model, add_noise=True, noise_seed=self.course.seed + number, cfg=1.0,
+            "SamplerCustom", model=self._model, add_noise=True, noise_seed=self._noise_seed(number), cfg=1.0,
             positive=positive, negative=positive, sampler=sampler, sigmas=self._sigmas,
             latent_image={"samples": torch.zeros(count, 3, *self.size)},
         )  # fmt: skip
         return as_bytes(sampled["samples"])
+
+    def _noise_seed(self, number: int) -> int:
+        """Even: on a CPU, ComfyUI draws the noise of steps from the seed behind that of the first noise."""
+        return 2 * (MOST_BATCHES * self.course.seed + number)
+
+
+def _check_size(diffusion: str, size: tuple[int, int]) -> None:
+    """For a file that is called by its size, as published; the weights would draw any."""
+    named = re.match(r"(\d+)x\1_", Path(diffusion).name)
+    if named and size != (int(named[1]),) * 2:
+        raise ValueError(f"reference: its pictures are {size[1]} × {size[0]}, and {diffusion} draws others.")
 
 
 def respaced(steps: int) -> Tensor:

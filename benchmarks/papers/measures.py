@@ -47,7 +47,7 @@ def published_reference(path: Path) -> Reference:
     try:
         with np.load(path) as file:  # which executes no pickle
             held = {key: file[key] for key in ("arr_0", "mu", "sigma") if key in file}
-    except (OSError, ValueError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         raise ValueError(f"reference: {path} cannot be read as an npz file: {error}") from error
     if held.keys() not in ({"arr_0"}, {"arr_0", "mu", "sigma"}):
         raise ValueError(
@@ -55,9 +55,10 @@ def published_reference(path: Path) -> Reference:
             "must hold all three, as VIRTUAL_imagenet128_labeled.npz does, or pictures alone."
         )
     pictures = held.pop("arr_0")
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3 or len(pictures) <= NEIGHBOURS:
         raise ValueError(
-            f"reference: arr_0 in {path} is {pictures.dtype} {[*pictures.shape]}. It must be uint8 [N, height, width, 3]."
+            f"reference: arr_0 in {path} is {pictures.dtype} {[*pictures.shape]}. It must be uint8 [N, height, width, 3], "
+            f"N more than {NEIGHBOURS}."
         )
     statistics = {key: value.astype(np.float64) for key, value in held.items()} or None
     return Reference(torch.from_numpy(pictures).movedim(-1, 1), fingerprint(path), statistics)

@@ -22,6 +22,7 @@ from benchmarks.papers.ranks import Ranks
 from demo.classes import world
 from tools.environment import REPOSITORY
 
+WEIGHTS = "demo/weights/classes"  # files, which need not lie in ComfyUI's folders
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 
 
@@ -44,8 +45,8 @@ def test_two_processes_find_what_one_finds(tmp_path, judge):
     reference = npz(tmp_path / "reference.npz", arr_0=(pictures * 255).byte().numpy())
     found = {}
     for name, launcher in (("one", ()), ("two", TORCHRUN)):
-        command = (sys.executable, "-m", *launcher, "benchmarks.papers", "--twin", "--eyes", judge, "--reference", reference,
-                   "--samples", "7", "--batch", "2", "--steps", "3", "--classifier", "entropy-guidance-demo-classes",
+        command = (sys.executable, "-m", *launcher, "benchmarks.papers", "--twin", "--eyes", judge, "--diffusion", f"{WEIGHTS}/diffusion.safetensors", "--reference", reference,
+                   "--samples", "7", "--batch", "2", "--steps", "3", "--classifier", f"{WEIGHTS}/classifier",
                    "--methods", "no guidance", "Jensen-Shannon", "--folder", tmp_path / name)  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # torchrun's default; more threads add up in another order
         subprocess.run([*map(str, command)], check=True, cwd=REPOSITORY, env=environment, capture_output=True)
@@ -113,7 +114,7 @@ def test_fid_is_that_of_normal_distributions():
 
 
 def test_a_published_reference_is_read(tmp_path):
-    pictures, mu = np.arange(48, dtype=np.uint8).reshape(2, 2, 4, 3), np.ones(5, np.float32)
+    pictures, mu = np.arange(96, dtype=np.uint8).reshape(4, 2, 4, 3), np.ones(5, np.float32)
     found = published_reference(npz(tmp_path / "r.npz", arr_0=pictures, mu=mu, sigma=np.eye(5), mu_s=mu))
     assert found.size == (2, 4) and found.pictures[1, 2, 0, 3] == pictures[1, 0, 3, 2]
     assert found.statistics["mu"].dtype == np.float64 and found.statistics["sigma"].shape == (5, 5)
@@ -124,14 +125,22 @@ def test_a_published_reference_is_read(tmp_path):
     [
         ({"mu": np.ones(5), "sigma": np.eye(5)}, "holds mu, sigma"),
         ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "mu": np.ones(5)}, "holds arr_0, mu"),
-        ({"arr_0": np.zeros((2, 4, 4, 3))}, r"float64 \[2, 4, 4, 3\]"),
-        ({"arr_0": np.zeros((2, 3, 4, 4), np.uint8)}, r"uint8 \[2, 3, 4, 4\]"),
+        ({"arr_0": np.zeros((8, 4, 4, 3))}, r"float64 \[8, 4, 4, 3\]"),
+        ({"arr_0": np.zeros((8, 3, 4, 4), np.uint8)}, r"uint8 \[8, 3, 4, 4\]"),
+        ({"arr_0": np.zeros((3, 4, 4, 3), np.uint8)}, "N more than 3"),
         ({"arr_0": np.array([object()])}, "cannot be read"),
     ],
 )
 def test_another_file_is_no_reference(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=f"reference: .*{message}"):
         published_reference(npz(tmp_path / "r.npz", **arrays))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an npz"])
+def test_a_damaged_reference_is_named(tmp_path, content):
+    (tmp_path / "r.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="reference: .*r.npz cannot be read"):
+        published_reference(tmp_path / "r.npz")
 
 
 def test_statistics_of_other_features_are_refused():
@@ -173,7 +182,7 @@ def test_a_noise_aware_classifier_guides_without_the_sine():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--samples 1 --twin", "--samples 1: it must be 2 or more"),
+        ("--samples 3 --twin", "--samples 3: it must be 4 or more"),
         ("--diffusion a.pt --classifier b.pth", "name --reference"),
         ("--diffusion a.pt --classifier b.pth --reference c.npz", "--reference c.npz: there is no such file"),
         ("--classifier b.pth", "name --diffusion"),

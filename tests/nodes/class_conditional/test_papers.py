@@ -20,11 +20,17 @@ def test_methods_differ_in_what_they_draw(experiment):
     assert unguided.dtype == torch.uint8 and unguided.shape == (4, 3, 32, 32)
     assert not torch.equal(unguided, guided)
     assert experiment.settings("ma2023") != experiment.settings("Jensen-Shannon")
+    assert "classifier" not in experiment.settings("no guidance")  # and so the row serves beside any
 
 
 def test_a_batch_depends_on_its_number_alone(experiment):
     first, second = (experiment.draw("no guidance", number, 4) for number in (0, 1))
     assert torch.equal(experiment.draw("no guidance", 0, 4), first) and not torch.equal(first, second)
+
+
+def test_a_reference_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="its pictures are 64 × 32, and a/128x128_diffusion.pt draws others"):
+        Experiment(COURSE, (32, 64), "a/128x128_diffusion.pt", TWIN, None)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor
     score = run_node("EntropyGuidanceScore", classifier=classifier(setting.classifier), labels=text, **setting.score)[0]
     (sampler,) = run_node(
         "EntropyGuidanceDDPMSampler", score=score, scale=setting.scale, gamma=setting.gamma, tilt=setting.tilt,
-        variance="learned", clip_denoised=True,
+        variance="learned",
     )  # fmt: skip
     sampled, _ = run_node(
         "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number), cfg=setting.cfg,

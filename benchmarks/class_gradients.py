@@ -45,7 +45,7 @@ class Trace:
         row = {}
         for name, gradient in self.gradients.items():
             with gradient:
-                slope, log_p = gradient(args["input"], args["denoised"].clamp(-1, 1), args["sigma"], args["model"])
+                slope, log_p = gradient(args["input"], args["denoised"], args["sigma"], args["model"])
             row[name] = torch.stack([slope.flatten(1).norm(dim=1), log_p.exp()])
         self.rows.append(row)
         return args["denoised"]

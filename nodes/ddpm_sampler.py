@@ -38,11 +38,6 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                     "that its schedule allows. learned: what the model says of each value, as in the papers; models of "
                     "guided-diffusion and DiT alone do.",
                 ),
-                io.Boolean.Input(
-                    "clip_denoised", default=False, optional=True,
-                    tooltip="For pixel-space models: holds each step's prediction to the range of pictures, as "
-                    "guided-diffusion does.",
-                ),
             ],
             outputs=[
                 io.Sampler.Output(
@@ -53,11 +48,11 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, score, scale, gamma, tilt, vae=None, variance="small", clip_denoised=False) -> io.NodeOutput:
+    def execute(cls, score, scale, gamma, tilt, vae=None, variance="small") -> io.NodeOutput:
         check_number("scale", scale, lowest=0)
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
         if variance not in VARIANCES:
             raise ValueError(f"variance = '{variance}': it must be one of {', '.join(VARIANCES)}.")
-        sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, clip_denoised)
+        sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance)
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .class_conditional.adm_unet_file import read
+from .class_conditional.class_model import held_to_pictures
 from .class_conditional.files import DEMO, load_model, model_names
 from .common import CATEGORY
 
@@ -22,7 +23,12 @@ class EntropyGuidanceLoadADM(io.ComfyNode):
                     "model_name", options=[DEMO, *model_names()], default=DEMO,
                     tooltip="A .pt or .safetensors file: 64x64, 128x128, 256x256, 256x256 uncond or 512x512 _diffusion. "
                     "entropy-guidance-demo-classes comes with this pack and draws 18 classes at 32×32.",
-                )
+                ),
+                io.Boolean.Input(
+                    "clip_denoised", default=True, optional=True, advanced=True,
+                    tooltip="Holds each step's prediction to the range of pictures, after CFG, as guided-diffusion does. "
+                    "Off: the model as it is.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -33,5 +39,8 @@ class EntropyGuidanceLoadADM(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model_name) -> io.NodeOutput:
-        return io.NodeOutput(load_model(model_name, read))
+    def execute(cls, model_name, clip_denoised=True) -> io.NodeOutput:
+        model = load_model(model_name, read)
+        if clip_denoised:
+            model.set_model_sampler_post_cfg_function(held_to_pictures)
+        return io.NodeOutput(model)

@@ -17,7 +17,7 @@ from .measures import as_bytes
 TRAINED_STEPS = 1000
 NOISE_AWARE_SCALE = 0.5  # guided-diffusion's for its 128 × 128 model; its guidance has no sine either
 MOST_BATCHES = 1_000_000  # of a seed, before another one's noise begins
-DDPM = {"variance": "learned", "clip_denoised": True}  # of Guided DDPM Sampler, as guided-diffusion samples
+DDPM = {"variance": "learned"}  # of Guided DDPM Sampler, as guided-diffusion samples
 
 
 @dataclass(frozen=True)

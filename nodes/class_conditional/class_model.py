@@ -120,6 +120,11 @@ def class_model(
     return patcher
 
 
+def held_to_pictures(args: dict) -> Tensor:
+    """A sampler_post_cfg_function of ComfyUI: the prediction, held to the range of pictures."""
+    return args["denoised"].clamp(-1, 1)
+
+
 def class_condition(model: ClassConditional, classes: tuple[int, ...]) -> list:
     """CONDITIONING of classes, one for all pictures or one each; a model without classes takes any."""
     table = model.diffusion_model.class_table

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import comfy.model_management
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
-from comfy.latent_formats import LatentFormat
 from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
@@ -21,10 +20,7 @@ from .step_variance import LearnedVariance, ScheduledVariance
 
 @dataclass(frozen=True)
 class GuidedDDPM:
-    """A sampler function of ComfyUI.
-
-    variance: one of VARIANCES. clip_denoised: whether the prediction is held to -1..1, in pixel space.
-    """
+    """A sampler function of ComfyUI. variance: one of VARIANCES."""
 
     score: GuidanceScore
     scale: float
@@ -32,15 +28,12 @@ class GuidedDDPM:
     tilt: float
     vae: object
     variance: str = "small"
-    clip_denoised: bool = False
 
     @torch.no_grad()
     def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
         extra_args = extra_args or {}
         patcher = model.inner_model.model_patcher
         network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
-        if self.clip_denoised:
-            _check_pixels(patcher.get_model_object("latent_format"))
         gradient = score_gradient(self.score, patcher, self.vae)
         comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
@@ -51,7 +44,6 @@ class GuidedDDPM:
         with gradient:
             for i in trange(len(sigmas) - 1, disable=disable):
                 x0 = model(x, sigmas[i] * x.new_ones(len(x)), **variances.asking(extra_args))
-                x0 = x0.clamp(-1, 1) if self.clip_denoised else x0
                 if callback is not None:
                     callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
                 variance = variances.of_step(i, x)
@@ -70,11 +62,3 @@ class GuidedDDPM:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)
         return direction * per_sample(weights, x0)
-
-
-def _check_pixels(latent: LatentFormat) -> None:
-    if latent.latent_channels != 3 or latent.spacial_downscale_ratio != 1:
-        raise ValueError(
-            f"clip_denoised: the model works in a latent space of {latent.latent_channels} channels, whose values may "
-            "leave -1..1. It is for pixel-space models: turn it off."
-        )

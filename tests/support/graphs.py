@@ -127,7 +127,7 @@ def papers_ddpm(classifier="entropy-guidance-demo-classes", score=None, sampler=
         "score": node("EntropyGuidanceScore", classifier=["classifier", 0], **{**SCORE, "labels": labels, **(score or {})}),
         "ddpm": node(
             "EntropyGuidanceDDPMSampler", score=["score", 0],
-            **{"scale": 1.0, "gamma": 0.3, "tilt": 0.0, "variance": "learned", "clip_denoised": True, **(sampler or {})},
+            **{"scale": 1.0, "gamma": 0.3, "tilt": 0.0, "variance": "learned", **(sampler or {})},
         ),
         "steps": node("BasicScheduler", model=["adm", 0], scheduler="normal", steps=steps, denoise=1.0),
         "sampler": node(

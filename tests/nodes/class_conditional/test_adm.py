@@ -266,6 +266,21 @@ def test_a_picture_is_where_image_to_image_starts(node, twin, pixels):
     assert drawn.shape == (2, 32, 32, 3) and 0 <= drawn.min() and drawn.max() <= 1
 
 
+def test_predictions_are_held_to_the_range_of_pictures(node, pixels):
+    held, free = [], []
+
+    def look(seen):
+        return lambda args: seen.append(args["denoised"].abs().max().item()) or args["denoised"]
+
+    for clip, seen in ((True, held), (False, free)):
+        (model,) = node("EntropyGuidanceLoadADM", clip_denoised=clip)
+        positive, null = node("EntropyGuidanceClassCondition", model=model, labels="red circle")
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(look(seen))
+        pixels(model, positive, null, cfg=4.0)
+    assert max(held) == 1 < max(free)
+
+
 def test_half_precision_and_parts_off_the_device_draw_the_same(node, twin, pixels):
     from comfy.cli_args import args
 

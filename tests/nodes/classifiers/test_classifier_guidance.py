@@ -497,12 +497,6 @@ def test_ddpm_leads_a_flow_model_to_the_class(node, demo, empty, guided_ddpm, pr
     assert guided > plain + 0.2
 
 
-def test_latents_are_not_clipped(node, demo, empty, guided_ddpm):
-    sigmas = node("BasicScheduler", model=demo[0], scheduler="simple", steps=2, denoise=1.0)[0]
-    with pytest.raises(ValueError, match="clip_denoised: the model works in a latent space of 4 channels"):
-        ddpm(node, demo[0], (empty, empty), guided_ddpm(clip_denoised=True), sigmas, torch.zeros(1, 4, 16, 16))
-
-
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -63,8 +63,8 @@ class Logits(torch.nn.Module):
         return torch.tanh(x).flatten(1) @ self.weight.T + timesteps[:, None] / 1000 * self.time
 
 
-def built(network, schedule="linear"):
-    """A MODEL in pixel space."""
+def built(network, schedule="linear", clip=False):
+    """A MODEL in pixel space. clip: as Load ADM's clip_denoised."""
 
     class Config(comfy.supported_models_base.BASE):
         latent_format = comfy.latent_formats.ChromaRadiance
@@ -74,7 +74,11 @@ def built(network, schedule="linear"):
     model = comfy.model_base.BaseModel(config)
     model.diffusion_model = network
     device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu"))
+    patcher = comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu"))
+    if clip:
+        held = in_process.pack_module("nodes.class_conditional.class_model").held_to_pictures
+        patcher.set_model_sampler_post_cfg_function(held)
+    return patcher
 
 
 @pytest.fixture
@@ -132,10 +136,9 @@ def test_steps_are_guided_diffusion_s(sampled, case):
     schedule, variance, clip, guidance = case.split(".")
     options = {
         "variance": variance,
-        "clip_denoised": clip == "clipped",
         "scale": SCALE if guidance == "guided" else 0.0,
     }
-    model = built(Network(), schedule)
+    model = built(Network(), schedule, clip == "clipped")
     for place, expected in zip(STEPS, NUMBERS[case], strict=True):
         noises = itertools.repeat(NUMBERS["noise"])
         x = sampled(model, NUMBERS["x"], respaced(model)[place], noises, schedule, **options)
@@ -144,11 +147,9 @@ def test_steps_are_guided_diffusion_s(sampled, case):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_whole_sampling_is_guided_diffusion_s(sampled, schedule):
-    model, noise = built(Network(), schedule), NUMBERS["noise"]
+    model, noise = built(Network(), schedule, clip=True), NUMBERS["noise"]
     noises = [noise.flatten(1).roll(step, 1).view_as(noise) for step in range(249, -1, -1)]
-    x = sampled(
-        model, NUMBERS["x"], respaced(model), noises, schedule, variance="learned", clip_denoised=True, scale=SCALE
-    )
+    x = sampled(model, NUMBERS["x"], respaced(model), noises, schedule, variance="learned", scale=SCALE)
     torch.testing.assert_close(x, NUMBERS[f"{schedule}.whole"], rtol=1e-4, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""The papers' experiment: `python -m benchmarks.papers --diffusion 128x128_diffusion.pt --classifier resnet101-63fe2227.pth
+"""The papers' experiment: `python -m benchmarks.papers --diffusion 128x128_diffusion.pt --classifier resnet101-cd907fc2.pth
 --reference VIRTUAL_imagenet128_labeled.npz --samples 50000`.
 
 250 steps of DDPM with the model's learned variance for each method of classifier guidance: FID against the statistics

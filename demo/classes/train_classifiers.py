@@ -1,11 +1,12 @@
-"""Trains the class-conditional demo's classifiers: `python -m demo.classes.train_classifiers`, some ten minutes on one core.
+"""Trains the class-conditional demo's classifiers: `python -m demo.classes.train_classifiers`, some twenty minutes on one core.
 
 One of clean pictures, in Hugging Face's format: trained to certainty on few pictures, as ImageNet's classifiers are, so
 that it is surer of itself than it is right. One that reads noise, in the layout of guided-diffusion's classifiers, which
-takes the same classes and has endless pictures.
+takes the same classes and has endless pictures. An interrupted run goes on where it stopped: call it again.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 from benchmarks import in_process
 
 from ..architecture import WEIGHTS
+from ..training import SAMPLES, save_checkpoint
 from . import world
 
 FOLDER = WEIGHTS / "classes"
@@ -49,7 +51,7 @@ def train_clean(steps: int, seed: int) -> None:
         rows = torch.randint(FEW, (BATCH,), generator=random)
         return few.pixels[rows], few.labels[rows]
 
-    _train(network, logits, batch, steps, 3e-3)
+    _train("clean", network, logits, batch, steps, 3e-3, random)
     with torch.no_grad():
         for name, pictures in (("training", few), ("new", world.sample(3000, torch.Generator().manual_seed(seed + 1)))):
             sure, told = logits(pictures.pixels).softmax(-1).max(-1)
@@ -77,7 +79,7 @@ def train_noise_aware(steps: int, seed: int) -> None:
         x, t, labels = noisy(BATCH)
         return (x, t), labels
 
-    _train(network, lambda inputs: network(*inputs), batch, steps, 1e-3)
+    _train("noise-aware", network, lambda inputs: network(*inputs), batch, steps, 1e-3, random)
     with torch.no_grad():
         x, t, labels = noisy(2000)
         right = network(x, t).argmax(-1) == labels
@@ -88,10 +90,13 @@ def train_noise_aware(steps: int, seed: int) -> None:
     save_file(weights, NOISE_AWARE, adm.metadata_of(config, world.CLASSES))
 
 
-def _train(network, logits, batch, steps: int, rate: float) -> None:
+def _train(name: str, network, logits, batch, steps: int, rate: float, random: torch.Generator) -> None:
+    """random: what batch() draws from; kept beside the weights, so that a run that goes on sees what it would have seen."""
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
-    for _ in (progress := trange(steps)):
+    stateful = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    checkpoint = SAMPLES / f"classes-{name}.pt"
+    for step in (progress := trange(_resume(stateful, random, checkpoint), steps, desc=name)):
         inputs, labels = batch()
         loss = F.cross_entropy(logits(inputs), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -99,7 +104,20 @@ def _train(network, logits, batch, steps: int, rate: float) -> None:
         optimizer.step()
         schedule.step()
         progress.set_postfix(loss=f"{loss.item():.4f}")
+        if step % 500 == 499:
+            state = {part: value.state_dict() for part, value in stateful.items()}
+            save_checkpoint({"step": step + 1, "random": random.get_state(), **state}, checkpoint)
     network.eval()
+
+
+def _resume(stateful: dict, random: torch.Generator, checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    kept = torch.load(checkpoint, weights_only=True)
+    for name, part in stateful.items():
+        part.load_state_dict(kept[name])
+    random.set_state(kept["random"])
+    return kept["step"]
 
 
 def main() -> None:

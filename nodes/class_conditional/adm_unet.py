@@ -82,7 +82,7 @@ class Attention(nn.Module):
             qkv = qkv.unflatten(1, (3, self.heads, -1))
         else:
             qkv = qkv.unflatten(1, (self.heads, 3, -1)).transpose(1, 2)
-        q, k, v = qkv.mT.unbind(1)  # [B, heads, H·W, C / heads]
+        q, k, v = qkv.mT.contiguous().unbind(1)  # [B, heads, H·W, C / heads]; fused kernels want features side by side
         mixed = optimized_attention(q, k, v, self.heads, skip_reshape=True, transformer_options=transformer_options)
         return x + self.proj_out(mixed.mT).view_as(x)
 

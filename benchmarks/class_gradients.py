@@ -81,7 +81,7 @@ def plot(result: dict) -> None:
             if name.startswith("log p"):
                 sure.plot(lines["p(y | x̂0)"], color=f"C{i}", label=name)
         sizes.set(xlabel="step", ylabel="norm of the gradient at x̂0 (dotted: lowest tenth)", yscale="log")
-        sure.set(xlabel="step", ylabel="mean p(y | x̂0)", ylim=(0, 1.02))
+        sure.set(xlabel="step", ylabel="mean p(y | x̂0)", ylim=(0, None))
         for axes in (sizes, sure):
             axes.legend(fontsize=8)
 

@@ -34,8 +34,8 @@ TRIED = 216  # pictures that a setting is tried on
 REAL = 10_000
 RESAMPLES = 200
 COLUMNS = 18  # of the picture
-SCALES = (0.5, 1.0, 2.0, 4.0)
-CFG_SCALES = (1.5, 2.0, 2.5, 3.5)
+SCALES = (2.0, 4.0, 8.0, 16.0)
+CFG_SCALES = (2.0, 3.5, 5.0, 8.0)
 LAST = "8-9"  # of ten layers: those at 16 × 16 on the way up
 
 

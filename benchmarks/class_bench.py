@@ -47,7 +47,7 @@ class Setting:
 
 @cache
 def model():
-    """The MODEL, its residual blocks compiled: kernels that fuse what lies between convolutions are half the time."""
+    """The MODEL, its residual blocks compiled."""
     torch._dynamo.config.recompile_limit = 64  # a block's code is compiled for each of its shapes
     (loaded,) = run_node("EntropyGuidanceLoadADM")
     residual = pack_module("nodes.class_conditional.adm_unet").ResBlock
@@ -66,7 +66,10 @@ def sigmas(steps: int = STEPS) -> Tensor:
 @torch.inference_mode()
 def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor, Tensor]:
     """Batch `number` of a setting: pictures [BATCH, 3, 32, 32] in 0..1 and the classes asked for, in turn. The same noise
-    for all settings; the sampler takes that of the next odd number for its steps. patched: a clone of the model, in the place of the setting's own."""
+    for all settings; a sampler on a CPU takes its steps' noise from the seed behind the first's, so seeds are even.
+
+    patched: a clone of the model, in the place of the setting's own.
+    """
     labels = torch.arange(BATCH) % len(world.CLASSES)
     text = ",".join(map(str, labels.tolist()))
     positive, null = run_node("EntropyGuidanceClassCondition", model=model(), labels=text)
@@ -76,8 +79,8 @@ def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor
         variance="learned",
     )  # fmt: skip
     sampled, _ = run_node(
-        "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number), cfg=setting.cfg,
-        positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(),
+        "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number),
+        cfg=setting.cfg, positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(),
         latent_image={"samples": torch.zeros(BATCH, 3, world.SIZE, world.SIZE)},
     )  # fmt: skip
     return ((sampled["samples"] + 1) / 2).clamp(0, 1), labels

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 
 
 def parse_labels(text: str, classes: Sequence[str], owner: str = "classifier") -> tuple[int, ...]:
-    """The class numbers that a text names; owner: whose classes they are, for messages. Raises ValueError for an empty text, a name that no class or more than one
-    has (with the nearest names), and a number outside of 0..len(classes) − 1."""
+    """The class numbers that a text names. owner: whose classes they are, for messages.
+
+    Raises ValueError for an empty text, a name that no class or more than one has (with the nearest names), and a number
+    outside of 0..len(classes) − 1.
+    """
     known = _numbers_of_names(classes)
     labels: list[int] = []
     for line in filter(None, map(str.strip, text.splitlines())):

@@ -16,6 +16,8 @@ parser.parse_args(FLAGS, args)
 args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True  # as on most GPUs; the server of the tests keeps a CPU's own default
 
+import comfy.utils  # noqa: E402
+
 import nodes  # noqa: E402  (ComfyUI's)
 
 
@@ -23,6 +25,11 @@ def load_nodes() -> None:
     """Registers ComfyUI's own extra nodes and this pack's."""
     asyncio.run(nodes.load_custom_node(str(REPOSITORY)))
     asyncio.run(nodes.init_builtin_extra_nodes())
+
+
+def quiet() -> None:
+    """No progress bar for each sampling."""
+    comfy.utils.set_progress_bar_enabled(False)
 
 
 def run_node(node_id: str, **inputs):

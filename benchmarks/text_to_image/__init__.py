@@ -1,0 +1,1 @@
+"""Guidance of the text-to-image demo model, method beside method: `python -m benchmarks.text_to_image`."""

@@ -1,0 +1,196 @@
+"""ERG's table 1 on the demo model: `python -m benchmarks.text_to_image`.
+
+Every method gets the same search (Optuna's TPE) on captions and noise of their own, and is then measured once on others, at
+its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
+kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
+of the noise for each caption. Writes docs/results/text_to_image.json and docs/text-to-image.png.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+
+import optuna
+import torch
+from PIL import Image
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from tools.environment import DEV, REPOSITORY
+
+from .. import in_process
+from . import kept
+from .drawing import REGIMES, Setting
+from .figures import draw
+from .initial_velocity import CAPTIONS, variances
+from .kept import BATCH, SEEDS, Job, seen
+from .measures import LOWER_IS_BETTER, eyes, measure, real
+from .methods import METHODS, UNCONDITIONAL
+from .search import REAL, Search, find
+from .sweeps import of_encoder_temperature, of_inputs
+
+RESULTS = REPOSITORY / "docs" / "results" / "text_to_image.json"
+PICTURE = REPOSITORY / "docs" / "text-to-image.png"
+QUICK = DEV / "benchmarks" / "quick"
+FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
+RESAMPLES = 200
+SHOWN = ("exact", "relation", "clean", "density", "coverage", "precision", "recall", "Fréchet", "diversity", "clipped", "off palette")  # fmt: skip
+
+
+def in_turn(workers: ProcessPoolExecutor, work: Callable, arguments: Iterable, name: str) -> list:
+    """work of each argument, in their order."""
+    waiting = [workers.submit(work, argument) for argument in arguments]
+    for done in tqdm(as_completed(waiting), desc=name, total=len(waiting)):
+        done.result()
+    return [one.result() for one in waiting]
+
+
+def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: argparse.Namespace) -> dict:
+    """What was tried of each method, and each method's row and front."""
+    spaces = METHODS if prompted else UNCONDITIONAL
+    names = [name for name in spaces if name in options.methods and _is_possible(name, regime)]
+    what = f"{regime}, {'prompted' if prompted else 'unconditional'}"
+    searches = [Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps) for name in names]
+    tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
+    chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
+    fronts = {
+        name: {w: replace(s, cfg=w) for w in FRONT} for name, s in chosen.items() if s.cfg > 1 and prompted
+    }  # by scale
+    rows = _measured(workers, regime, prompted, chosen, options.batches, options, f"{what}: drawing")
+    points = {(name, w): setting for name, front in fronts.items() for w, setting in front.items()}
+    front = _measured(workers, regime, prompted, points, options.front_batches, options, f"{what}: fronts", 0)
+    return {
+        "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
+        "settings": {name: asdict(setting) for name, setting in chosen.items()},
+        "rows": rows,
+        "fronts": {name: {str(w): front[name, w] for w in FRONT} for name in fronts},
+    }
+
+
+def sweeps(workers: ProcessPoolExecutor, regime: str, options: argparse.Namespace) -> dict:
+    """Each input by itself, τc at several scales, and the variance of the first prediction."""
+    inputs, temperatures = of_inputs(), of_encoder_temperature()
+    if options.quick:
+        inputs, temperatures = dict([*inputs.items()][:2]), dict([*temperatures.items()][:2])
+    found = _measured(
+        workers, regime, True, inputs | temperatures, options.front_batches, options, f"{regime}: inputs", 0
+    )
+    return {
+        "inputs": _nested({point: found[point] for point in inputs}),
+        "encoder temperature": _nested({(str(w), str(τc)): found[w, τc] for w, τc in temperatures}),
+        "initial velocity": workers.submit(variances, regime, 2 if options.quick else CAPTIONS).result(),
+    }
+
+
+def _nested(found: dict[tuple[str, ...], dict]) -> dict:
+    """{(a, b): x} as {a: {b: x}}."""
+    nested: dict = {}
+    for (*path, last), value in found.items():
+        place = nested
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return nested
+
+
+def _is_possible(method: str, regime: str) -> bool:
+    """There is no checkpoint earlier than the earlier one."""
+    return method != "autoguidance" or regime == "demo model"
+
+
+def _measured(workers, regime, prompted, settings: dict, batches: int, options, what: str, resamples=RESAMPLES) -> dict:
+    jobs = [
+        Job(regime, setting, "test", number, options.steps, prompted)
+        for number in range(batches)
+        for setting in settings.values()
+    ]
+    in_turn(workers, Job.do, [job for job in jobs if not job.file.exists()], what)
+    reference = real(batches * BATCH, "text to image, reference", held_out=prompted)
+    drawn = {key: seen(regime, s, "test", batches, options.steps, prompted) for key, s in settings.items()}
+    return {key: measure(reference, found, 0 if options.quick else resamples) for key, found in drawn.items()}
+
+
+def ceiling(pictures: int) -> dict:
+    """The measures of real pictures among others."""
+    return measure(real(pictures, "text to image, reference"), real(pictures, "text to image, ceiling"))
+
+
+def report(regimes: dict) -> None:
+    """The tables in Markdown."""
+    for regime, tables in regimes.items():
+        for kind in ("prompted", "unconditional"):
+            found = tables[kind]
+            print(f"\n{regime}, {kind}\n| | " + " | ".join(SHOWN) + " |\n|---" + "|---" * len(SHOWN) + "|")
+            for name, row in found["rows"].items():
+                print(f"| {name} | " + " | ".join(f"{row[m]['value']:.3f}" for m in SHOWN) + " |")
+
+
+def grid(regimes: dict, path: Path, steps: int) -> None:
+    """A row of pictures for each method, of the same captions and noise."""
+    rows, names = [], []
+    for regime, tables in regimes.items():
+        for name, setting in tables["prompted"]["settings"].items():
+            rows.append(Job(regime, Setting(**setting), "test", 0, steps).pictures()[:12])
+            names.append(f"{regime}: {name}" if len(regimes) > 1 else name)
+
+    def on(figure):
+        for axes, name, pictures in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], names, rows):
+            axes.imshow(make_grid(pictures[:, :, ::2, ::2], nrow=12, padding=1, pad_value=255).movedim(0, -1))
+            axes.set_axis_off()
+            axes.text(-8, 33, name, ha="right", va="center", fontsize=9)
+
+    picture = in_process.pack_module("nodes.calibration.figure").drawn(on, 12, 0.8 * len(rows), dpi=90)
+    Image.fromarray(picture).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regimes", nargs="*", choices=REGIMES, default=[*REGIMES])
+    parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
+    parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
+    parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
+    parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
+    parser.add_argument("--front-batches", type=int, default=30, help=f"of {BATCH} pictures, for each point of a front")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few pictures of three methods, in minutes; not into docs"
+    )
+    options = parser.parse_args()
+    results, picture = RESULTS, PICTURE
+    if options.quick:
+        options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
+        options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
+        results, picture = QUICK / RESULTS.name, QUICK / PICTURE.name
+    kept.start()
+    eyes()
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), kept.start) as workers:
+        regimes = {
+            regime: {
+                "prompted": table(workers, regime, True, options),
+                "unconditional": table(workers, regime, False, options),
+                **sweeps(workers, regime, options),
+            }
+            for regime in options.regimes
+        }
+    found = {
+        "command": "python -m benchmarks.text_to_image", "date": date.today().isoformat(),
+        "versions": {"torch": torch.__version__, "optuna": optuna.__version__},
+        "steps": options.steps, "trials": options.trials, "tuned on": options.tuning_batches * BATCH, "real pictures tuned with": REAL,
+        "pictures": options.batches * BATCH, "seeds": SEEDS, "pictures of a front's point": options.front_batches * BATCH,
+        "lower is better": LOWER_IS_BETTER, "real pictures": ceiling(options.batches * BATCH), "regimes": regimes,
+    }  # fmt: skip
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    grid(regimes, picture, options.steps)
+    draw(json.loads(results.read_text()), picture.parent)
+    report(regimes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""One way of drawing a caption with the demo model, through ComfyUI's nodes and the pack's."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..flatness import demo_model, earlier_checkpoint
+from ..in_process import run_node
+from ..prompt_consistency import encode
+from . import rivals
+
+REGIMES = {"demo model": demo_model, "earlier checkpoint": earlier_checkpoint}
+EMPTY, SAME = "empty", "same"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """cfg: of the sampling, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
+    `clip`. Inputs of nodes, or None for none of it: erg (ERG), clip (ERG Text Encoder), cads (CADS), apg (core's APG).
+    rival: inputs of rivals.add. weak_model: the negative branch runs the earlier checkpoint (autoguidance)."""
+
+    cfg: float = 1.0
+    negative: str = EMPTY
+    erg: dict | None = None
+    clip: dict | None = None
+    cads: dict | None = None
+    apg: dict | None = None
+    rival: dict | None = None
+    weak_model: bool = False
+
+
+@cache
+def regime(name: str):
+    """MODEL and CLIP."""
+    return REGIMES[name]()
+
+
+@cache
+def decoder():
+    """Laid out as a CPU convolves fastest: a picture's decoding takes as long as a dozen evaluations."""
+    vae = run_node("EntropyGuidanceLoadDemo")[2]
+    vae.first_stage_model.to(memory_format=torch.channels_last)
+    return vae
+
+
+@torch.inference_mode()
+def draw(name: str, setting: Setting, captions: list[str], seed: int, steps: int) -> Tensor:
+    """Pictures [B, 3, 128, 128] in 0..1 of captions, all empty where nothing is asked for. Settings share their noise."""
+    sampled, _ = _sample(name, setting, captions, seed, _sigmas(name, steps))
+    return decoder().decode(sampled["samples"]).movedim(-1, 1).float()
+
+
+@torch.inference_mode()
+def predict(name: str, setting: Setting, captions: list[str], seed: int) -> Tensor:
+    """The guided x̂0 [B, 4, 16, 16] that the first step makes of pure noise."""
+    _, predicted = _sample(name, setting, captions, seed, _sigmas(name, 8)[:2])
+    return predicted["samples"]
+
+
+def _sigmas(name: str, steps: int) -> Tensor:
+    return run_node("BasicScheduler", model=regime(name)[0], scheduler="simple", steps=steps, denoise=1.0)[0]
+
+
+def _sample(name: str, setting: Setting, captions: list[str], seed: int, sigmas: Tensor):
+    """The latents, and the last x̂0."""
+    model, encoder = regime(name)
+    positive = encode(encoder, captions)
+    return run_node(
+        "SamplerCustomAdvanced",
+        noise=run_node("RandomNoise", noise_seed=seed)[0],
+        guider=_guider(_guided(model, setting), positive, _negative(setting, encoder, captions, positive), setting),
+        sampler=run_node("KSamplerSelect", sampler_name="euler")[0],
+        sigmas=sigmas,
+        latent_image={"samples": torch.zeros(len(captions), 4, 16, 16)},
+    )
+
+
+def _negative(setting: Setting, encoder, captions: list[str], positive: list) -> list:
+    if setting.negative == EMPTY:
+        return encode(encoder, [""])
+    if setting.clip is None:
+        return positive
+    return encode(run_node("EntropyGuidanceCLIP", clip=encoder, **setting.clip)[0], captions)
+
+
+def _guided(model, setting: Setting):
+    for inputs, node in (
+        (setting.cads, "EntropyGuidanceCADS"),
+        (setting.erg, "EntropyGuidanceERG"),
+        (setting.apg, "APG"),
+    ):
+        if inputs is not None:
+            (model,) = run_node(node, model=model, **inputs)
+    return model if setting.rival is None else rivals.add(model, **setting.rival)
+
+
+def _guider(model, positive, negative, setting: Setting):
+    if setting.weak_model:
+        weak, _ = regime("earlier checkpoint")
+        return run_node(
+            "DualModelGuider", model=model, model_negative=weak, positive=positive, negative=negative, cfg=setting.cfg
+        )[0]
+    return run_node("CFGGuider", model=model, positive=positive, negative=negative, cfg=setting.cfg)[0]

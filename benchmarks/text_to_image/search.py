@@ -1,0 +1,60 @@
+"""The same search for every method: Optuna's TPE, so many trials on captions and noise that no table is made of."""
+
+from dataclasses import dataclass
+
+import optuna
+from optuna.samplers import TPESampler
+
+from .kept import seen
+from .measures import measure, real
+from .methods import METHODS, UNCONDITIONAL
+
+REAL = 512
+RANDOM = 6  # trials before the sampler learns from those before
+START = {  # the first trial of every method: near the nodes' defaults, at a gentle scale
+    "w": 1.5, "τ": 0.3, "f": 0.2, "layers": "40%-50%", "κ": 0.0, "end": 1.0, "γ": 1.0, "scale": 0.5, "layer": 5, "σ": 2.0,
+    "τc": 0.5, "layers of the encoder": "all", "η": 0.0, "r": 8.0, "β": -0.5, "s": 0.1, "τ1": 0.6, "τ2": 0.9,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """For one method of a table. trials: settings tried, each on `batches` batches."""
+
+    regime: str
+    method: str
+    prompted: bool
+    trials: int
+    batches: int
+    steps: int
+
+
+def gain(measured: dict[str, float], prompted: bool) -> float:
+    """What a search makes as large as it can: exact + density + coverage, or, where nothing was asked for, the Fréchet
+    distance as small."""
+    if not prompted:
+        return -measured["Fréchet"]
+    return sum(measured[name] for name in ("exact", "density", "coverage"))
+
+
+def find(search: Search) -> list[dict]:
+    """What was tried, the best first: setting, gain and measures. The same again from kept batches."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    reference = real(REAL, "text to image, tuning reference", held_out=search.prompted)
+    space = (METHODS if search.prompted else UNCONDITIONAL)[search.method]
+    tried: dict[str, dict] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        setting = space(trial)
+        key = repr(setting)
+        if key not in tried:
+            drawn = seen(search.regime, setting, "tuning", search.batches, search.steps, search.prompted)
+            measured = {name: found["value"] for name, found in measure(reference, drawn).items()}
+            tried[key] = {"setting": setting, "gain": gain(measured, search.prompted), **measured}
+        return tried[key]["gain"]
+
+    study = optuna.create_study(direction="maximize", sampler=TPESampler(seed=0, n_startup_trials=RANDOM))
+    study.enqueue_trial(START)
+    # A method without choices is tried once.
+    study.optimize(objective, search.trials if search.method != "none" else 1)
+    return sorted(tried.values(), key=lambda row: -row["gain"])

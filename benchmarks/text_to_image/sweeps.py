@@ -1,0 +1,65 @@
+"""One input at a time: what each input of ERG, ERG Text Encoder and CADS does around its default, and τc at several scales."""
+
+from dataclasses import replace
+
+from .drawing import SAME, Setting
+from .methods import ENCODER_LAYERS, LAYERS
+
+SCALES = (1.5, 2.0, 3.0)
+ENCODER_TEMPERATURES = (0.0, 0.1, 0.3, 0.5, 0.8, 1.5, 3.0)
+AROUND = {  # around what, which input of which node, and its values; the default is among them
+    "ERG": (
+        Setting(1.5, SAME, erg={"temperature": 0.3, "layers": "40%-50%"}),
+        "erg",
+        {
+            "temperature": (0.0, 0.1, 0.3, 0.6, 0.9),
+            "flatness": (0.1, 0.2, 0.4, 0.8),
+            "layers": LAYERS,
+            "start_percent": (0.0, 0.2, 0.4, 0.6),
+            "end_percent": (0.4, 0.6, 0.8, 1.0),
+            "alpha": (0.5, 0.8, 1.0, 1.2),
+            "step_size": (0.5, 1.0, 1.5, 2.0),
+            "iterations": (1, 2, 3),
+        },
+    ),
+    "ERG of its own": (
+        Setting(1.0, erg={"temperature": 0.3, "layers": "40%-50%", "scale": 0.5}),
+        "erg",
+        {"scale": (0.25, 0.5, 1.0, 2.0), "rescale": (0.0, 0.5, 1.0)},
+    ),
+    "ERG Text Encoder": (
+        Setting(1.5, SAME, clip={"temperature": 0.01, "layers": "all"}),
+        "clip",
+        {"temperature": (0.01, 0.3, 0.6, 0.9), "layers": ENCODER_LAYERS, "flatness": (0.1, 0.2, 0.4, 0.8)},
+    ),
+    "CADS": (
+        Setting(2.0, cads={"noise_scale": 0.25, "mixing": 1.0, "tau1": 0.6, "tau2": 0.9}),
+        "cads",
+        {
+            "noise_scale": (0.05, 0.1, 0.25, 0.5),
+            "mixing": (0.0, 0.5, 1.0),
+            "tau1": (0.4, 0.6, 0.8),
+            "tau2": (0.8, 0.9, 1.0),
+        },
+    ),
+}
+Point = tuple[str, str, str]  # node, input, value
+
+
+def of_inputs() -> dict[Point, Setting]:
+    """The Setting of each value of each input."""
+    return {
+        (node, name, str(value)): replace(base, **{field: {**getattr(base, field), name: value}})
+        for node, (base, field, inputs) in AROUND.items()
+        for name, values in inputs.items()
+        for value in values
+    }
+
+
+def of_encoder_temperature() -> dict[tuple[float, float], Setting]:
+    """The Setting of C-ERG at each scale and each τc."""
+    return {
+        (w, τc): Setting(w, SAME, clip={"temperature": τc, "layers": "all"})
+        for w in SCALES
+        for τc in ENCODER_TEMPERATURES
+    }

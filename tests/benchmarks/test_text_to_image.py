@@ -1,0 +1,140 @@
+"""The text-to-image tables: rival methods against what they are defined as, and that searches and batches come again."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from random import Random
+
+import optuna
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import in_process
+from benchmarks.text_to_image import kept, measures, rivals, sweeps
+from benchmarks.text_to_image.drawing import SAME, Setting, predict
+from benchmarks.text_to_image.initial_velocity import METHODS as OF_VELOCITY
+from benchmarks.text_to_image.methods import METHODS, UNCONDITIONAL
+from benchmarks.text_to_image.search import START
+from demo.scenes import render, sample_scene
+from tools.environment import DEV, REPOSITORY
+
+CAPTIONS = ["a red circle", "a blue square"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nodes():
+    in_process.load_nodes()
+
+
+def attention(q, k, v, heads, **_):
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def queries(seed: int = 0):
+    """q, k, v [2, 3 heads, 20 words and 64 tokens, 4]."""
+    return torch.randn(3, 2, 3, 84, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_perturbed_attention_gives_a_picture_its_own_values():
+    q, k, v = queries()
+    out = rivals.attend_to_itself(attention, q, k, v, 3)
+    assert torch.equal(out[:, 20:], v[:, :, 20:].transpose(1, 2).flatten(2))
+    assert torch.equal(out[:, :20], attention(q, k, v, 3)[:, :20])
+
+
+def test_energy_smoothed_without_end_has_one_query():
+    q, k, v = queries()
+    before = q.clone()
+    out = rivals.smooth_queries(attention, q, k, v, 3, sigma=float("inf"))
+    mean = q[:, :, 20:].mean(2, keepdim=True).expand(-1, -1, 64, -1)
+    assert torch.allclose(out[:, 20:], attention(mean, k, v, 3), atol=1e-6)
+    assert torch.equal(q, before)
+
+
+def test_a_little_smoothing_is_none():
+    q, k, v = queries()
+    out = rivals.smooth_queries(attention, q, k, v, 3, sigma=0.1)
+    assert torch.allclose(out, attention(q, k, v, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["PAG", "SEG", "SAG"])
+def test_rivals_guide_in_proportion_to_their_scale_and_leave_other_clones(method):
+    def rival(scale):
+        return Setting(2.0, rival={"method": method, "scale": scale, "layer": 5, "sigma": 2.0})
+
+    plain = predict("demo model", Setting(2.0), CAPTIONS, 0)
+    one, two = (predict("demo model", rival(scale), CAPTIONS, 0) - plain for scale in (0.5, 1.0))
+    assert one.abs().mean() > 1e-3
+    assert torch.allclose(2 * one, two, atol=1e-4)  # of float32's rounding in sums of some ten
+    assert torch.equal(plain, predict("demo model", Setting(2.0), CAPTIONS, 0))
+
+
+def test_scale_one_is_no_guidance():
+    plain = predict("demo model", Setting(), CAPTIONS, 0)
+    for name, setting in OF_VELOCITY.items():
+        assert torch.allclose(predict("demo model", replace(setting, cfg=1.0), CAPTIONS, 0), plain, atol=1e-5), name
+
+
+@pytest.mark.parametrize("space", [*METHODS.values(), *UNCONDITIONAL.values()], ids=[*METHODS, *UNCONDITIONAL])
+def test_every_method_can_draw_what_its_search_starts_from(space):
+    setting = space(optuna.trial.FixedTrial(START))
+    assert predict("demo model", setting, CAPTIONS, 0).isfinite().all()
+
+
+def test_every_value_of_a_sweep_is_one_that_its_node_takes():
+    for point, setting in (sweeps.of_inputs() | sweeps.of_encoder_temperature()).items():
+        assert predict("demo model", setting, CAPTIONS[:1], 0).isfinite().all(), point
+
+
+def scenes_of(count: int):
+    rng = Random("measures")
+    return [sample_scene(rng, held_out=True) for _ in range(count)]
+
+
+def test_real_pictures_are_exact_clean_and_on_the_palette(monkeypatch):
+    monkeypatch.setattr(measures, "eyes", lambda: lambda pictures: F.adaptive_avg_pool2d(pictures, 2).flatten(1))  # no judge's weights
+    scenes = scenes_of(24)
+    seen = measures.look(torch.stack([*map(render, scenes)]), scenes, [*range(12), *range(12)])
+    found = {name: row["value"] for name, row in measures.measure(seen, seen).items()}
+    assert found["exact"] == found["relation"] == found["clean"] == found["coverage"] == found["recall"] == 1
+    assert found["clipped"] == 0 and found["off palette"] < 0.01
+    assert found["Fréchet"] == pytest.approx(0, abs=1e-3) and found["diversity"] > 0
+
+
+def test_other_captions_are_seldom_exact(monkeypatch):
+    monkeypatch.setattr(measures, "eyes", lambda: lambda pictures: F.adaptive_avg_pool2d(pictures, 2).flatten(1))
+    scenes = scenes_of(24)
+    seen = measures.look(torch.stack([*map(render, scenes)]).roll(1, 0), scenes, [*range(24)])
+    assert seen.exact.mean() < 0.3
+
+
+def test_batches_of_a_purpose_share_captions_by_seed_and_one_in_eight_has_a_single_one():
+    def captions(purpose, number):
+        return [scene.caption for scene in kept.Job("demo model", Setting(), purpose, number, 8).scenes]
+
+    assert captions("test", 0) == captions("test", kept.SEEDS - 1) != captions("test", kept.SEEDS)
+    assert captions("test", 0) != captions("tuning", 0)
+    assert len(set(captions("test", kept.SEEDS * (kept.ONE_CAPTION - 1)))) == 1
+
+
+def test_a_batch_is_kept_under_its_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "FOLDER", tmp_path)
+    job = kept.Job("demo model", Setting(2.0), "test", 0, 2)
+    assert job.file != replace(job, setting=Setting(2.0, SAME)).file
+    assert job.file == kept.Job("demo model", Setting(2.0), "test", 0, 2).file
+
+
+def test_a_quick_run_writes_results_and_figures():
+    """From nothing to tables: search, rows, fronts, sweeps, pictures; nothing into docs."""
+    command = [sys.executable, "-m", "benchmarks.text_to_image", "--quick", "--workers", "1"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    folder = DEV / "benchmarks" / "quick"
+    found = json.loads((folder / "text_to_image.json").read_text())
+    tables = found["regimes"]["demo model"]
+    assert tables["prompted"]["rows"].keys() == {"none", "CFG", "I-ERG, same prompt"}
+    assert tables["unconditional"]["rows"].keys() == {"none", "I-ERG"}
+    assert "| I-ERG, same prompt | " in run.stdout
+    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("text-to-image", "text-to-image-fronts"))

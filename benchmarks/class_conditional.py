@@ -26,9 +26,11 @@ from tools.environment import REPOSITORY
 
 from . import in_process
 from .class_bench import BATCH, FOLDER, MA2023, NOISE_AWARE, OBJECTIVES, PLAIN, STEPS, Setting, classifier, draw
-from .class_measures import LOWER_IS_BETTER, MEASURES, Eyes, Seen, measure
+from .class_measures import LOWER_IS_BETTER, Eyes, Seen, measure
+from .numbers import class_table
 
-RESULTS = REPOSITORY / "docs" / "class-conditional.json"
+RESULTS = REPOSITORY / "docs" / "results" / "class_conditional.json"
+PICTURE = REPOSITORY / "docs" / "class-conditional.png"
 TUNING, TEST = 1, 2  # seeds
 TRIED = 216  # pictures that a setting is tried on
 REAL = 10_000
@@ -158,21 +160,7 @@ def rows_of(real: Seen, chosen: dict[str, Setting], most: int) -> tuple[int, dic
     return batches * BATCH, rows
 
 
-def report(results: dict) -> None:
-    """The table in Markdown."""
-    print(f"\n{results['pictures']:,} pictures a row; ± half of the {results['confidence']:.0%} interval")
-    print("| | " + " | ".join(MEASURES) + " | Fréchet, ratio | paper's |")
-    print("|---" * (len(MEASURES) + 3) + "|")
-    for name, row in results["rows"].items():
-        cells = [f"{row[m]['value']:.3f} ± {(row[m]['high'] - row[m]['low']) / 2:.3f}" for m in MEASURES]
-        base = "ma2023" if name in CLASSIFIER_ROWS else "CFG"
-        base = results["rows"].get(base, {}).get("Fréchet")
-        ratio = f"{row['Fréchet']['value'] / base['value']:.3f}" if base else "–"
-        paper = METHODS[name].paper if name in METHODS else None
-        print(f"| {name} | " + " | ".join(cells) + f" | {ratio} | {f'{paper:.3f}' if paper else '–'} |")
-
-
-def draw_grid(chosen: dict[str, Setting]) -> None:
+def draw_grid(chosen: dict[str, Setting], path: Path) -> None:
     """A row of pictures for each method, of the same noise and classes."""
 
     def on(figure):
@@ -183,7 +171,7 @@ def draw_grid(chosen: dict[str, Setting]) -> None:
             axes.text(-6, 17, name, ha="right", va="center", fontsize=9)
 
     picture = in_process.pack_module("nodes.calibration.figure").drawn(on, 11, 0.5 * len(chosen), dpi=130)
-    Image.fromarray(picture).save(RESULTS.with_suffix(".png"))
+    Image.fromarray(picture).save(path)
 
 
 def main() -> None:
@@ -207,14 +195,16 @@ def main() -> None:
     pictures, rows = rows_of(real, chosen, batches)
     ceiling = measure(real, Eyes().real(pictures, seed=4), RESAMPLES)
     results = {
-        "date": date.today().isoformat(), "torch": torch.__version__, "steps": STEPS, "pictures": pictures, "real": REAL,
+        "command": "python -m benchmarks.class_conditional", "date": date.today().isoformat(), "torch": torch.__version__, "steps": STEPS, "pictures": pictures, "real": REAL,
         "confidence": 0.95, "lower is better": LOWER_IS_BETTER,
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
+        "paper": {name: METHODS[name].paper for name in rows},
+        "bases": {name: "ma2023" if name in CLASSIFIER_ROWS else "CFG" for name in rows if METHODS[name].paper},
         "rows": {**rows, "real pictures": ceiling},
     }  # fmt: skip
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    draw_grid(chosen)
-    report(results)
+    draw_grid(chosen, PICTURE)
+    print(class_table(results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The vanishing gradient: `python -m benchmarks.class_gradients`, a minute on one core.
 
 On samplings of the class-conditional demo model without guidance: the norm of each score's gradient at the predicted
-clean picture, and how sure the classifier is of the class that is drawn. Written to docs/class-gradients.json and .png.
+clean picture, and how sure the classifier is of the class that is drawn. Written to docs/results/class_gradients.json and docs/class-gradients.png.
 """
 
 import json
@@ -15,7 +15,8 @@ from . import in_process
 from .class_bench import BATCH, CLEAN, MA2023, PLAIN, Setting, classifier, draw, model
 from .in_process import pack_module, run_node
 
-RESULTS = REPOSITORY / "docs" / "class-gradients.json"
+RESULTS = REPOSITORY / "docs" / "results" / "class_gradients.json"
+PICTURE = REPOSITORY / "docs" / "class-gradients.png"
 BATCHES = 4
 SCORES = {
     "log p(y | x̂0)": (CLEAN, PLAIN),
@@ -86,7 +87,7 @@ def plot(result: dict) -> None:
             axes.legend(fontsize=8)
 
     picture = pack_module("nodes.calibration.figure").drawn(on, 10, 4.2, dpi=100)
-    Image.fromarray(picture).save(RESULTS.with_suffix(".png"))
+    Image.fromarray(picture).save(PICTURE)
 
 
 def main() -> None:

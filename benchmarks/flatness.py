@@ -6,7 +6,7 @@ Both ways go from no guidance (τ 1, f 0) to uniform attention (τ 0, f 1).
 
 Every row draws the same captions from the same noise, in rounds of 32 pictures; a round that was drawn is kept in
 `.dev/benchmarks`, so that an interrupted run goes on and more rounds add to those that are there. Writes
-docs/flatness.json and docs/flatness.png. An hour on one core; `python -m benchmarks.train_unet_twin` goes before.
+docs/results/flatness.json and docs/flatness.png. An hour on one core; `python -m benchmarks.train_unet_twin` goes before.
 """
 
 import argparse

@@ -26,7 +26,7 @@ from .density_coverage import coverage, density, within_balls
 from .flatness_figure import MEASURES, cells_of, draw
 from .judge import frechet, judge
 
-RESULTS = REPOSITORY / "docs" / "flatness.json"
+RESULTS = REPOSITORY / "docs" / "results" / "flatness.json"
 LOWER_IS_BETTER = ("Fréchet",)
 RESAMPLES = 100
 

@@ -57,10 +57,12 @@ def _truth(scene: Scene) -> tuple[int, int, int]:
     return PAIRS.index(scene.largest.pair), second[0] if second else len(PAIRS), [*BACKGROUNDS].index(scene.background)
 
 
-def judge() -> Judge:
-    """The trained judge; trains it where it is not there yet, some three minutes on one core."""
+def judge(steps: int = STEPS) -> Judge:
+    """The trained judge; trains it where it is not there yet, some three minutes on one core. Fewer steps are for trying a
+    benchmark out."""
     rng = Random("judge")
-    return trained(Judge, WEIGHTS, STEPS, lambda network: network.loss(clear_scenes(rng, BATCH)))
+    weights = WEIGHTS if steps == STEPS else WEIGHTS.with_stem(f"judge-{steps}")
+    return trained(Judge, weights, steps, lambda network: network.loss(clear_scenes(rng, BATCH)))
 
 
 def trained(

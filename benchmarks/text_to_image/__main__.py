@@ -29,7 +29,7 @@ from .drawing import REGIMES, Setting
 from .figures import draw
 from .initial_velocity import CAPTIONS, variances
 from .kept import BATCH, SEEDS, Job, seen
-from .measures import LOWER_IS_BETTER, eyes, measure, real
+from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
 from .search import REAL, Search, find
 from .sweeps import of_encoder_temperature, of_inputs
@@ -167,9 +167,8 @@ def main() -> None:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
         results, picture = QUICK / RESULTS.name, QUICK / PICTURE.name
-    kept.start()
-    eyes()
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), kept.start) as workers:
+    kept.start(options.quick)
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), kept.start, (options.quick,)) as workers:
         regimes = {
             regime: {
                 "prompted": table(workers, regime, True, options),

@@ -16,7 +16,7 @@ from tools.environment import DEV
 
 from .. import in_process
 from .drawing import Setting, draw
-from .measures import Seen, look
+from .measures import Seen, look, open_eyes
 
 FOLDER = DEV / "benchmarks" / "text_to_image"
 BATCH = 16
@@ -97,8 +97,9 @@ def seen(regime: str, setting: Setting, purpose: str, batches: int, steps: int, 
     return Seen.together([job.seen() for job in jobs])
 
 
-def start(threads: int = 1) -> None:
+def start(quick: bool = False) -> None:
     """What a process needs before its first job."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    open_eyes(quick)
     in_process.load_nodes()
     in_process.quiet()

@@ -9,7 +9,6 @@ to the nearest of the world's colours. Intervals are a bootstrap's over batches 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
 from random import Random
 
 import numpy as np
@@ -50,10 +49,14 @@ class Seen:
         return Seen(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
-@cache
-def eyes() -> Judge:
-    """The judge, trained where it is not there yet; that must not happen in two processes at once."""
-    return judge()
+_eyes: Judge
+
+
+def open_eyes(quick: bool) -> None:
+    """Before anything is looked at. The judge is trained where it is not there yet, which must not happen in two processes
+    at once; quick: hardly."""
+    global _eyes
+    _eyes = judge(10) if quick else judge()
 
 
 @torch.no_grad()
@@ -62,7 +65,7 @@ def look(pictures: Tensor, scenes: list[Scene], groups: list[int]) -> Seen:
     overlaps = [[blob.overlap for blob in find_blobs(picture)] for picture in pictures]
     distances = (pictures[:, None] - PALETTE[:, :, None, None]).square().sum(2).sqrt().amin(1)
     return Seen(
-        features=eyes()(pictures),
+        features=_eyes(pictures),
         exact=torch.tensor([*map(shows_pairs, pictures, scenes)]).double(),
         relation=torch.tensor([*map(shows_relation, pictures, scenes)]).double(),
         shapes=torch.tensor([*map(len, overlaps)]).double(),

@@ -93,8 +93,16 @@ def scenes_of(count: int):
     return [sample_scene(rng, held_out=True) for _ in range(count)]
 
 
-def test_real_pictures_are_exact_clean_and_on_the_palette(monkeypatch):
-    monkeypatch.setattr(measures, "eyes", lambda: lambda pictures: F.adaptive_avg_pool2d(pictures, 2).flatten(1))  # no judge's weights
+@pytest.fixture
+def plain_eyes(monkeypatch):
+    """Colours of quarters in the place of a trained judge's features."""
+    monkeypatch.setattr(
+        measures, "_eyes", lambda pictures: F.adaptive_avg_pool2d(pictures, 2).flatten(1), raising=False
+    )
+
+
+@pytest.mark.usefixtures("plain_eyes")
+def test_real_pictures_are_exact_clean_and_on_the_palette():
     scenes = scenes_of(24)
     seen = measures.look(torch.stack([*map(render, scenes)]), scenes, [*range(12), *range(12)])
     found = {name: row["value"] for name, row in measures.measure(seen, seen).items()}
@@ -103,8 +111,8 @@ def test_real_pictures_are_exact_clean_and_on_the_palette(monkeypatch):
     assert found["Fréchet"] == pytest.approx(0, abs=1e-3) and found["diversity"] > 0
 
 
-def test_other_captions_are_seldom_exact(monkeypatch):
-    monkeypatch.setattr(measures, "eyes", lambda: lambda pictures: F.adaptive_avg_pool2d(pictures, 2).flatten(1))
+@pytest.mark.usefixtures("plain_eyes")
+def test_other_captions_are_seldom_exact():
     scenes = scenes_of(24)
     seen = measures.look(torch.stack([*map(render, scenes)]).roll(1, 0), scenes, [*range(24)])
     assert seen.exact.mean() < 0.3

@@ -54,6 +54,7 @@ class EntropyGuidanceApply(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The model with classifier guidance: wire it to a sampler.")],
             hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod

@@ -60,6 +60,7 @@ class EntropyGuidanceCADS(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The model with CADS: wire it to a sampler.")],
             hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod

@@ -47,6 +47,7 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                 )
             ],
             hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod

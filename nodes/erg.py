@@ -94,6 +94,7 @@ class EntropyGuidanceERG(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a sampler.")],
             hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod

@@ -45,6 +45,7 @@ class EntropyGuidanceCLIP(io.ComfyNode):
             outputs=[io.Clip.Output(tooltip="The changed text encoder: encode the positive prompt again with it and "
                                     "wire the result to the sampler's negative input.")],
             hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod

@@ -14,7 +14,9 @@ from comfy_api.latest import io
 
 from ..guidance_core.sampling_steps import step_at
 
-HIDDEN = (io.Hidden.unique_id, io.Hidden.dynprompt)  # what the schema of a node asks for that has something to say
+# What the schema of a node asks for that has something to say. It is also `not_idempotent`: otherwise ComfyUI's cache would run
+# one of two nodes with the same inputs for both, or one that is gone from the graph.
+HIDDEN = (io.Hidden.unique_id, io.Hidden.dynprompt)
 AS_TEXT = str.maketrans("<>", "‹›")  # the frontend takes it for HTML, and a class of a classifier may have any name
 
 SAID = "entropy_guidance_said"  # an attribute of errors
@@ -66,18 +68,18 @@ def _is_ours(error: Exception) -> bool:
 class StepCount:
     """In how many steps of a sampling something was done. It waits for the device when it is read, and not before."""
 
-    _done: list = field(default_factory=list)  # sigmas of evaluations, one value each
+    _done: list = field(default_factory=list)  # sigmas of evaluations
     _others: list = field(default_factory=list)
     _schedule: object | None = None
 
     def note(self, sigma, options: dict, done: bool) -> None:
         """An evaluation at sigma, [B]. options: its transformer options. done: whether it was done there."""
-        (self._done if done else self._others).append(sigma.flatten()[:1])
+        (self._done if done else self._others).append(sigma)
         self._schedule = options.get("sample_sigmas")
 
     def read(self) -> tuple[int, int]:
         """The steps in which it was done, and all of them: those with an evaluation where no schedule was told."""
-        done, others = ([sigma.item() for sigma in sigmas] for sigmas in (self._done, self._others))
+        done, others = ([sigma.flatten()[0].item() for sigma in sigmas] for sigmas in (self._done, self._others))
         schedule = [] if self._schedule is None else self._schedule.tolist()
         if len(schedule) < 2:
             return len({*done}), len({*done, *others})

@@ -41,6 +41,7 @@ class EntropyGuidanceGuider(io.ComfyNode):
             ],
             outputs=[io.Guider.Output(tooltip="Wire it to SamplerCustomAdvanced.")],
             hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod

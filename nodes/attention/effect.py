@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...guidance_core.attention_energy import AttentionEnergy
 from ..common import PercentWindow
 from ..feedback import StepCount
-from ..sampling.condition_names import NEGATIVE
+from ..sampling.condition_names import NEGATIVE, POSITIVE
 from .network_call import NetworkCall
 
 
@@ -52,7 +52,7 @@ class Effect:
         """Why a whole sampling was left as it was. own: whether the weak branch was to be one of its own."""
         if not self.weak and own:
             return "its sampler asked for no prediction in the way of ComfyUI's guiders."
-        if not self.weak and NEGATIVE in guider.conds and math.isclose(getattr(guider, "cfg", math.nan), 1):
+        if not self.weak and guider.conds.keys() == {POSITIVE, NEGATIVE} and math.isclose(guider.cfg, 1):
             return "cfg is 1, so there is no negative branch. Set scale above 0 for a weak branch of its own, or cfg above 1."
         if not self.weak:
             return (

@@ -61,8 +61,8 @@ class PercentWindow:
     def has_no_step(self) -> str:
         """The words for a sampling none of whose steps it holds."""
         return (
-            f"no step lies between start_percent = {self.start} and end_percent = {self.end}. That is as it should be where "
-            "another sampler does the other steps."
+            f"no step lies between start_percent = {self.start} and end_percent = {self.end}. Widen the window, unless another "
+            "sampler does its steps."
         )
 
     def sigmas(self, model_sampling) -> tuple[float, float]:

@@ -53,7 +53,7 @@ class Effect:
         if not self.weak and own:
             return "its sampler asked for no prediction in the way of ComfyUI's guiders."
         if not self.weak and guider.conds.keys() == {POSITIVE, NEGATIVE} and math.isclose(guider.cfg, 1):
-            return "cfg is 1, so there is no negative branch. Set scale above 0 for a weak branch of its own, or cfg above 1."
+            return "cfg is 1: there is no negative branch. Set scale above 0, or cfg above 1."
         if not self.weak:
             return (
                 "no evaluation of it was one of a negative branch. Set cfg above 1, or scale above 0 for a weak branch of its "

@@ -49,7 +49,7 @@ def test_a_node_that_was_cached_says_it_of_the_next_sampling(server):
     [
         (
             {"cfg": 1.0},
-            "No effect: cfg is 1, so there is no negative branch. Set scale above 0 for a weak branch of its own",
+            "No effect: cfg is 1: there is no negative branch. Set scale above 0, or cfg above 1.",
         ),
         (
             {"start_percent": 0.6, "end_percent": 0.62},

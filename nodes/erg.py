@@ -106,7 +106,7 @@ class EntropyGuidanceERG(io.ComfyNode):
         window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
         evaluation = TemperedEvaluation(energy, parse_layers(layers), attention, share_trunk)
-        branch = WeakBranchAttention(evaluation, window, own if scale > 0 else None, Feedback.of(cls))
+        branch = WeakBranchAttention(evaluation, window, Feedback.of(cls), own if scale > 0 else None)
         model = model.clone()
         if interval is not None:
             interval.add_to(model, KEY)

@@ -16,37 +16,39 @@ from .network_call import NetworkCall
 class Effect:
     """Of the sampling that is running.
 
-    weak, in_time: whether it had a weak branch, and that in the window of steps. layers, of_layers: the numbers of those that
-    were changed, and how many the network has. spared: how many evaluations were not run, by sharing blocks for one.
+    weak, in_time: whether it had a weak branch, and that in the window of steps. spared: for each evaluation how many
+    conditions it took less than it was asked for, by blocks that ran once for two or by another node's cache.
     """
 
     weak: bool = False
     in_time: bool = False
-    layers: set[int] = field(default_factory=set)
-    of_layers: int = 0
     spared: list[float] = field(default_factory=list)
     _asked: list[int] = field(default_factory=list)  # the conditions of each evaluation
+    _layers: set[int] = field(default_factory=set)  # those that were changed
+    _of_layers: int = 0  # how many the network has
     _steps: StepCount = field(default_factory=StepCount)
     _said: set[str] = field(default_factory=set)
 
     @property
     def changed(self) -> bool:
-        return bool(self.layers)
+        return bool(self._layers)
 
-    def note(self, call: NetworkCall, changed: frozenset[int] | None = None, of_layers: int = 0) -> None:
-        """An evaluation that is asked for; or, with the numbers of changed layers, what became of it."""
-        self._steps.note(call.inputs[1], call.options, bool(changed))
-        if changed is None:
-            self._asked.append(len(call.options.get("cond_or_uncond", ())) or 1)
-        else:
-            self.layers |= changed
-            self.of_layers = of_layers
+    def note_evaluation(self, call: NetworkCall) -> None:
+        self._asked.append(len(call.options.get("cond_or_uncond", ())) or 1)
+        self._steps.note(call.inputs[1], call.options, False)
+
+    def note_change(self, call: NetworkCall, layers: set[int], of: int) -> None:
+        """layers: the numbers of those that an evaluation changed, of so many."""
+        if layers:
+            self._layers |= layers
+            self._of_layers = of
+            self._steps.note(call.inputs[1], call.options, True)
 
     def what(self) -> str:
         """For a sampling that was changed."""
         changed, steps = self._steps.read()
         evaluations = (sum(self._asked) - sum(self.spared)) / steps
-        return f"{len(self.layers)} of {self.of_layers} layers, {changed} of {steps} steps, {evaluations:.1f} evaluations a step"
+        return f"{len(self._layers)} of {self._of_layers} layers, {changed} of {steps} steps, {evaluations:.1f} evaluations a step"
 
     def why_not(self, window: PercentWindow, own: bool, guider) -> str:
         """Why a whole sampling was left as it was. own: whether the weak branch was to be one of its own."""

@@ -66,7 +66,7 @@ class TemperedEvaluation:
         check_changed(bool(changed), self.kind, False, type(call.network).__name__, call.other_nodes)
         result = self._compiled.run(call, layers, selected, labels)
         if result is not None:
-            sampling.effect.note(call, changed, len(layers.numbers))
+            sampling.effect.note_change(call, changed, len(layers.numbers))
         return result
 
     def _run(
@@ -90,13 +90,13 @@ class TemperedEvaluation:
         sampling: SamplingState,
         alone: bool,
     ):
+        sharing = sampling.find(TrunkSharing, call.network)
         if self.share_trunk and alone:
-            copies = copies_of_chunks(call.options) or None
-            sharing = sampling.find(TrunkSharing, call.network)
-            result = sharing.run(call, attention, weak, copies)
-            sampling.effect.spared.append(sharing.spared)
-            return result
-        return call.run(eagerly=True, **{OVERRIDE: attention})
+            result = sharing.run(call, attention, weak, copies_of_chunks(call.options) or None)
+        else:
+            result = call.run(eagerly=True, **{OVERRIDE: attention})
+        sampling.effect.spared.append(sharing.spared if attention.calls else len(weak))
+        return result
 
     def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
         """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""
@@ -139,7 +139,7 @@ class TemperedEvaluation:
     def _say_what_was_changed(self, attention: TemperedAttention, call: NetworkCall, sampling: SamplingState) -> None:
         """An evaluation without any attention is another node's purpose (EasyCache reuses an earlier one)."""
         effect, missing = sampling.effect, attention.selected - attention.changed
-        effect.note(call, frozenset(attention.changed), len(attention.layers.numbers))
+        effect.note_change(call, attention.changed, len(attention.layers.numbers))
         if effect.changed and missing and self.kind == "all" and replaced_blocks(call.options):
             layers = ", ".join(map(str, sorted(missing))) if attention.changed else "all of them"
             effect.say_once(

@@ -93,8 +93,8 @@ def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection, 
     """A clone of a CLIP object whose text self-attention has its logits multiplied by a temperature.
 
     The temperature is the energy's, or for a flatness what that takes in each text, layer and head, measured where it is used.
-    The selection applies to each encoder of a CLIP with several (SDXL, SD3, Flux). feedback: of the node. Raises ValueError, naming the
-    encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
+    The selection applies to each encoder of a CLIP with several (SDXL, SD3, Flux). feedback: of the node. Raises ValueError,
+    naming the encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
     """
     encoders = _encoders(clip.cond_stage_model)
     chosen = {encoder: layers.select([None] * len(modules)) for encoder, modules in encoders.items()}

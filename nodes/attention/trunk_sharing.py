@@ -74,7 +74,7 @@ class _Twins:
 
 @dataclass
 class TrunkSharing:
-    """Of one network in one sampling. spared: how many evaluations the latest one took less, for conditions that share."""
+    """Of one network in one sampling. spared: how many conditions the latest evaluation took less, as a share of the layers."""
 
     network: torch.nn.Module
     spared: float = 0.0

@@ -29,13 +29,13 @@ from .weak_condition import names_of_chunks, weak_chunks
 
 @dataclass
 class WeakBranchAttention:
-    """evaluation: what becomes of one that has a weak branch. own: a weak branch of its own, in the place of the guider's.
-    feedback: of the node that asked for it."""
+    """evaluation: what becomes of one that has a weak branch. feedback: of the node that asked for it. own: a weak branch of
+    its own, in the place of the guider's."""
 
     evaluation: TemperedEvaluation
     window: PercentWindow
+    feedback: Feedback
     own: OwnBranch | None = None
-    feedback: Feedback = Feedback()
     _sampling: SamplingState | None = field(default=None, init=False, repr=False)  # the one that is running
     # Since the model was made ready to run; None while it is not.
     _evaluations: int | None = field(default=None, init=False, repr=False)
@@ -138,7 +138,7 @@ class WeakBranchAttention:
     def _evaluate(self, call: NetworkCall):
         """The network's prediction, with another attention energy for the rows of the weak branch, if it has any now."""
         sampling = self._sampling or SamplingState()
-        sampling.effect.note(call)
+        sampling.effect.note_evaluation(call)
         weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
             return call.run()

@@ -25,7 +25,7 @@ class ClassifierGuidance:
     normalize: bool
     window: PercentWindow
     every: int
-    feedback: Feedback = Feedback()
+    feedback: Feedback
     _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
     _steps: StepCount = field(default_factory=StepCount, init=False)  # of the same: those with a gradient
 

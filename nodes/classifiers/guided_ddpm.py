@@ -56,7 +56,7 @@ class GuidedDDPM:
                 spread = variance.sqrt() * (kept[i + 1] < 1)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
                 x = following / factor[i + 1]
-            if self.scale:
+            if self.scale and len(sigmas) > 1:
                 self.feedback.say(f"{len(sigmas) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
 

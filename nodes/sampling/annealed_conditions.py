@@ -39,7 +39,7 @@ class AnnealedConditions:
     annealing: ConditionAnnealing
     apply_to: str
     seed: int
-    feedback: Feedback = Feedback()
+    feedback: Feedback
     _sampling: "_Sampling | None" = field(default=None, init=False, repr=False)  # the one that is running
 
     def __post_init__(self):

@@ -35,7 +35,7 @@ class EntropyGuider(comfy.samplers.CFGGuider):
     def outer_sample(self, *args, **kwargs):
         """As ComfyUI's; says what was done."""
         result = super().outer_sample(*args, **kwargs)
-        names = [name for name, condition in zip(NAMES, self._conditions({})) if condition is not None]
+        names = [name for name, condition in zip(NAMES, self._conditions(self.model_options)) if condition is not None]
         if names == ["positive"]:
             self.feedback.say_without_effect("scale is 1. Set it above 1.")
         else:

@@ -140,6 +140,16 @@ def test_what_erg_says(node, demo, prompts, sample, told, inputs, options, text)
     assert texts == [text]
 
 
+def test_evaluations_that_another_node_spares(node, demo, prompts, sample, told):
+    model = erg(node, demo[0])
+    texts = told(model)
+    cached = node("EasyCache", model=model, reuse_threshold=0.9, start_percent=0.15, end_percent=0.95, verbose=False)[0]
+    sample(cached, *prompts, steps=12)
+    (text,) = texts
+    changed, evaluations = (float(part.split()[0]) for part in text.split(", ")[1:])
+    assert 2 <= changed < 12 and evaluations == pytest.approx(2 * changed / 12, abs=0.05)
+
+
 def test_erg_in_compiled_code(node, demo, prompts, sample, told, compiler):  # noqa: F811
     model = erg(node, compiler.compile(demo[0]), layers="3-5")
     texts = told(model)
@@ -200,7 +210,13 @@ def test_nothing_waits_for_the_device_inside_the_steps(node, demo, prompts):
             )
         return at_steps[-1] - at_steps[0], found.count - at_steps[-1]
 
-    model = erg(node, demo[0], scale=1.0)
-    reads(model)  # learns the layers
-    (plain, plain_after), (rectified, after) = reads(demo[0]), reads(model)
-    assert rectified == plain and after > plain_after
+    classifier = node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0]
+    score = node("EntropyGuidanceScore", classifier=classifier, labels="blue")[0]
+    plain, plain_after = reads(demo[0])
+    for model in (
+        erg(node, demo[0], scale=1.0),
+        node("EntropyGuidanceApply", model=demo[0], score=score, vae=demo[2], every=1)[0],
+    ):
+        reads(model)  # ERG learns the layers
+        guided, after = reads(model)
+        assert guided == plain and after > plain_after

@@ -26,7 +26,7 @@ MEMBERS = {
     ),
     "comfy.ldm.modules.attention.BasicTransformerBlock": ("disable_self_attn", "switch_temporal_ca_to_sa"),
     "comfy.context_windows.IndexListContextWindow": ("window.dim", "window.get_tensor", "window.total_frames"),
-    "comfy.samplers.CFGGuider": ("guider.conds", "guider.inner_model", "guider.model_patcher"),
+    "comfy.samplers.CFGGuider": ("guider.cfg", "guider.conds", "guider.inner_model", "guider.model_patcher"),
     "comfy.conds.CONDRegular": ("_copy_with", "condition.cond"),
     "comfy.sd.CLIP": ("clip.clone", "clip.cond_stage_model", "clip.patcher", "load_sd"),
     "comfy.sd.VAE": (
@@ -35,6 +35,8 @@ MEMBERS = {
     ),
     "comfy.sd1_clip.SDClipModel": ("encoder.transformer",),
     "comfy.utils.ProgressBar": ("update_absolute",),
+    "comfy_api.latest.io.ComfyNode": ("node.hidden",),
+    "comfy_execution.graph.DynamicPrompt": ("get_display_node_id",),
 }  # fmt: skip
 
 # For each key of the dicts that ComfyUI hands around, and each name that the pack knows as a string, the module that

@@ -50,6 +50,11 @@ class ConditionAnnealing:
         """True where no condition is ever changed."""
         return self.noise_scale == 0 or self.tau1 == 1
 
+    @property
+    def why_ordinary(self) -> str:
+        """Why no condition is ever changed, where that is so."""
+        return "noise_scale is 0. Set it above 0." if self.noise_scale == 0 else "tau1 is 1. Set it below 1."
+
     def kept(self, t: float) -> float:
         """γ(t), the share of the condition that is left at time t."""
         if t <= self.tau1:

@@ -8,6 +8,7 @@ from .classifiers.guidance_score import ScoreSocket
 from .classifiers.latent_decoder import MODES
 from .classifiers.score_gradient import score_gradient
 from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow
+from .feedback import HIDDEN, Feedback
 
 KEY = "entropy_guidance_apply"
 
@@ -52,6 +53,8 @@ class EntropyGuidanceApply(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with classifier guidance: wire it to a sampler.")],
+            hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod
@@ -60,10 +63,11 @@ class EntropyGuidanceApply(io.ComfyNode):
     ) -> io.NodeOutput:
         guidance = ClassifierGuidance(
             score_gradient(score, model, vae, decode), scale, tilt, normalize,
-            PercentWindow(start_percent, end_percent), every,
+            PercentWindow(start_percent, end_percent), every, Feedback.of(cls),
         )  # fmt: skip
         model = model.clone()
         if scale == 0:
+            guidance.feedback.say_without_effect("scale is 0. Set it above 0.")
             return io.NodeOutput(model)
         model.set_additional_models(KEY, [*model.get_additional_models_with_key(KEY), *guidance.gradient.patchers])
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance.sample)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..guidance_core.condition_annealing import ConditionAnnealing
 from .common import CATEGORY
+from .feedback import HIDDEN, Feedback
 from .sampling.annealed_conditions import BRANCHES, AnnealedConditions
 from .sampling.condition_names import POSITIVE
 
@@ -58,14 +59,18 @@ class EntropyGuidanceCADS(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with CADS: wire it to a sampler.")],
+            hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod
     def execute(cls, model, noise_scale, mixing, tau1, tau2, apply_to, seed) -> io.NodeOutput:
         annealing = ConditionAnnealing(noise_scale, mixing, tau1, tau2)
-        conditions = AnnealedConditions(annealing, apply_to, seed)
+        conditions = AnnealedConditions(annealing, apply_to, seed, Feedback.of(cls))
         model = model.clone()
-        if not annealing.is_ordinary:
+        if annealing.is_ordinary:
+            conditions.feedback.say_without_effect(annealing.why_ordinary)
+        else:
             model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, conditions)
             model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, conditions.sample)
         return io.NodeOutput(model)

@@ -57,6 +57,14 @@ class PercentWindow:
     def is_everything(self) -> bool:
         return self.start == 0 and self.end == 1
 
+    @property
+    def has_no_step(self) -> str:
+        """The words for a sampling none of whose steps it holds."""
+        return (
+            f"no step lies between start_percent = {self.start} and end_percent = {self.end}. Widen the window, unless another "
+            "sampler does its steps."
+        )
+
     def sigmas(self, model_sampling) -> tuple[float, float]:
         """The window's first and last sigma, from high to low; both ends belong to it, as in ComfyUI's own nodes."""
         return model_sampling.percent_to_sigma(self.start), model_sampling.percent_to_sigma(self.end)

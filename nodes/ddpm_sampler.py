@@ -7,6 +7,7 @@ from ..guidance_core.ddpm_variance import VARIANCES
 from .classifiers.guidance_score import ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
 from .common import CATEGORY, TILT, VAE, check_number
+from .feedback import HIDDEN, Feedback
 
 
 class EntropyGuidanceDDPMSampler(io.ComfyNode):
@@ -45,6 +46,8 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
                     "are those of BasicScheduler with the scheduler normal."
                 )
             ],
+            hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod
@@ -54,5 +57,7 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         check_number("tilt", tilt)
         if variance not in VARIANCES:
             raise ValueError(f"variance = '{variance}': it must be one of {', '.join(VARIANCES)}.")
-        sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance)
+        sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, Feedback.of(cls))
+        if scale == 0:
+            sampler.feedback.say_without_effect("scale is 0. Set it above 0.")
         return io.NodeOutput(comfy.samplers.KSAMPLER(sampler))

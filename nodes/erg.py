@@ -7,10 +7,12 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
+from .attention.effect import why_ordinary
 from .attention.kinds import KINDS
 from .attention.tempered_evaluation import TemperedEvaluation
 from .attention.weak_branch import WeakBranchAttention
 from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
+from .feedback import HIDDEN, Feedback
 from .sampling.guidance_interval import OUTSIDE, interval_of
 from .sampling.own_branch import OwnBranch
 
@@ -91,6 +93,8 @@ class EntropyGuidanceERG(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with ERG: wire it to a sampler.")],
+            hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod
@@ -102,10 +106,12 @@ class EntropyGuidanceERG(io.ComfyNode):
         window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
         evaluation = TemperedEvaluation(energy, parse_layers(layers), attention, share_trunk)
-        branch = WeakBranchAttention(evaluation, window, own if scale > 0 else None)
+        branch = WeakBranchAttention(evaluation, window, Feedback.of(cls), own if scale > 0 else None)
         model = model.clone()
         if interval is not None:
             interval.add_to(model, KEY)
-        if not energy.is_ordinary:
+        if energy.is_ordinary:
+            branch.feedback.say_without_effect(why_ordinary(energy))
+        else:
             branch.add_to(model, KEY)
         return io.NodeOutput(model)

@@ -7,8 +7,10 @@ from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
+from .attention.effect import why_ordinary
 from .attention.text_encoder import temper_text_encoders
 from .common import CATEGORY
+from .feedback import HIDDEN, Feedback
 
 
 class EntropyGuidanceCLIP(io.ComfyNode):
@@ -42,9 +44,15 @@ class EntropyGuidanceCLIP(io.ComfyNode):
             ],
             outputs=[io.Clip.Output(tooltip="The changed text encoder: encode the positive prompt again with it and "
                                     "wire the result to the sampler's negative input.")],
+            hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod
     def execute(cls, clip, temperature, layers, flatness=-1.0) -> io.NodeOutput:
         energy, selection = AttentionEnergy(temperature, flatness=flatness), parse_layers(layers)
-        return io.NodeOutput(clip.clone() if energy.is_ordinary else temper_text_encoders(clip, energy, selection))
+        feedback = Feedback.of(cls)
+        if energy.is_ordinary:
+            feedback.say_without_effect(why_ordinary(energy))
+            return io.NodeOutput(clip.clone())
+        return io.NodeOutput(temper_text_encoders(clip, energy, selection, feedback))

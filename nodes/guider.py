@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .common import CATEGORY, check_number
+from .feedback import HIDDEN, Feedback
 from .sampling.entropy_guider import EntropyGuider
 
 
@@ -39,13 +40,15 @@ class EntropyGuidanceGuider(io.ComfyNode):
                 ),
             ],
             outputs=[io.Guider.Output(tooltip="Wire it to SamplerCustomAdvanced.")],
+            hidden=[*HIDDEN],
+            not_idempotent=True,
         )  # fmt: skip
 
     @classmethod
     def execute(cls, model, positive, weak, scale, negative=None, negative_scale=2.0) -> io.NodeOutput:
         check_number("scale", scale, lowest=0)
         check_number("negative_scale", negative_scale, lowest=0)
-        guider = EntropyGuider(model)
+        guider = EntropyGuider(model, Feedback.of(cls))
         guider.set_conds(positive, weak, negative)
         guider.set_scales(scale, negative_scale)
         return io.NodeOutput(guider)

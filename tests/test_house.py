@@ -4,15 +4,17 @@ import ast
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# For each room what it may import of this repository. `nodes` is the menu, `nodes.common` what all nodes share.
+# For each room what it may import of this repository. `nodes` is the menu, `nodes.common` and `nodes.feedback` are what nodes
+# share.
 MAY_IMPORT = {
-    "nodes": {"nodes.common", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "guidance_core", "demo"},
+    "nodes": {"nodes.common", "nodes.feedback", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "guidance_core", "demo"},
     "nodes.common": set(),
-    "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "guidance_core"},
-    "nodes.classifiers": {"nodes.classifiers", "nodes.common", "guidance_core"},
+    "nodes.feedback": {"guidance_core"},
+    "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "nodes.feedback", "guidance_core"},
+    "nodes.classifiers": {"nodes.classifiers", "nodes.common", "nodes.feedback", "guidance_core"},
     "nodes.class_conditional": {"nodes.class_conditional", "nodes.classifiers", "nodes.common", "guidance_core"},
     "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.common", "guidance_core", "demo"},
-    "nodes.sampling": {"nodes.sampling", "nodes.common", "guidance_core"},
+    "nodes.sampling": {"nodes.sampling", "nodes.common", "nodes.feedback", "guidance_core"},
     "guidance_core": {"guidance_core"},
     "contract": {"contract"},
     "demo": {"demo", "tools"},
@@ -87,4 +89,4 @@ def test_the_menu_is_a_node_a_file_and_every_wing_has_its_rules():
     menu = {module for module in MODULES if room_of(module) == "nodes" and module != "nodes"}
     assert all(MODULES[module].read_text(encoding="utf-8").count("(io.ComfyNode)") == 1 for module in menu)
     wings = {module for module, path in MODULES.items() if path.name == "__init__.py" and module.startswith("nodes.")}
-    assert wings == {room for room in MAY_IMPORT if room.startswith("nodes.")} - {"nodes.common"}
+    assert wings == {room for room in MAY_IMPORT if room.startswith("nodes.")} - {"nodes.common", "nodes.feedback"}

@@ -51,7 +51,6 @@ class TemperedEvaluation:
         if self._can_run_compiled(call, sampling, nodes):
             result = self._run_compiled(call, labels, sampling)
             if result is not None:
-                sampling.effect.changed = True
                 return result
         return self._run(call, weak, labels, sampling, alone=len(nodes) == 1)
 
@@ -63,9 +62,12 @@ class TemperedEvaluation:
     def _run_compiled(self, call: NetworkCall, labels: tuple[bool, ...], sampling: SamplingState):
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers, selected = self._layers(call, sampling.find(structure_of, call.network), renew=False)
-        changed = any(layer in selected for layer in layers.of_calls)
-        check_changed(changed, self.kind, False, type(call.network).__name__, call.other_nodes)
-        return self._compiled.run(call, layers, selected, labels)
+        changed = selected.intersection(layers.of_calls)
+        check_changed(bool(changed), self.kind, False, type(call.network).__name__, call.other_nodes)
+        result = self._compiled.run(call, layers, selected, labels)
+        if result is not None:
+            sampling.effect.note_change(call, changed, len(layers.numbers))
+        return result
 
     def _run(
         self, call: NetworkCall, weak: tuple[bool, ...], labels: tuple[bool, ...], sampling: SamplingState, alone: bool
@@ -88,10 +90,13 @@ class TemperedEvaluation:
         sampling: SamplingState,
         alone: bool,
     ):
+        sharing = sampling.find(TrunkSharing, call.network)
         if self.share_trunk and alone:
-            copies = copies_of_chunks(call.options) or None
-            return sampling.find(TrunkSharing, call.network).run(call, attention, weak, copies)
-        return call.run(eagerly=True, **{OVERRIDE: attention})
+            result = sharing.run(call, attention, weak, copies_of_chunks(call.options) or None)
+        else:
+            result = call.run(eagerly=True, **{OVERRIDE: attention})
+        sampling.effect.spared.append(sharing.spared if attention.calls else len(weak))
+        return result
 
     def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
         """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""
@@ -134,7 +139,7 @@ class TemperedEvaluation:
     def _say_what_was_changed(self, attention: TemperedAttention, call: NetworkCall, sampling: SamplingState) -> None:
         """An evaluation without any attention is another node's purpose (EasyCache reuses an earlier one)."""
         effect, missing = sampling.effect, attention.selected - attention.changed
-        effect.changed |= bool(attention.changed)
+        effect.note_change(call, attention.changed, len(attention.layers.numbers))
         if effect.changed and missing and self.kind == "all" and replaced_blocks(call.options):
             layers = ", ".join(map(str, sorted(missing))) if attention.changed else "all of them"
             effect.say_once(

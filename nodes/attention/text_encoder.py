@@ -19,6 +19,7 @@ from comfy.patcher_extension import CallbacksMP
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
+from ..feedback import Feedback
 from .flatness import factor_of_all_heads
 from .reach import name_of
 from .rebinding import rebound
@@ -88,15 +89,16 @@ INLINE = {
 WITHOUT_TRANSFORMER = ("comfy.text_encoders.minimax_music.MiniMaxMusic3TEModel",)
 
 
-def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection):
+def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection, feedback: Feedback):
     """A clone of a CLIP object whose text self-attention has its logits multiplied by a temperature.
 
     The temperature is the energy's, or for a flatness what that takes in each text, layer and head, measured where it is used.
-    The selection applies to each encoder of a CLIP with several (SDXL, SD3, Flux). Raises ValueError, naming the
-    encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
+    The selection applies to each encoder of a CLIP with several (SDXL, SD3, Flux). feedback: of the node. Raises ValueError,
+    naming the encoder, where its attention cannot be reached, and where the selection selects nothing in any of them.
     """
     encoders = _encoders(clip.cond_stage_model)
-    paths = [modules[i] for modules in encoders.values() for i in sorted(layers.select([None] * len(modules)))]
+    chosen = {encoder: layers.select([None] * len(modules)) for encoder, modules in encoders.items()}
+    paths = [modules[i] for encoder, modules in encoders.items() for i in sorted(chosen[encoder])]
     if not paths:
         counts = ", ".join(f"{encoder} has {len(modules)} layers" for encoder, modules in encoders.items())
         raise ValueError(f"layers = '{layers.text}' selects nothing: {counts}, numbered from 0.")
@@ -109,6 +111,7 @@ def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection):
     clone = clip.clone()
     _patch(clone.patcher, paths, energy)
     clone.patcher.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, partial(_follow, paths, energy))
+    feedback.say(", ".join(f"{len(chosen[name])} of {len(encoders[name])} layers of {name}" for name in encoders))
     return clone
 
 

@@ -13,9 +13,11 @@ from functools import partial
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ..common import PercentWindow
+from ..feedback import Feedback
 from ..sampling.condition_names import ConditionNames, positive_name
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .copies import with_copies_as_originals
+from .effect import Effect
 from .kinds import tell_kinds
 from .network_call import NetworkCall
 from .reach import batch_of, reach_attention
@@ -27,10 +29,12 @@ from .weak_condition import names_of_chunks, weak_chunks
 
 @dataclass
 class WeakBranchAttention:
-    """evaluation: what becomes of one that has a weak branch. own: a weak branch of its own, in the place of the guider's."""
+    """evaluation: what becomes of one that has a weak branch. feedback: of the node that asked for it. own: a weak branch of
+    its own, in the place of the guider's."""
 
     evaluation: TemperedEvaluation
     window: PercentWindow
+    feedback: Feedback
     own: OwnBranch | None = None
     _sampling: SamplingState | None = field(default=None, init=False, repr=False)  # the one that is running
     # Since the model was made ready to run; None while it is not.
@@ -50,16 +54,23 @@ class WeakBranchAttention:
         model.add_callback_with_key(CallbacksMP.ON_CLEANUP, key, self.clean_up)
 
     def sample(self, executor, *args, **kwargs):
-        """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
-        outer, sampling = self._sampling, self._new_sampling(executor.class_obj)
+        """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
+        with self.feedback.saying_errors():
+            outer, sampling = self._sampling, self._new_sampling(executor.class_obj)
         self._sampling = sampling
         try:
             result = executor(*args, **kwargs)
         finally:
             self._sampling = outer
-        if outer is None and not sampling.effect.changed:
-            self._say_without_effect(sampling.effect.why_not(self.window, self.own is not None))
+        if outer is None:
+            self._say_what_was_done(sampling.effect, executor.class_obj)
         return result
+
+    def _say_what_was_done(self, effect: Effect, guider) -> None:
+        if effect.changed:
+            self.feedback.say(effect.what())
+        else:
+            self._say_without_effect(effect.why_not(self.window, self.own is not None, guider))
 
     def _new_sampling(self, guider) -> SamplingState:
         """Raises RuntimeError where a guider has no condition for a weak branch of its own."""
@@ -100,6 +111,7 @@ class WeakBranchAttention:
 
     def _say_without_effect(self, why_not: str) -> None:
         logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", why_not)
+        self.feedback.say_without_effect(why_not)
 
     def name_conditions(self, executor, model, conds, x, timestep, model_options):
         """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
@@ -117,14 +129,16 @@ class WeakBranchAttention:
         """A wrapper for ComfyUI's APPLY_MODEL."""
         self._evaluations = (self._evaluations or 0) + 1
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
-        if batch_of(call.network) is Batch.TWO_HALVES:  # which reads the numbers itself, to tell its halves
-            return self._evaluate(call)
-        call, in_order = with_copies_as_originals(call)
-        return in_order(self._evaluate(call))
+        with self.feedback.saying_errors():
+            if batch_of(call.network) is Batch.TWO_HALVES:  # which reads the numbers itself, to tell its halves
+                return self._evaluate(call)
+            call, in_order = with_copies_as_originals(call)
+            return in_order(self._evaluate(call))
 
     def _evaluate(self, call: NetworkCall):
         """The network's prediction, with another attention energy for the rows of the weak branch, if it has any now."""
         sampling = self._sampling or SamplingState()
+        sampling.effect.note_evaluation(call)
         weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
             return call.run()

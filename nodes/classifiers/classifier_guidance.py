@@ -11,6 +11,7 @@ from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_s
 from ...guidance_core.sampling_steps import step_at
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow, check_number
+from ..feedback import Feedback, StepCount
 from .score_gradient import ScoreGradient, is_flow
 
 
@@ -24,7 +25,9 @@ class ClassifierGuidance:
     normalize: bool
     window: PercentWindow
     every: int
+    feedback: Feedback
     _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
+    _steps: StepCount = field(default_factory=StepCount, init=False)  # of the same: those with a gradient
 
     def __post_init__(self):
         check_number("scale", self.scale, lowest=0)
@@ -32,16 +35,40 @@ class ClassifierGuidance:
         check_number("every", self.every, lowest=1)
 
     def sample(self, executor, *args, **kwargs):
-        """A wrapper for ComfyUI's OUTER_SAMPLE."""
-        self._schedule = None
-        with self.gradient:
-            return executor(*args, **kwargs)
+        """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why nothing was."""
+        outer = self._schedule, self._steps
+        self._schedule, self._steps = None, StepCount()
+        try:
+            with self.gradient:
+                result = executor(*args, **kwargs)
+            self._say_what_was_done()
+            return result
+        finally:
+            self._schedule, self._steps = outer
+
+    def _say_what_was_done(self) -> None:
+        guided, steps = self._steps.read()
+        if guided:
+            self.feedback.say(f"{guided} of {steps} steps, {self.gradient.how_sure()} in the last of them")
+        elif not steps:
+            self.feedback.say_without_effect(
+                "its guider gives nodes no prediction to move. Use a KSampler or CFGGuider."
+            )
+        elif self.every > 1:
+            self.feedback.say_without_effect(
+                f"every = {self.every} left out the steps that the window holds. Lower it."
+            )
+        else:
+            self.feedback.say_without_effect(self.window.has_no_step)
 
     def __call__(self, args: dict) -> torch.Tensor:
         x0, sigma, model = args["denoised"], args["sigma"], args["model"]
-        if not self._is_time(sigma, args["model_options"], model.model_sampling):
+        is_time = self._is_time(sigma, args["model_options"], model.model_sampling)
+        self._steps.note(sigma, args["model_options"].get("transformer_options", {}), is_time)
+        if not is_time:
             return x0
-        gradient, log_p = self.gradient(args["input"], x0, sigma, model)
+        with self.feedback.saying_errors():
+            gradient, log_p = self.gradient(args["input"], x0, sigma, model)
         flow = is_flow(model.model_sampling)
         if self.normalize:
             gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)

@@ -13,6 +13,7 @@ from tqdm.auto import trange
 from ...guidance_core.classifier_guidance import per_sample
 from ...guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from ...guidance_core.tilted_sampling import tilted_weights
+from ..feedback import Feedback
 from .guidance_score import GuidanceScore
 from .score_gradient import ScoreGradient, is_flow, score_gradient
 from .step_variance import LearnedVariance, ScheduledVariance
@@ -20,7 +21,7 @@ from .step_variance import LearnedVariance, ScheduledVariance
 
 @dataclass(frozen=True)
 class GuidedDDPM:
-    """A sampler function of ComfyUI. variance: one of VARIANCES."""
+    """A sampler function of ComfyUI. variance: one of VARIANCES. feedback: of the node."""
 
     score: GuidanceScore
     scale: float
@@ -28,6 +29,7 @@ class GuidedDDPM:
     tilt: float
     vae: object
     variance: str = "small"
+    feedback: Feedback = Feedback()
 
     @torch.no_grad()
     def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
@@ -54,6 +56,8 @@ class GuidedDDPM:
                 spread = variance.sqrt() * (kept[i + 1] < 1)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
                 x = following / factor[i + 1]
+            if self.scale and len(sigmas) > 1:
+                self.feedback.say(f"{len(sigmas) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
 
     def _pull(self, gradient: ScoreGradient, x, x0, sigma, factor, network) -> torch.Tensor:

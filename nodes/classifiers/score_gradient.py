@@ -13,6 +13,7 @@ from ...guidance_core.classifier_guidance import finite_or_none, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
+from .confidence import how_sure
 from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, latent_decoder
 from .normal_weights import NormalWeights
@@ -29,12 +30,19 @@ class ScoreGradient:
     def __init__(self, score: GuidanceScore, decoder: LatentDecoder | None):
         self.score, self.decoder = score, decoder
         self._call = NormalWeights()
+        self._log_p = None  # on the device: of the latest pictures [B]
         self._forget()
 
     def _forget(self) -> None:
         self._call.clear()
         self._batch = None  # classes [B] on the device, and how many pictures are looked at at once
         self._broken = None  # on the device: how many gradients were not finite
+
+    def how_sure(self) -> str:
+        """How sure the classifier was the last time that it was asked, in words. Reads the device."""
+        names = self.score.classifier.labels
+        wanted = labels_of_batch(self.score.labels, len(self._log_p))
+        return how_sure(self._log_p.exp().tolist(), [names[label] for label in wanted])
 
     @property
     def patchers(self) -> list:
@@ -69,6 +77,7 @@ class ScoreGradient:
         gradients, log_p = zip(*(self._gradient(*part, model) for part in parts))
         log_p = torch.cat(log_p)
         gradient, broken = finite_or_none(torch.cat(gradients), log_p)
+        self._log_p = log_p
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
         return gradient, torch.where(broken, 0, log_p)
 

@@ -12,6 +12,7 @@ from comfy.utils import repeat_to_batch_size
 
 from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
 from ...guidance_core.sampling_steps import step_at
+from ..feedback import Feedback, StepCount
 from .condition_names import NEGATIVE, POSITIVE, ConditionNames, is_positive
 
 BRANCHES = (POSITIVE, NEGATIVE, "both")
@@ -38,6 +39,7 @@ class AnnealedConditions:
     annealing: ConditionAnnealing
     apply_to: str
     seed: int
+    feedback: Feedback
     _sampling: "_Sampling | None" = field(default=None, init=False, repr=False)  # the one that is running
 
     def __post_init__(self):
@@ -45,15 +47,22 @@ class AnnealedConditions:
             raise ValueError(f"apply_to = {self.apply_to!r}: it must be one of {', '.join(BRANCHES)}.")
 
     def sample(self, executor, *args, **kwargs):
-        """A wrapper for ComfyUI's OUTER_SAMPLE: says so where a whole sampling was left as it was."""
+        """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
         outer, self._sampling = self._sampling, _Sampling(ConditionNames(executor.class_obj))
         try:
             result = executor(*args, **kwargs)
-            if not self._sampling.changed:
-                logging.warning("Condition-Annealed Sampling had no effect in this sampling: %s", self._why_not())
+            self._say_what_was_done()
             return result
         finally:
             self._sampling = outer
+
+    def _say_what_was_done(self) -> None:
+        if self._sampling.changed:
+            prompts = "both prompts" if self.apply_to == "both" else f"the {self.apply_to} prompt"
+            self.feedback.say("noise on {} in {} of {} steps".format(prompts, *self._sampling.steps.read()))
+        else:
+            logging.warning("Condition-Annealed Sampling had no effect in this sampling: %s", self._why_not())
+            self.feedback.say_without_effect(self._why_not())
 
     def _why_not(self) -> str:
         if not self._sampling.has_branch:
@@ -64,12 +73,19 @@ class AnnealedConditions:
         )
 
     def __call__(self, executor, model, conds, x, timestep, model_options):
+        with self.feedback.saying_errors():
+            conds = self._annealed(model, conds, x, timestep, model_options)
+        return executor(model, conds, x, timestep, model_options)
+
+    def _annealed(self, model, conds, x, timestep, model_options) -> list:
+        """The conditions of an evaluation, with noise where this step has any."""
         sampling = self._sampling or _Sampling()
         names = [name if self._is_annealed(name) else None for name in sampling.names.of(conds)]
         if not any(names):
-            return executor(model, conds, x, timestep, model_options)
+            return conds
         sampling.has_branch = True
         step, kept = sampling.step(timestep, model_options, model.model_sampling, self.annealing)
+        sampling.steps.note(timestep, model_options["transformer_options"], kept < 1)
         if kept < 1:
             window = model_options["transformer_options"].get("context_window")
             run = _Step(self.annealing, kept, (self.seed, step), len(x), window, sampling)
@@ -79,7 +95,7 @@ class AnnealedConditions:
                     f"apply_to = '{self.apply_to}': {type(model).__name__} gets no text there that CADS could put noise on. "
                     "Choose another branch, or take the node out for this model."
                 )
-        return executor(model, conds, x, timestep, model_options)
+        return conds
 
     def _is_annealed(self, name: str | None) -> bool:
         if name is None:
@@ -94,6 +110,7 @@ class _Sampling:
     names: ConditionNames = field(default_factory=ConditionNames)
     has_branch: bool = False
     changed: bool = False
+    steps: StepCount = field(default_factory=StepCount)
     _sigmas: list[float] | None = None
     _kept: list[float] = field(default_factory=list)
     _lengths: dict = field(default_factory=dict)

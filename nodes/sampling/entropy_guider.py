@@ -5,12 +5,21 @@ import math
 import comfy.samplers
 import node_helpers
 
+from ..feedback import Feedback
+
+NAMES = ("positive", "weak", "negative")
+
 
 class EntropyGuider(comfy.samplers.CFGGuider):
     """D = D_weak + w (D_pos − D_weak) + (w_neg − 1)(D_pos − D_neg), with w = scale and w_neg = negative_scale.
 
     What other nodes do to CFG (APG, RescaleCFG and kin) they do to the part of the weak branch.
     """
+
+    def __init__(self, model_patcher, feedback: Feedback):
+        """feedback: of the node that made it."""
+        super().__init__(model_patcher)
+        self.feedback = feedback
 
     def set_conds(self, positive, weak, negative=None):
         conditions = {"positive": positive, "weak": weak, "negative": negative}
@@ -23,13 +32,26 @@ class EntropyGuider(comfy.samplers.CFGGuider):
         self.set_cfg(scale)
         self.negative_scale = negative_scale
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
-        """The guided x0 prediction, [B, C, ...] as x."""
-        positive, weak, negative = (self.conds.get(name) for name in ("positive", "weak", "negative"))
+    def outer_sample(self, *args, **kwargs):
+        """As ComfyUI's; says what was done."""
+        result = super().outer_sample(*args, **kwargs)
+        names = [name for name, condition in zip(NAMES, self._conditions(self.model_options)) if condition is not None]
+        if names == ["positive"]:
+            self.feedback.say_without_effect("scale is 1. Set it above 1.")
+        else:
+            self.feedback.say(f"{len(names)} predictions a step: {', '.join(names)}")
+        return result
+
+    def _conditions(self, model_options: dict) -> list:
+        """Positive, weak and negative, None for one whose strength leaves it out."""
+        positive, weak, negative = (self.conds.get(name) for name in NAMES)
         if math.isclose(self.cfg, 1) and not model_options.get("disable_cfg1_optimization", False):
             weak = None  # spares its evaluation, as ComfyUI does
-        if math.isclose(self.negative_scale, 1):
-            negative = None
+        return [positive, weak, None if math.isclose(self.negative_scale, 1) else negative]
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        """The guided x0 prediction, [B, C, ...] as x."""
+        positive, weak, negative = self._conditions(model_options)
         conditions = [positive, weak] if negative is None else [positive, weak, negative]
         predictions = self._predict(conditions, x, timestep, model_options)
         guided = self._away_from_weak(conditions[:2], predictions[:2], x, timestep, model_options)

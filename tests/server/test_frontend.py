@@ -17,6 +17,10 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgro
            "--disable-component-update", "--no-first-run"]  # fmt: skip
 READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
 
+SET_STEPS = """steps => window.app.graph.nodes.filter(node => node.type === 'KSampler')
+    .forEach(node => { node.widgets.find(widget => widget.name === 'steps').value = steps })"""
+SAVED_ERG = "() => window.app.graph.serialize().nodes.find(node => node.type === 'EntropyGuidanceERG')"
+
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium found: install the package 'chromium', or set CHROMIUM to a browser's path"
 )
@@ -119,6 +123,11 @@ def test_the_calibration_workflow_runs_from_the_frontend(page, server, workflows
 def run(page, server, workflow: dict) -> list[bytes]:
     """The pictures that a workflow saves when the artist presses Run."""
     open_workflow(page, workflow)
+    return server.pictures(server.wait(queue(page, server)))
+
+
+def queue(page, server) -> str:
+    """The id of the finished prompt of the graph in the editor."""
     before = set(server.get("/history"))
     page.evaluate("() => window.app.queuePrompt(0, 1)")
     prompt_id = None
@@ -127,7 +136,20 @@ def run(page, server, workflow: dict) -> list[bytes]:
         queue = server.get("/queue")
         assert queue["queue_running"] or queue["queue_pending"] or set(server.get("/history")) - before
         prompt_id = next(iter(set(server.get("/history")) - before), None)
-    return server.pictures(server.wait(prompt_id))
+    return prompt_id
+
+
+def test_a_node_shows_what_it_did_also_where_it_was_cached(page, server, workflows):
+    (path,) = [path for path in workflows if path.name == "ERG at cfg 1 (demo model).json"]
+    open_workflow(page, json.loads(path.read_text()))
+    saved = page.evaluate(SAVED_ERG)
+    for steps in (4, 3):
+        page.evaluate(SET_STEPS, steps)
+        messages = dict(server.wait(queue(page, server))["status"]["messages"])
+        said = page.get_by_text(f"1 of 12 layers, {steps} of {steps} steps, 1.")
+        said.wait_for(timeout=30_000)  # and visible
+    assert str(saved["id"]) in messages["execution_cached"]["nodes"]
+    assert page.evaluate(SAVED_ERG)["widgets_values"] == saved["widgets_values"]
 
 
 WIDGETS_OF_0_1 = {"EntropyGuidanceERG": 8, "EntropyGuidanceCLIP": 2}

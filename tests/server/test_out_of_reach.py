@@ -33,8 +33,10 @@ def test_a_model_whose_attention_cannot_be_reached(own):
     graph["erg"]["inputs"].update(model=["unreachable", 0], layers="all")
     graph["sampler"]["inputs"].update(positive=["unreachable", 1], negative=["unreachable", 2])
     graph["latent"]["inputs"].update(width=128, height=128)
-    error = own.error(own.run(graph))
+    result, texts = own.run_and_listen(graph)
+    error = own.error(result)
     assert "The attention of UNetModel cannot be reached" in error["exception_message"]
+    assert texts["erg"] == [f"Stopped: {error['exception_message'].strip()}"]
     assert error["node_id"] == "sampler"
     own.pictures(own.run(text_to_image()))
 

@@ -1,11 +1,17 @@
 """ComfyUI's HTTP API, as a graph editor uses it."""
 
+import asyncio
 import json
+import struct
 import time
+from collections import defaultdict
 
+import aiohttp
 import requests
 
 TIMEOUT = 300  # seconds for one prompt
+TEXT = 3  # the number of ComfyUI's binary message with a text for a node
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
 class Client:
@@ -44,6 +50,25 @@ class Client:
 
     def run(self, graph: dict) -> dict:
         return self.wait(self.queue(graph))
+
+    def run_and_listen(self, graph: dict) -> tuple[dict, dict[str, list[str]]]:
+        """As `run`, and the texts that it had ComfyUI send for each node, in their order."""
+        return asyncio.run(asyncio.wait_for(self._run_and_listen(graph), TIMEOUT))
+
+    async def _run_and_listen(self, graph: dict) -> tuple[dict, dict[str, list[str]]]:
+        texts = defaultdict(list)
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"{self.url}/ws?clientId=tests") as messages:
+            prompt_id = self.queue(graph)
+            async for message in messages:
+                if message.type is aiohttp.WSMsgType.BINARY and struct.unpack(">I", message.data[:4]) == (TEXT,):
+                    (length,) = struct.unpack(">I", message.data[4:8])
+                    node, text = message.data[8 : 8 + length], message.data[8 + length :]
+                    texts[node.decode()].append(text.decode())
+                elif message.type is aiohttp.WSMsgType.TEXT:
+                    event = message.json()
+                    if event["type"] in ENDS and event["data"]["prompt_id"] == prompt_id:
+                        break
+        return self.wait(prompt_id), dict(texts)
 
     def pictures(self, result: dict) -> list[bytes]:
         """The saved pictures of a finished prompt, as files."""

@@ -157,7 +157,7 @@ def test_easy_cache_skips_evaluations_in_both_orders(node, demo, erg_model, prom
 @pytest.mark.parametrize(
     ("inputs", "cfg", "reason"),
     [
-        ({}, 1.0, "no evaluation of it was one of a negative branch. Set cfg above 1"),
+        ({}, 1.0, "cfg is 1: there is no negative branch. Set scale above 0"),
         ({"start_percent": 0.6, "end_percent": 0.62}, 3.0, "no step lies between start_percent = 0.6 and"),
     ],
 )

@@ -11,7 +11,7 @@ from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_s
 from ...guidance_core.sampling_steps import step_at
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow, check_number
-from .score_gradient import ScoreGradient, is_flow
+from .score_gradient import ScoreGradient, is_flow, tell_observers
 
 
 @dataclass
@@ -42,6 +42,7 @@ class ClassifierGuidance:
         if not self._is_time(sigma, args["model_options"], model.model_sampling):
             return x0
         gradient, log_p = self.gradient(args["input"], x0, sigma, model)
+        tell_observers(args["model_options"], sigma, gradient, log_p)
         flow = is_flow(model.model_sampling)
         if self.normalize:
             gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)

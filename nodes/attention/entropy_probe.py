@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...guidance_core.guidance_measures import relative_entropy
 from ..sampling.condition_names import is_positive
@@ -61,7 +63,9 @@ class EntropyProbe(OurOverride):
         return self.of_others(attention, options)(q, k, v, heads, *args, **kwargs)
 
     def _layer(self, options: dict) -> int | None:
-        if self._layer_of.unkeyed == len(self.layers.of_unkeyed_calls):  # the network may run once more, to try something
+        if self._layer_of.unkeyed == len(
+            self.layers.of_unkeyed_calls
+        ):  # the network may run once more, to try something
             self._layer_of = CallReader(self.layers)
         return self._layer_of(options)
 
@@ -84,9 +88,11 @@ class EntropyProbe(OurOverride):
 class EntropyProbing:
     """Of one sampling."""
 
-    def __init__(self):
+    def __init__(self, options: dict):
+        """options: its transformer options."""
         self._once = SamplingState()
-        self.why_not: str | None = None  # nothing is measured
+        compiled = COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+        self.why_not = "the network is compiled" if compiled else None  # nothing is measured
 
     def run(self, call: NetworkCall) -> tuple[torch.Tensor, Entropies | None]:
         """The network's prediction, to the bit, and what was measured in it. The first evaluation that a network ever has
@@ -102,8 +108,6 @@ class EntropyProbing:
     def _probe(self, call: NetworkCall) -> EntropyProbe | None:
         if self.why_not is not None:
             return None
-        if call.is_compiled:
-            return self._give_up("the network is compiled")
         preferred, differ = self._once.find(preferred_attention, call.network)
         if differ:  # which an override would take away
             return self._give_up("its checkpoint asks for several attention functions")

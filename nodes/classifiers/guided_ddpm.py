@@ -49,7 +49,9 @@ class GuidedDDPM:
                 variance = variances.of_step(i, x)
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
                 if self.scale:
-                    pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network, extra_args.get("model_options", {}))
+                    pull = self._pull(
+                        gradient, x, x0, sigmas[i], factor[i], network, extra_args.get("model_options", {})
+                    )
                     mean = mean + (variance + schedule.added[i]) * pull
                 spread = variance.sqrt() * (kept[i + 1] < 1)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])

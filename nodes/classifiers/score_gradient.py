@@ -17,7 +17,7 @@ from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, latent_decoder
 from .normal_weights import NormalWeights
 
-# In transformer options: functions that are called with what `tell_observers` is told.
+# In model options: functions that are called with what `tell_observers` is told.
 OBSERVERS = "entropy_guidance_observers"
 GRAPH_MEMORY = 4  # what decoding for a gradient takes, relative to decoding alone: autograd keeps every layer's output
 
@@ -112,7 +112,7 @@ class ScoreGradient:
 
 def tell_observers(model_options: dict, sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor) -> None:
     """Has others see a gradient [B, ...] and log p(y|·) [B] that guidance uses at noise levels σ [B]."""
-    for observer in model_options.get("transformer_options", {}).get(OBSERVERS, ()):
+    for observer in model_options.get(OBSERVERS, ()):
         observer(sigma, gradient, log_p)
 
 

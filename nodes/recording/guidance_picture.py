@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from ..drawing.figure import drawn
-from .sampling_record import Curve, SamplingRecord
+from .sampling_record import Curve, Map, SamplingRecord
 from .small_picture import small_picture
 
 WIDTH, DPI = 6.0, 200  # inches, and so letters that can be read at a quarter of the size
 IN_A_ROW = 4  # small pictures
-LINE = 74  # characters of a note
+LINE = 86  # characters of a note
 THIN = 16  # pictures of a batch at most that have a line of their own
 COLOUR = {"size": "#0072B2", "angle": "#D55E00", "confidence": "#009E73", "gradient": "#CC79A7"}  # Okabe and Ito's
-MAP = "cividis"
+COLOURS = "cividis"
 HOW_TO_READ = (
     "Guidance is the guided prediction of the picture less the one of the positive prompt. Near 0° it makes more of what is "
     "there, which burns colours; near 90° it changes what the picture shows."
@@ -59,7 +59,7 @@ def _strip(record: SamplingRecord, latent: torch.Tensor) -> list[Panel]:
 
     def draw(figure):
         figure.suptitle("The picture as the model predicts it", fontweight="bold", fontsize=12)
-        axes = figure.subplots(rows, min(IN_A_ROW, len(shown)), squeeze=False).flat
+        axes = figure.subplots(rows, min(IN_A_ROW, len(shown)), squeeze=False).ravel()
         for ax in axes:
             ax.set_axis_off()
         for ax, (title, picture) in zip(axes, shown):
@@ -86,7 +86,7 @@ def _guidance(record: SamplingRecord) -> list[Panel]:
         ax.axhline(90, color="0.6", linestyle=":")
         ax.set(ylim=(0, 180), yticks=(0, 45, 90, 135, 180), ylabel="degrees")
 
-    return [_plots({"Size of guidance": draw_size, "Its angle to the prediction": draw_angle})]
+    return [_plots({"Size of guidance": draw_size, "Angle to the prediction": draw_angle})]
 
 
 def _classifier(record: SamplingRecord) -> list[Panel]:
@@ -144,22 +144,23 @@ def _maps(record: SamplingRecord) -> list[Panel]:
         figure.suptitle("Attention entropy by layer", fontweight="bold", fontsize=12)
         axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
         for ax, (name, of_branch) in zip(axes, maps.items()):
-            image = _map(ax, name, of_branch, lowest, highest)
+            image = _map(ax, name, of_branch, (lowest, max(highest, lowest + 0.1)), every=1 if len(maps) < 3 else 2)
         axes[0].set_ylabel("layer, first on top")
         figure.colorbar(image, ax=list(axes), pad=0.02)
 
     return [(2.9, draw)]
 
 
-def _map(ax, name: str, of_branch, lowest: float, highest: float):
+def _map(ax, name: str, of_branch: Map, limits: tuple[float, float], every: int):
+    """every: so many columns have a number."""
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 
-    colours = colormaps[MAP].with_extremes(bad="0.85")
+    colours = colormaps[COLOURS].with_extremes(bad="0.85")
     values = np.ma.masked_invalid(of_branch.values.numpy())
-    image = ax.imshow(values, aspect="auto", cmap=colours, vmin=lowest, vmax=max(highest, lowest + 0.1), interpolation="nearest")
+    image = ax.imshow(values, cmap=colours, clim=limits, aspect="auto", interpolation="nearest")
     ax.set_title(f"{name} branch", fontsize=11)
-    ax.set_xticks(range(len(of_branch.steps)), [step + 1 for step in of_branch.steps])
+    ax.set_xticks(range(0, len(of_branch.steps), every), [step + 1 for step in of_branch.steps[::every]])
     ax.set_xlabel("step")
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     return image
@@ -176,12 +177,10 @@ def _words(title: str, words: str) -> Panel:
 
 
 def _notes(record: SamplingRecord, batch: int) -> list[str]:
-    notes = [HOW_TO_READ]
+    notes = [HOW_TO_READ] if record.size is not None and record.size.values.any() else []
     if record.entropy:
         notes.append(ABOUT_ENTROPY)
     if batch > 1:
-        notes.append(
-            f"Thick curves: the mean of {batch} pictures" + (", thin ones: each" if batch <= THIN else "") + ". Small pictures "
-            "and attention: the first."
-        )
+        each = ", thin ones: each" if batch <= THIN else ""
+        notes.append(f"Thick curves: the mean of {batch} pictures{each}. Small pictures and attention: the first one.")
     return notes

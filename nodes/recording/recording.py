@@ -4,7 +4,7 @@ Its wrappers are around those of all other nodes, for this sampling alone. What 
 over: no step waits for it.
 
 Guidance is seen in every step. Attention entropy is measured in at most `MEASURED_STEPS` of them, evenly spread, the first and the
-last among them; a sampler that evaluates more than once a step is measured at the first evaluation.
+last among them. Of a sampler that evaluates more than once a step the first counts.
 """
 
 from collections import defaultdict
@@ -47,21 +47,24 @@ class Recording:
         self._names = ConditionNames(guider)
         self._latent_format = guider.model_patcher.get_model_object("latent_format")
         self._sigmas, self._shapes = sigmas, latent_shapes or ()
-        self._to_measure = set(spread_steps(len(sigmas) - 1, MEASURED_STEPS))
+        self._to_measure = frozenset(spread_steps(len(sigmas) - 1, MEASURED_STEPS))
         self._to_show = frozenset(spread_steps(len(sigmas) - 1, PICTURES))
-        self._probing = EntropyProbing()
-        self._step = 0
+        self._probing = EntropyProbing(guider.model_options["transformer_options"])
+        self._step = 0  # or, in a sampler of two evaluations a step, the next one already
         self._now: _Prediction | None = None
         self._last: torch.Tensor | None = None
         # With the sigma of each.
         self._guidance: list[tuple] = []
-        self._entropies: list[tuple[torch.Tensor, Entropies]] = []
+        self._entropies: list[tuple[torch.Tensor, list[Entropies]]] = []
         self._classifier: list[tuple] = []
         self._shown: list[tuple[int, torch.Tensor]] = []
 
-    def add_to(self, options: dict) -> None:
-        """Adds the wrappers to the transformer options of a sampling, before all others."""
-        wrappers = options.setdefault("wrappers", {})
+    def add_to(self, model_options: dict) -> None:
+        """Adds the wrappers to the model options of a sampling, before all others.
+
+        A transformer option more would have torch.compile compile a network again.
+        """
+        wrappers = model_options["transformer_options"].setdefault("wrappers", {})
         for kind, wrapper in (
             (WrappersMP.PREDICT_NOISE, self.predict),
             (WrappersMP.CALC_COND_BATCH, self.evaluate),
@@ -69,19 +72,19 @@ class Recording:
         ):
             others = wrappers.get(kind, {})
             wrappers[kind] = {KEY: [wrapper, *others.get(KEY, ())], **{k: w for k, w in others.items() if k != KEY}}
-        options[OBSERVERS] = (*options.get(OBSERVERS, ()), self.see_classifier)
+        model_options[OBSERVERS] = (*model_options.get(OBSERVERS, ()), self.see_classifier)
 
     def predict(self, executor, x, timestep, model_options={}, seed=None):
         """A wrapper for ComfyUI's PREDICT_NOISE."""
-        self._now = now = _Prediction(self._step in self._to_measure)
-        self._to_measure.discard(self._step)
+        self._now = now = _Prediction(self._step in self._to_measure and self._probing.why_not is None)
         guided = executor(x, timestep, model_options, seed)
         self._now = None
         sigma = timestep[:1].clone()
         # Context windows evaluate parts of a video, of which there is no prediction as a whole.
         if now.positive is not None and now.positive.shape == guided.shape:
             self._guidance.append((sigma, *size_and_angle(self._first(guided), self._first(now.positive))))
-        self._entropies += [(sigma, found) for found in now.entropies]
+        if now.entropies:
+            self._entropies.append((sigma, now.entropies))
         return guided
 
     def evaluate(self, executor, model, conds, x, timestep, model_options):
@@ -91,8 +94,10 @@ class Recording:
         if now is None or now.positive is not None:
             return executor(model, conds, x, timestep, model_options)
         names = self._names.of(conds)
+        if now.measured:
+            model_options = self._names.tell(conds, model_options)
         now.running = now.measured
-        predictions = executor(model, conds, x, timestep, self._names.tell(conds, model_options))
+        predictions = executor(model, conds, x, timestep, model_options)
         now.running = False
         positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
         if positive is not None:
@@ -145,31 +150,33 @@ class Recording:
             tuple(map(Glimpse.of, drawn)),
         )  # fmt: skip
 
-    def _steps(self, sigmas: list[torch.Tensor]) -> list[int]:
+    def _first_of_steps(self, sigmas: list[torch.Tensor]) -> dict[int, int]:
+        """For each step of the sampling, in order, the place of its first sigma."""
         schedule = self._sigmas.tolist()
-        return [step_at(sigma, schedule) for sigma in torch.cat(sigmas).tolist()]
+        steps = [step_at(sigma, schedule) for sigma in torch.cat(sigmas).tolist()]
+        return {step: steps.index(step) for step in sorted({*steps})}
 
     def _curves(self, seen: list[tuple]) -> tuple[Curve | None, Curve | None]:
-        """Of what came with each sigma, the first in each step."""
+        """Of what came with each sigma."""
         if not seen:
             return None, None
         sigmas, *columns = zip(*seen)
-        first = {step: i for i, step in reversed([*enumerate(self._steps(list(sigmas)))])}
-        steps = sorted(first)
-        tables = [torch.stack(column).float().cpu()[[first[step] for step in steps]] for column in columns]
-        return tuple(Curve(tuple(steps), table) for table in tables)
+        first = self._first_of_steps(list(sigmas))
+        tables = [torch.stack(column).float().cpu()[[*first.values()]] for column in columns]
+        return tuple(Curve(tuple(first), table) for table in tables)
 
     def _maps(self) -> dict[str, Map]:
         """The entropy of each branch: in a layer the mean of its calls."""
         if not self._entropies:
             return {}
+        first = self._first_of_steps([sigma for sigma, _ in self._entropies])
         cells = defaultdict(list)
-        for step, (_, found) in zip(self._steps([sigma for sigma, _ in self._entropies]), self._entropies):
-            for (layer, name), value in zip(found.places, found.values.tolist()):
-                cells[self._branch(name), layer, step].append(value)
-        steps = sorted({step for *_, step in cells})
-        layers = self._entropies[0][1].layers
-        names = sorted({name for name, *_ in cells}, key=lambda name: not is_positive(name))
+        for step in self._to_measure & first.keys():
+            for found in self._entropies[first[step]][1]:
+                for (layer, name), value in zip(found.places, found.values.tolist()):
+                    cells[self._branch(name), layer, step].append(value)
+        steps, layers = sorted({step for *_, step in cells}), self._entropies[0][1][0].layers
+        names = sorted({name for name, *_ in cells}, key=lambda name: (not is_positive(name), name))
         return {name: Map(tuple(steps), _table(cells, name, layers, steps)) for name in names}
 
     def _branch(self, name: str) -> str:

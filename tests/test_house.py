@@ -6,12 +6,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 # For each room what it may import of this repository. `nodes` is the menu, `nodes.common` what all nodes share.
 MAY_IMPORT = {
-    "nodes": {"nodes.common", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "guidance_core", "demo"},
+    "nodes": {"nodes.common", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "nodes.recording", "nodes.drawing", "guidance_core", "demo"},
     "nodes.common": set(),
     "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "guidance_core"},
     "nodes.classifiers": {"nodes.classifiers", "nodes.common", "guidance_core"},
     "nodes.class_conditional": {"nodes.class_conditional", "nodes.classifiers", "nodes.common", "guidance_core"},
-    "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.common", "guidance_core", "demo"},
+    "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.drawing", "nodes.common", "guidance_core", "demo"},
+    "nodes.recording": {"nodes.recording", "nodes.attention", "nodes.classifiers", "nodes.sampling", "nodes.drawing", "guidance_core"},
+    "nodes.drawing": set(),
     "nodes.sampling": {"nodes.sampling", "nodes.common", "guidance_core"},
     "guidance_core": {"guidance_core"},
     "contract": {"contract"},

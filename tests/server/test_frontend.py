@@ -171,4 +171,5 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
         "Entropy Rectifying Guidance (ERG)", "ERG Text Encoder (C-ERG)", "Load Guidance Classifier", "Guidance Score",
         "Apply Classifier Guidance", "Guided DDPM Sampler", "Load Demo Model", "Calibrate Classifier",
         "Calibration Report", "Save Guidance Classifier", "Load ADM (guided-diffusion)", "Load DiT / SiT", "Class Condition",
+        "Record Guidance", "Plot Guidance",
     }  # fmt: skip

@@ -366,7 +366,7 @@ def test_each_latent_has_its_own_record(node, demo, prompts, sample):
 
 def one_of_each_network() -> list[str]:
     names = [name for name in compatibility.model_names() if name in small_networks.NETWORKS]
-    return list({type(small_networks.build(name).model.diffusion_model): name for name in names}.values())
+    return list({type(small_networks.build(name).model.diffusion_model): name for name in reversed(names)}.values())
 
 
 class OnePrediction(comfy.samplers.Sampler):

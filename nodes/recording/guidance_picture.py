@@ -14,6 +14,7 @@ from .small_picture import small_picture
 WIDTH, DPI = 6.0, 200  # inches, and so letters that can be read at a quarter of the size
 IN_A_ROW = 4  # small pictures
 LINE = 86  # characters of a note
+WIDE = 20  # times the median: a range that a linear axis does not show
 THIN = 16  # pictures of a batch at most that have a line of their own
 COLOUR = {"size": "#0072B2", "angle": "#D55E00", "confidence": "#009E73", "gradient": "#CC79A7"}  # Okabe and Ito's
 COLOURS = "cividis"
@@ -78,7 +79,10 @@ def _guidance(record: SamplingRecord) -> list[Panel]:
 
     def draw_size(ax):
         _curve(ax, size, COLOUR["size"], record.steps)
-        ax.set_ylim(bottom=0)
+        if size.values.max() > WIDE * size.values.mean(1).median():
+            _logarithmic(ax)
+        else:
+            ax.set_ylim(bottom=0)
         ax.set_ylabel("% of prediction")
 
     def draw_angle(ax):
@@ -100,8 +104,8 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
 
     def draw_gradient(ax):
         _curve(ax, record.gradient, COLOUR["gradient"], record.steps, marked=True)
-        if record.gradient.values.gt(0).any():
-            ax.set_yscale("log")
+        if record.gradient.values.any():
+            _logarithmic(ax)
 
     return [_plots({"Classifier: its certainty": draw_confidence, "Size of its gradient": draw_gradient})]
 
@@ -130,6 +134,14 @@ def _curve(ax, curve: Curve, colour: str, steps: int, marked: bool = False) -> N
     ax.plot(at, values.mean(1), color=colour, linewidth=2.6, marker=marker, markersize=4)
     ax.set_xlim(0.5, steps + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+
+
+def _logarithmic(ax) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _maps(record: SamplingRecord) -> list[Panel]:
@@ -180,7 +192,11 @@ def _notes(record: SamplingRecord, batch: int) -> list[str]:
     notes = [HOW_TO_READ] if record.size is not None and record.size.values.any() else []
     if record.entropy:
         notes.append(ABOUT_ENTROPY)
+    if record.predictions:
+        notes.append("Small pictures are rough, as ComfyUI's previews: shapes are right, colours may be off.")
     if batch > 1:
         each = ", thin ones: each" if batch <= THIN else ""
-        notes.append(f"Thick curves: the mean of {batch} pictures{each}. Small pictures and attention: the first one.")
+        notes.append(
+            f"Thick curves: the mean of {batch} pictures{each}. Small pictures and attention: the first one's."
+        )
     return notes

@@ -64,7 +64,9 @@ def test_templates_browser_offers_the_workflows(server, workflows):
         server.get_text(f"/api/workflow_templates/{pack}/{path.stem}.jpg")
 
 
-@pytest.mark.parametrize(("name", "pictures"), [("ERG beside CFG", 8), ("Classifier guidance", 16)])
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("ERG beside CFG", 8), ("Classifier guidance", 16), ("Record and plot", 10)]
+)
 def test_the_demo_workflows_run_from_the_frontend(page, server, workflows, name, pictures):
     (path,) = [path for path in workflows if path.name == f"{name} (demo model).json"]
     assert len(set(run(page, server, json.loads(path.read_text())))) == pictures

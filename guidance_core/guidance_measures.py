@@ -35,10 +35,14 @@ def relative_entropy(logits: torch.Tensor, bias: torch.Tensor | None = None) -> 
     """
     logits = logits.float()
     if bias is None:
-        allowed = torch.full_like(logits[..., 0], logits.shape[-1])
-    else:
-        bias = bias.float().clamp(min=torch.finfo(torch.float32).min)
-        logits = logits + bias
-        allowed = (bias > NOT_ALLOWED).expand_as(logits).sum(-1).float()
-    entropy: torch.Tensor = torch.special.entr(logits.softmax(-1))
-    return torch.where(allowed > 1, entropy.sum(-1) / allowed.log(), 1.0)
+        return (
+            _entropy(logits) / math.log(logits.shape[-1]) if logits.shape[-1] > 1 else torch.ones_like(logits[..., 0])
+        )
+    bias = bias.float().clamp(min=torch.finfo(torch.float32).min)
+    allowed = (bias > NOT_ALLOWED).expand_as(logits).sum(-1).float()
+    return torch.where(allowed > 1, _entropy(logits + bias) / allowed.log(), 1.0)
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)

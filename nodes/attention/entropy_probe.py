@@ -16,7 +16,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...guidance_core.guidance_measures import relative_entropy
 from ..sampling.condition_names import is_positive
-from .flatness import bias_at, evenly_spread, in_heads, logits_at
+from .flatness import bias_at, evenly_spread, in_heads
 from .layers import CallReader, LayerMap, layer_map, structure_of
 from .network_call import OVERRIDE, NetworkCall
 from .our_override import OurOverride
@@ -143,10 +143,11 @@ def _entropies(rows: tuple[int, ...], q, k, heads: int, mask, scale) -> torch.Te
     """The mean relative entropy [rows] of some heads and queries of those rows of a call."""
     q, k = in_heads(q, k, heads)
     every = math.ceil(k.shape[2] / HEADS)
-    every_query_head = every * (q.shape[2] // k.shape[2])
-    rows_at = _index(rows, q.device)
-    queries = _index(tuple(evenly_spread(q.shape[1], QUERIES)), q.device)
-    logits = logits_at(rows_at, queries, q[:, :, ::every_query_head], k[:, :, ::every], scale)
+    every_query_head = every * (q.shape[2] // k.shape[2])  # one of those that share keys
+    rows_at, queries = _index(rows, q.device), _index(tuple(evenly_spread(q.shape[1], QUERIES)), q.device)
+    q, k = q[:, :, ::every_query_head][rows_at[:, None], queries], k[:, :, ::every][rows_at]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    logits = (q.float() * scale).transpose(1, 2) @ k.float().permute(0, 2, 3, 1)
     bias = None if mask is None else bias_at(mask, rows_at, queries)
     if bias is not None and bias.shape[1] > 1:
         bias = bias[:, ::every_query_head]

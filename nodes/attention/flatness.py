@@ -101,7 +101,11 @@ def factor_of_heads(
 def _logits(places: Places, q, k, heads: int, scale) -> torch.Tensor:
     """Of the places, [groups, H, queries, M]."""
     q, k = in_heads(q, k, heads)
-    return _of_groups(logits_at(places.rows.flatten(), places.queries, q, k, scale), places)
+    rows = places.rows.flatten()
+    q = q[rows[:, None], places.queries].float() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    grouped = q.unflatten(2, (k.shape[2], -1))  # queries of neighbouring heads share keys
+    logits = torch.einsum("rnkgd,rmkd->rkgnm", grouped, k[rows].float()).flatten(1, 2)
+    return _of_groups(logits, places)
 
 
 def in_heads(q, k, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,13 +114,6 @@ def in_heads(q, k, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
         return q.transpose(1, 2), k.transpose(1, 2)
     width = q.shape[-1] // heads
     return _split(q, width), _split(k, width)
-
-
-def logits_at(rows, queries, q, k, scale) -> torch.Tensor:
-    """Attention logits [chosen rows, H, chosen queries, M] of queries and keys as `in_heads` gives them."""
-    q = q[rows[:, None], queries].float() * (q.shape[-1] ** -0.5 if scale is None else scale)
-    grouped = q.unflatten(2, (k.shape[2], -1))  # queries of neighbouring heads share keys
-    return torch.einsum("rnkgd,rmkd->rkgnm", grouped, k[rows].float()).flatten(1, 2)
 
 
 def _split(tensor, width: int):

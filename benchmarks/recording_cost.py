@@ -6,6 +6,7 @@ of its stack, which costs a small network up to 7 % wherever that happens to be,
 """
 
 import argparse
+from functools import partial
 from statistics import median
 
 import torch
@@ -40,7 +41,7 @@ def measure(names=("demo", "SD1.5"), pairs: int = PAIRS, steps: int = STEPS) -> 
         ratios = []
         for turn in tqdm(range(pairs), desc=name, leave=False):
             sides = (model, recorded) if turn % 2 else (recorded, model)
-            times = {side: seconds(lambda side=side: _at_depth(5 * turn, draw, side)) for side in sides}
+            times = {side: seconds(partial(_at_depth, 5 * turn, draw, side)) for side in sides}
             ratios.append(times[recorded] / times[model])
         ratios.sort()
         print(f"{name:16}{median(ratios):7.3f} ({ratios[pairs // 4]:.3f}-{ratios[3 * pairs // 4]:.3f})", flush=True)

@@ -35,9 +35,8 @@ def relative_entropy(logits: torch.Tensor, bias: torch.Tensor | None = None) -> 
     """
     logits = logits.float()
     if bias is None:
-        return (
-            _entropy(logits) / math.log(logits.shape[-1]) if logits.shape[-1] > 1 else torch.ones_like(logits[..., 0])
-        )
+        keys = logits.shape[-1]
+        return _entropy(logits) / math.log(keys) if keys > 1 else torch.ones_like(logits[..., 0])
     bias = bias.float().clamp(min=torch.finfo(torch.float32).min)
     allowed = (bias > NOT_ALLOWED).expand_as(logits).sum(-1).float()
     return torch.where(allowed > 1, _entropy(logits + bias) / allowed.log(), 1.0)

@@ -63,9 +63,8 @@ class EntropyProbe(OurOverride):
         return self.of_others(attention, options)(q, k, v, heads, *args, **kwargs)
 
     def _layer(self, options: dict) -> int | None:
-        if self._layer_of.unkeyed == len(
-            self.layers.of_unkeyed_calls
-        ):  # the network may run once more, to try something
+        # The network may run once more, to try what is shared.
+        if self._layer_of.unkeyed == len(self.layers.of_unkeyed_calls):
             self._layer_of = CallReader(self.layers)
         return self._layer_of(options)
 

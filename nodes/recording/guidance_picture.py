@@ -150,6 +150,8 @@ def _maps(record: SamplingRecord) -> list[Panel]:
     maps = record.entropy
     found = torch.cat([of_branch.values.flatten() for of_branch in maps.values()])
     found = found[found.isfinite()]
+    if not len(found):
+        return [_words("Attention entropy", "not a finite number: the network's own numbers are broken")]
     lowest, highest = math.floor(10 * found.min()) / 10, math.ceil(10 * found.max()) / 10
 
     def draw(figure):

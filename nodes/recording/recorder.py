@@ -13,7 +13,7 @@ from comfy_api.latest import io
 
 from ..attention.reach import reach_attention
 from .recording import KEY, Recording
-from .sampling_record import SamplingRecord
+from .sampling_record import CLOSE, SamplingRecord
 
 RecordSocket = io.Custom("GUIDANCE_RECORD")
 REMEMBERED = 32  # samplings, of at most half a megabyte each
@@ -63,8 +63,8 @@ class Recorder:
                 "record: nothing was sampled with the recorded model. Wire the MODEL output of Record Guidance to the sampler "
                 "(or its guider), and that sampler's LATENT output to this node's latent."
             )
-        found = next((record for record in own if record.is_of(latent)), None)
-        if found is None:
+        found = min(own, key=lambda record: record.difference(latent))
+        if found.difference(latent) > CLOSE:
             raise ValueError(
                 f"latent: none of the last {len(own)} recorded samplings drew it. Wire the LATENT output of the sampler that runs "
                 "the recorded model straight to this node, and the record of the Record Guidance node before that sampler."

@@ -1,5 +1,6 @@
 """What is kept of a sampling: all on the CPU, and small."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +36,17 @@ class Glimpse:
     @classmethod
     def of(cls, latent: torch.Tensor) -> "Glimpse":
         flat = latent.detach().flatten()
-        return cls(tuple(latent.shape), flat[:: max(len(flat) // VALUES, 1)].float().cpu())
+        values = (
+            flat[:: max(len(flat) // VALUES, 1)].float().nan_to_num()
+        )  # a broken picture is one that people look into
+        return cls(tuple(latent.shape), values.cpu())
 
-    def is_of(self, latent: torch.Tensor) -> bool:
-        """Whether this is a glimpse of a latent, but for rounding."""
+    def difference(self, latent: torch.Tensor) -> float:
+        """The largest one from a latent, as a share of the largest value; infinite where shapes differ."""
         if tuple(latent.shape) != self.shape:
-            return False
-        other = Glimpse.of(latent).values
-        return bool((self.values - other).abs().max() <= CLOSE * self.values.abs().max())
+            return math.inf
+        largest = self.values.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+        return float((self.values - Glimpse.of(latent).values).abs().max() / largest)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,6 @@ class SamplingRecord:
     latent_format: LatentFormat
     drawn: tuple[Glimpse, ...]
 
-    def is_of(self, latent: torch.Tensor) -> bool:
-        """Whether a latent, [B, C, ...], is what the sampling drew."""
-        return any(glimpse.is_of(latent) for glimpse in self.drawn)
+    def difference(self, latent: torch.Tensor) -> float:
+        """How far a latent, [B, C, ...], is from what the sampling drew; at most `CLOSE` if it drew it."""
+        return min(glimpse.difference(latent) for glimpse in self.drawn)

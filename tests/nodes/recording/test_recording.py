@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 
+import comfy.ldm.modules.attention
 import comfy.samplers
 import pytest
 import torch
@@ -15,6 +16,7 @@ from benchmarks.in_process import pack_module
 from benchmarks.tolerance import assert_agree
 from tests.nodes.attention.test_compiled import compiler  # noqa: F401
 from tests.nodes.sampling.test_guider import conditions, draw, dual_cfg, our_guider, perp_neg  # noqa: F401
+from tests.support.newer_attention import ComfyAttention, newer_call_sites, rounding
 
 OVERRIDE = "optimized_attention_override"
 
@@ -364,6 +366,27 @@ def test_each_latent_has_its_own_record(node, demo, prompts, sample):
     assert of_other(elsewhere).steps == 3
 
 
+def test_the_nearest_of_similar_samplings(node, demo, prompts, sample):
+    """One draws nearly what the other does."""
+    recorded, of = record(node, demo[0])
+    first = sample(recorded, *prompts, cfg=3.0, steps=2)
+    second = sample(recorded, *prompts, cfg=3.001, steps=2)
+    assert of(first).size.values.tolist() != of(second).size.values.tolist()
+    assert of(first) is not of(second)
+
+
+def test_a_broken_picture_has_a_plot(node, demo, prompts, sample):
+    model, recorder = node("EntropyGuidanceRecord", model=demo[0])
+
+    def broken(args):
+        return args["denoised"] * float("nan")
+
+    model.set_model_sampler_post_cfg_function(broken)
+    drawn = sample(model, *prompts)
+    assert drawn.isnan().all()
+    assert node("EntropyGuidancePlot", record=recorder, latent={"samples": drawn})[0].isfinite().all()
+
+
 def one_of_each_network() -> list[str]:
     names = [name for name in compatibility.model_names() if name in small_networks.NETWORKS]
     return list({type(small_networks.build(name).model.diffusion_model): name for name in reversed(names)}.values())
@@ -406,6 +429,23 @@ def test_on_every_network(node):
             if not torch.equal(before, drawn) or list(found.entropy) != ["positive", "negative"] or not whole:
                 wrong[name] = torch.equal(before, drawn), list(found.entropy), found.why_no_entropy
     assert wrong.keys() == UNMEASURED and all(same_bits for same_bits, *_ in wrong.values()), wrong
+
+
+@pytest.mark.parametrize("name", ["SD15", "Flux", "PixArtSigma", "SD3"])
+@pytest.mark.parametrize("functions", [(None,), (rounding,), (rounding, None)])
+def test_the_attention_that_a_checkpoint_prefers_stays(node, monkeypatch, name, functions):
+    """ComfyUI 0.40 forgets it where there is an override."""
+    small, model = small_networks.NETWORKS[name], small_networks.build(name)
+    monkeypatch.setattr(comfy.ldm.modules.attention, "ComfyAttention", ComfyAttention, raising=False)
+    for i, function in enumerate(functions):
+        if function is not None or len(functions) > 1:
+            model.model.diffusion_model.add_module(f"holder{i}", ComfyAttention(function))
+    recorded, of = record(node, model)
+    draw_it = partial(guided, conditions=small.conditions(), latent=small.latent(small.most))
+    with newer_call_sites(monkeypatch, ComfyAttention(functions[0]) if functions[0] else None):
+        before, drawn = draw_it(model), draw_it(recorded)
+    assert torch.equal(before, drawn)
+    assert bool(of(drawn).entropy) == (len(functions) == 1)
 
 
 def test_matplotlib_is_asked_for(node, demo, prompts, sample, monkeypatch):

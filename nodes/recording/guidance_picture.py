@@ -17,7 +17,7 @@ LINE = 86  # characters of a note
 WIDE = 20  # times the median: a range that a linear axis does not show
 THIN = 16  # pictures of a batch at most that have a line of their own
 COLOUR = {"size": "#0072B2", "angle": "#D55E00", "confidence": "#009E73", "gradient": "#CC79A7"}  # Okabe and Ito's
-COLOURS = "cividis"
+COLOUR_MAP = "cividis"
 HOW_TO_READ = (
     "Guidance is the guided prediction of the picture less the one of the positive prompt. Near 0° it makes more of what is "
     "there, which burns colours; near 90° it changes what the picture shows."
@@ -170,7 +170,7 @@ def _map(ax, name: str, of_branch: Map, limits: tuple[float, float], every: int)
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 
-    colours = colormaps[COLOURS].with_extremes(bad="0.85")
+    colours = colormaps[COLOUR_MAP].with_extremes(bad="0.85")
     values = np.ma.masked_invalid(of_branch.values.numpy())
     image = ax.imshow(values, cmap=colours, clim=limits, aspect="auto", interpolation="nearest")
     ax.set_title(f"{name} branch", fontsize=11)

@@ -19,6 +19,8 @@ NODES = {
     "EntropyGuidanceCalibrate": "calibrate",
     "EntropyGuidanceCalibrationReport": "calibration_report",
     "EntropyGuidanceSaveClassifier": "save_classifier",
+    "EntropyGuidanceRecord": "record",
+    "EntropyGuidancePlot": "plot",
     "EntropyGuidanceLoadDemo": "load_demo",
     "EntropyGuidanceLoadADM": "load_adm",
     "EntropyGuidanceLoadDiT": "load_dit",

@@ -216,7 +216,7 @@ def _plot_gradients(rows: list[dict], objectives: list[str]) -> None:
         ax.legend()
 
     path = FOLDER / "gradients.png"
-    Image.fromarray(pack_module("nodes.calibration.figure").drawn(draw, 7, 4.5, dpi=100)).save(path)
+    Image.fromarray(pack_module("nodes.drawing.figure").drawn(draw, 7, 4.5, dpi=100)).save(path)
     print(f"Drawn: {path}")
 
 

@@ -170,7 +170,7 @@ def draw_grid(chosen: dict[str, Setting], path: Path) -> None:
             axes.set_axis_off()
             axes.text(-6, 17, name, ha="right", va="center", fontsize=9)
 
-    picture = in_process.pack_module("nodes.calibration.figure").drawn(on, 11, 0.5 * len(chosen), dpi=130)
+    picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 11, 0.5 * len(chosen), dpi=130)
     Image.fromarray(picture).save(path)
 
 

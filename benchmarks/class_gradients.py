@@ -86,7 +86,7 @@ def plot(result: dict) -> None:
         for axes in (sizes, sure):
             axes.legend(fontsize=8)
 
-    picture = pack_module("nodes.calibration.figure").drawn(on, 10, 4.2, dpi=100)
+    picture = pack_module("nodes.drawing.figure").drawn(on, 10, 4.2, dpi=100)
     Image.fromarray(picture).save(PICTURE)
 
 

@@ -16,7 +16,9 @@ MEMBERS = {
     "comfy.model_sampling.EPS": ("noise_scaling",),
     "comfy.model_sampling.CONST": ("noise_scaling",),
     "comfy.latent_formats.LatentFormat": (
-        "latent.latent_channels", "latent_dimensions", "process_out", "spacial_downscale_ratio", "taesd_decoder_name",
+        "latent.latent_channels", "latent_dimensions", "latent_rgb_factors", "latent_rgb_factors_bias",
+        "latent_rgb_factors_reshape", "latent_format.process_in", "process_out", "spacial_downscale_ratio",
+        "taesd_decoder_name",
     ),
     "comfy.supported_models_base.BASE": (
         "config.get_model", "config.set_inference_dtype", "config.supported_inference_dtypes",
@@ -26,7 +28,9 @@ MEMBERS = {
     ),
     "comfy.ldm.modules.attention.BasicTransformerBlock": ("disable_self_attn", "switch_temporal_ca_to_sa"),
     "comfy.context_windows.IndexListContextWindow": ("window.dim", "window.get_tensor", "window.total_frames"),
-    "comfy.samplers.CFGGuider": ("guider.cfg", "guider.conds", "guider.inner_model", "guider.model_patcher"),
+    "comfy.samplers.CFGGuider": (
+        "guider.cfg", "guider.conds", "guider.inner_model", "guider.model_options", "guider.model_patcher",
+    ),
     "comfy.conds.CONDRegular": ("_copy_with", "condition.cond"),
     "comfy.sd.CLIP": ("clip.clone", "clip.cond_stage_model", "clip.patcher", "load_sd"),
     "comfy.sd.VAE": (
@@ -102,6 +106,9 @@ PARAMETERS = (
      "comfy.patcher_extension.WrappersMP.APPLY_MODEL"),
     ("comfy.samplers._calc_cond_batch", ("model", "conds", "x_in", "timestep", "model_options"),
      "comfy.patcher_extension.WrappersMP.CALC_COND_BATCH"),
+    ("comfy.samplers.CFGGuider.outer_sample",
+     ("noise", "latent_image", "sampler", "sigmas", "denoise_mask", "callback", "disable_pbar", "seed"),
+     "comfy.patcher_extension.WrappersMP.OUTER_SAMPLE"),
     ("comfy.samplers.CFGGuider.predict_noise", ("x", "timestep", "model_options", "seed"), "comfy.samplers.CFGGuider"),
     ("comfy.context_windows.IndexListContextHandler.execute",
      ("calc_cond_batch", "model", "conds", "x_in", "timestep", "model_options"), "context_handler"),

@@ -15,3 +15,10 @@ def step_at(sigma: float, sigmas: Sequence[float]) -> int:
     else:
         reached = sum(start >= sigma * (1 - CLOSE) for start in sigmas)
     return max(reached - 1, 0)
+
+
+def spread_steps(steps: int, most: int) -> list[int]:
+    """At most so many of the steps 0..steps − 1, evenly spread, the first and the last among them."""
+    if steps <= most:
+        return list(range(steps))
+    return [round(i * (steps - 1) / (most - 1)) for i in range(most)]

@@ -7,13 +7,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # For each room what it may import of this repository. `nodes` is the menu, `nodes.common` and `nodes.feedback` are what nodes
 # share.
 MAY_IMPORT = {
-    "nodes": {"nodes.common", "nodes.feedback", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "guidance_core", "demo"},
+    "nodes": {"nodes.common", "nodes.feedback", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "nodes.recording", "nodes.drawing", "guidance_core", "demo"},
     "nodes.common": set(),
     "nodes.feedback": {"guidance_core"},
     "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "nodes.feedback", "guidance_core"},
     "nodes.classifiers": {"nodes.classifiers", "nodes.common", "nodes.feedback", "guidance_core"},
     "nodes.class_conditional": {"nodes.class_conditional", "nodes.classifiers", "nodes.common", "guidance_core"},
-    "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.common", "guidance_core", "demo"},
+    "nodes.calibration": {"nodes.calibration", "nodes.classifiers", "nodes.drawing", "nodes.common", "guidance_core", "demo"},
+    "nodes.recording": {"nodes.recording", "nodes.attention", "nodes.classifiers", "nodes.sampling", "nodes.drawing", "guidance_core"},
+    "nodes.drawing": set(),
     "nodes.sampling": {"nodes.sampling", "nodes.common", "nodes.feedback", "guidance_core"},
     "guidance_core": {"guidance_core"},
     "contract": {"contract"},

@@ -100,12 +100,20 @@ def factor_of_heads(
 
 def _logits(places: Places, q, k, heads: int, scale) -> torch.Tensor:
     """Of the places, [groups, H, queries, M]."""
-    q, k = (t.transpose(1, 2) for t in (q, k)) if q.ndim == 4 else (_split(t, q.shape[-1] // heads) for t in (q, k))
+    q, k = in_heads(q, k, heads)
     rows = places.rows.flatten()
     q = q[rows[:, None], places.queries].float() * (q.shape[-1] ** -0.5 if scale is None else scale)
     grouped = q.unflatten(2, (k.shape[2], -1))  # queries of neighbouring heads share keys
     logits = torch.einsum("rnkgd,rmkd->rkgnm", grouped, k[rows].float()).flatten(1, 2)
     return _of_groups(logits, places)
+
+
+def in_heads(q, k, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys as attention gets them, as [rows, N, H, D] and [rows, M, H or fewer, D]."""
+    if q.ndim == 4:
+        return q.transpose(1, 2), k.transpose(1, 2)
+    width = q.shape[-1] // heads
+    return _split(q, width), _split(k, width)
 
 
 def _split(tensor, width: int):
@@ -115,16 +123,19 @@ def _split(tensor, width: int):
 
 def _bias(mask, places: Places):
     """A mask as what is added to the logits of the places, [groups, H or 1, queries, M]."""
-    if mask is None:
-        return None
+    return None if mask is None else _of_groups(bias_at(mask, places.rows.flatten(), places.queries), places)
+
+
+def bias_at(mask, rows, queries) -> torch.Tensor:
+    """A mask as what is added to logits, [chosen rows, H or 1, chosen queries, M]."""
     mask = mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
     if len(mask) > 1:
-        mask = mask[places.rows.flatten()]
+        mask = mask[rows]
     if mask.shape[2] > 1:
-        mask = mask[:, :, places.queries]
+        mask = mask[:, :, queries]
     if mask.dtype == torch.bool:
         mask = mask.float().log()
-    return _of_groups(mask.expand(places.rows.numel(), -1, len(places.queries), -1), places)
+    return mask.expand(len(rows), -1, len(queries), -1)
 
 
 def _of_groups(tensor, places: Places):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 
@@ -11,12 +10,13 @@ from .flatness import factor_of_heads, find_places, measured_at
 from .kinds import kind_of_call
 from .layers import CallReader, LayerMap
 from .layout import OutputLayout
-from .reach import COUNTED, OWNERS, REACHED, labels_of_call
+from .our_override import OurOverride
+from .reach import COUNTED, OWNERS, labels_of_call
 from .rows import RowTaker, index_of_rows, owners_of_weak_rows, scale_of_rows
 
 
 @dataclass(eq=False)  # by identity, and so hashable: other nodes keep overrides in sets and caches
-class TemperedAttention:
+class TemperedAttention(OurOverride):
     """energy: of the weak rows. chunks: for each condition of the batch whether it is the weak branch's. labels: the same
     for each row of the network's input, in the order in which the network runs them. layers, selected: of the network,
     and those to change. size: the shape of the input's rows. previous: the override that was there before, which stays in
@@ -53,7 +53,7 @@ class TemperedAttention:
         options = kwargs["transformer_options"]
         layer = self.layer_of(options)
         self.calls += 1
-        attention = self._of_others(attention, options)
+        attention = self.of_others(attention, options)
         if layer not in self.selected or not self._is_kind(q, k, options):
             return attention(q, k, v, heads, *args, **kwargs)
         if not self._rows_fit(layer, q, options):
@@ -87,13 +87,6 @@ class TemperedAttention:
     def afresh(self) -> "TemperedAttention":
         """The same for another evaluation, which has seen no call yet."""
         return replace(self, calls=0, changed=set(), of_other_kind=False, misfits=set())
-
-    def _of_others(self, attention, options):
-        """What attention is without ERG: another node's, the checkpoint's, or ComfyUI's."""
-        if self.previous is not None and (REACHED not in options or isinstance(self.previous, TemperedAttention)):
-            return partial(self.previous, attention)  # it may call ComfyUI's attention itself
-        # ComfyUI drops a checkpoint's preference as soon as there is an override.
-        return self.preferred or attention
 
     def _once(self, make, *key):
         key = (make, *key)

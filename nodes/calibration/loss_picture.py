@@ -3,7 +3,7 @@
 from PIL import Image
 
 from ...guidance_core.fine_tuning import FineTuning
-from .figure import drawn
+from ..drawing.figure import drawn
 
 
 def loss_picture(tuning: FineTuning) -> Image.Image:

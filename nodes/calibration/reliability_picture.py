@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from ...guidance_core.calibration_error import CalibrationError
-from .figure import drawn
+from ..drawing.figure import drawn
 from .guidance_view import FINISHED
 from .image_folder import ExampleFolder
 

@@ -12,7 +12,7 @@ from ...guidance_core.sampling_steps import step_at
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow, check_number
 from ..feedback import Feedback, StepCount
-from .score_gradient import ScoreGradient, is_flow
+from .score_gradient import ScoreGradient, is_flow, tell_observers
 
 
 @dataclass
@@ -69,6 +69,7 @@ class ClassifierGuidance:
             return x0
         with self.feedback.saying_errors():
             gradient, log_p = self.gradient(args["input"], x0, sigma, model)
+        tell_observers(args["model_options"], sigma, gradient, log_p)
         flow = is_flow(model.model_sampling)
         if self.normalize:
             gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)

@@ -15,7 +15,7 @@ from ...guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..feedback import Feedback
 from .guidance_score import GuidanceScore
-from .score_gradient import ScoreGradient, is_flow, score_gradient
+from .score_gradient import ScoreGradient, is_flow, score_gradient, tell_observers
 from .step_variance import LearnedVariance, ScheduledVariance
 
 
@@ -51,7 +51,9 @@ class GuidedDDPM:
                 variance = variances.of_step(i, x)
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
                 if self.scale:
-                    pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network)
+                    pull = self._pull(
+                        gradient, x, x0, sigmas[i], factor[i], network, extra_args.get("model_options", {})
+                    )
                     mean = mean + (variance + schedule.added[i]) * pull
                 spread = variance.sqrt() * (kept[i + 1] < 1)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
@@ -60,8 +62,10 @@ class GuidedDDPM:
                 self.feedback.say(f"{len(sigmas) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
 
-    def _pull(self, gradient: ScoreGradient, x, x0, sigma, factor, network) -> torch.Tensor:
-        direction, log_p = gradient(x, x0, sigma * x.new_ones(len(x)), network)
+    def _pull(self, gradient: ScoreGradient, x, x0, sigma, factor, network, model_options: dict) -> torch.Tensor:
+        sigmas = sigma * x.new_ones(len(x))
+        direction, log_p = gradient(x, x0, sigmas, network)
+        tell_observers(model_options, sigmas, direction, log_p)
         if self.score.classifier.noise_aware:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)

@@ -18,6 +18,8 @@ from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, latent_decoder
 from .normal_weights import NormalWeights
 
+# In model options: functions that are called with what `tell_observers` is told.
+OBSERVERS = "entropy_guidance_observers"
 GRAPH_MEMORY = 4  # what decoding for a gradient takes, relative to decoding alone: autograd keeps every layer's output
 
 
@@ -115,6 +117,12 @@ class ScoreGradient:
         beta = self.score.softplus_beta
         with SmoothReLU(beta) if beta else nullcontext():
             return self._call(self.score.classifier.patcher.model, *inputs)
+
+
+def tell_observers(model_options: dict, sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor) -> None:
+    """Has others see a gradient [B, ...] and log p(y|·) [B] that guidance uses at noise levels σ [B]."""
+    for observer in model_options.get(OBSERVERS, ()):
+        observer(sigma, gradient, log_p)
 
 
 def _check_pictures(x0: torch.Tensor) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidance_core.sampling_steps import step_at
+from guidance_core.sampling_steps import spread_steps, step_at
 
 schedules = st.lists(st.floats(0.01, 100), min_size=2, max_size=12, unique=True).map(lambda s: sorted(s, reverse=True))
 
@@ -27,3 +27,11 @@ def test_what_lies_between_two_steps_belongs_to_the_first(sigma, falling, rising
     sigmas = [1.0, 0.7, 0.3, 0.0]
     assert step_at(sigma, sigmas) == falling
     assert step_at(sigma, sigmas[::-1]) == rising
+
+
+@given(st.integers(1, 300), st.integers(2, 20))
+def test_spread_steps_have_both_ends_and_even_gaps(steps, most):
+    chosen = spread_steps(steps, most)
+    assert chosen[0] == 0 and chosen[-1] == steps - 1 and len(chosen) == min(steps, most)
+    gaps = {after - before for before, after in zip(chosen, chosen[1:])}
+    assert not gaps or min(gaps) >= 1 and max(gaps) - min(gaps) <= 1

@@ -68,7 +68,9 @@ def test_templates_browser_offers_the_workflows(server, workflows):
         server.get_text(f"/api/workflow_templates/{pack}/{path.stem}.jpg")
 
 
-@pytest.mark.parametrize(("name", "pictures"), [("ERG beside CFG", 8), ("Classifier guidance", 16)])
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("ERG beside CFG", 8), ("Classifier guidance", 16), ("Record and plot", 10)]
+)
 def test_the_demo_workflows_run_from_the_frontend(page, server, workflows, name, pictures):
     (path,) = [path for path in workflows if path.name == f"{name} (demo model).json"]
     assert len(set(run(page, server, json.loads(path.read_text())))) == pictures
@@ -193,4 +195,5 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
         "Entropy Rectifying Guidance (ERG)", "ERG Text Encoder (C-ERG)", "Load Guidance Classifier", "Guidance Score",
         "Apply Classifier Guidance", "Guided DDPM Sampler", "Load Demo Model", "Calibrate Classifier",
         "Calibration Report", "Save Guidance Classifier", "Load ADM (guided-diffusion)", "Load DiT / SiT", "Class Condition",
+        "Record Guidance", "Plot Guidance",
     }  # fmt: skip

@@ -5,7 +5,16 @@ import re
 import time
 
 import pytest
-from graphs import calibrated, class_conditional, classifier_guided, guided_away, node, papers_ddpm, text_to_image
+from graphs import (
+    calibrated,
+    class_conditional,
+    classifier_guided,
+    guided_away,
+    node,
+    papers_ddpm,
+    recorded,
+    text_to_image,
+)
 from PIL import Image
 
 NODES = (
@@ -14,6 +23,7 @@ NODES = (
     "EntropyGuidanceApply", "EntropyGuidanceDDPMSampler", "EntropyGuidanceLoadDemo",
     "EntropyGuidanceLoadADM", "EntropyGuidanceLoadDiT", "EntropyGuidanceClassCondition",
     "EntropyGuidanceCalibrate", "EntropyGuidanceCalibrationReport", "EntropyGuidanceSaveClassifier",
+    "EntropyGuidanceRecord", "EntropyGuidancePlot",
 )  # fmt: skip
 
 
@@ -363,6 +373,66 @@ def test_calibration_values_out_of_range_are_refused_before_anything_runs(server
     response = server.post("/prompt", {"prompt": calibrated(training=training)})
     assert response.status_code == 400
     assert message in response.text
+
+
+def drawn_and_plotted(server, result) -> tuple[bytes, bytes]:
+    """The pixels of the picture and of the plot."""
+    opened = [Image.open(io.BytesIO(picture)) for picture in server.pictures(result)]
+    drawn, plot = sorted(opened, key=lambda picture: picture.width)
+    assert drawn.width == 128 and plot.width == 1200
+    return drawn.tobytes(), plot.tobytes()
+
+
+@pytest.mark.smoke
+def test_guidance_is_recorded_and_plotted(server):
+    """The picture is that without a record; the record's node stays cached while the sampler runs again."""
+    (expected,) = server.pictures(server.run(text_to_image(seed=21)))
+    plots = []
+    for seed in (21, 22, 21, 23):
+        result = server.run(recorded(seed=seed))
+        cached = dict(result["status"]["messages"])["execution_cached"]["nodes"]
+        assert ("record" in cached) == bool(plots)
+        drawn, plot = drawn_and_plotted(server, result)
+        assert (drawn == pixels(expected)) == (seed == 21)
+        plots.append(plot)
+    assert plots[0] == plots[2] and len({*plots}) == 3
+    again = server.run(recorded(seed=23))  # nothing has changed
+    assert "plot" in dict(again["status"]["messages"])["execution_cached"]["nodes"]
+    assert drawn_and_plotted(server, again)[1] == plots[3]
+
+
+def test_a_plot_that_is_added_later_needs_no_new_sampling(server):
+    graph = recorded(seed=31)
+    del graph["plot"], graph["plotted"]
+    assert server.pictures(server.run(graph))
+    result = server.run(recorded(seed=31))
+    assert "sampler" in dict(result["status"]["messages"])["execution_cached"]["nodes"]
+    assert drawn_and_plotted(server, result)
+
+
+def test_two_samplings_with_one_recorded_model_have_a_plot_each(server):
+    graph = recorded(seed=41)
+    graph["other"] = node("KSampler", **{**graph["sampler"]["inputs"], "seed": 42})
+    graph["other plot"] = node("EntropyGuidancePlot", record=["record", 1], latent=["other", 0])
+    graph["other plotted"] = node("SaveImage", images=["other plot", 0], filename_prefix="plot")
+    assert len({pixels(picture) for picture in server.pictures(server.run(graph))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sampled", "plotted", "message"),
+    [
+        (0.21, "erg", "sampler", "record: nothing was sampled with the recorded model. Wire the MODEL output"),
+        (0.22, "record", "flipped", "latent: none of the last 1 recorded samplings drew it. Wire the LATENT output"),
+    ],
+)
+def test_a_plot_that_is_wired_wrongly_says_how(server, temperature, sampled, plotted, message):
+    graph = recorded(temperature=temperature)
+    graph["my record"] = graph.pop("record")  # no other test's
+    graph["flipped"] = node("LatentFlip", samples=["sampler", 0], flip_method="x-axis: vertically")
+    graph["sampler"]["inputs"]["model"] = [{"record": "my record"}.get(sampled, sampled), 0]
+    graph["plot"]["inputs"] = {"record": ["my record", 1], "latent": [plotted, 0]}
+    error = server.error(server.run(graph))
+    assert message in error["exception_message"] and error["node_id"] == "plot"
 
 
 @pytest.mark.smoke

@@ -156,5 +156,15 @@ def calibrated(training=None, report=None, save=None) -> dict:
     }
 
 
+def recorded(**inputs) -> dict:
+    """`text_to_image` with a record of the sampling, and a plot of it."""
+    graph = text_to_image(**inputs)
+    graph["record"] = node("EntropyGuidanceRecord", model=["erg", 0])
+    graph["sampler"]["inputs"]["model"] = ["record", 0]
+    graph["plot"] = node("EntropyGuidancePlot", record=["record", 1], latent=["sampler", 0])
+    graph["plotted"] = node("SaveImage", images=["plot", 0], filename_prefix="plot")
+    return graph
+
+
 def node(class_type: str, **inputs) -> dict:
     return {"class_type": class_type, "inputs": inputs}

@@ -5,6 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 
+def check_matplotlib() -> None:
+    """Raises ImportError where matplotlib is not there."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Pictures are drawn with the package matplotlib, which is not installed in ComfyUI's Python: run 'python -m pip "
+            f"install matplotlib' there, and start ComfyUI again. ({error})"
+        ) from error
+
+
 def drawn(draw: Callable, width: float, height: float, dpi: int) -> np.ndarray:
     """Pixels [H, W, 3], uint8, of what draw(figure) puts on a figure of a size in inches."""
     import matplotlib

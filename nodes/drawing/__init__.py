@@ -1,0 +1,1 @@
+"""How the pack draws: matplotlib behind one function."""

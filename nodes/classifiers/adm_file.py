@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .adm import AdmConfig, AdmEncoder, NoiseAwareClassifier
-from .rehearsal import rehearse
+from .rehearsal import on_meta, rehearse
 from .weights import check_weights, class_names, notes_of, weight_shape, whole_number
 
 POSITIONS = "out.2.positional_embedding"
@@ -29,8 +29,7 @@ def load(
     that do not fit.
     """
     config = _config(weights, metadata, stem)
-    with torch.device("meta"):  # no memory for weights that are not the file's
-        network = AdmEncoder(config)
+    network = on_meta(lambda: AdmEncoder(config), len(weights))  # no memory for weights that are not the file's
     check_weights(network.state_dict(), weights, "the classifier's")
     rehearse(torch.clone, lambda x: network(x, torch.zeros(1, device="meta")), _example(config))
     # Copies, so that nothing stays mapped to a file that its user may replace.

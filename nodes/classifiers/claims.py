@@ -19,6 +19,7 @@ import torch
 LARGEST_DESCRIPTION = 4 * 2**20
 LARGEST_JSON = 8 * 2**20  # config.json with ImageNet-21k's classes, which it names twice, has 1.7 MB
 LARGEST_TEXT = 64 * 2**20  # the vocabulary of Gemma's tokenizer, which SigLIP 2 has, is 34 MB
+MOST_TENSORS = 10_000  # image models have up to some 2,000
 LARGEST_NUMBER = 10**6  # in a configuration: features, tokens of a vocabulary, classes
 MOST_NUMBERS = 2  # in a byte, of four bits each
 ZIP = b"PK\3\4"  # how files of torch.save begin since PyTorch 1.6; older ones are pickles
@@ -26,6 +27,11 @@ ZIP = b"PK\3\4"  # how files of torch.save begin since PyTorch 1.6; older ones a
 
 class TooMuch(ValueError):
     """A file claims more than it may."""
+
+
+def words_of(error: Exception) -> str:
+    """What a library says, in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def check_regular(path: Path) -> None:
@@ -85,7 +91,13 @@ def safetensors_shapes(path: Path) -> dict[str, torch.Size]:
         sum(map(math.prod, shapes.values())) > MOST_NUMBERS * path.stat().st_size
     ):
         raise TooMuch(f"{path.name} is damaged: its header claims more tensors than the file holds.")
+    _check_count(len(shapes))
     return shapes
+
+
+def _check_count(tensors: int) -> None:
+    if tensors > MOST_TENSORS:
+        raise TooMuch(f"it has {tensors:,} tensors; at most {MOST_TENSORS:,} are read.")
 
 
 def _json_object(text: bytes, whose: str) -> dict:
@@ -143,6 +155,7 @@ def check_archive(file: BinaryIO) -> None:
 
 def check_held(weights: Mapping[str, torch.Tensor], size: int) -> None:
     """Raises ValueError for tensors that are not plain ones, or that together are more than a file of so many bytes."""
+    _check_count(len(weights))
     for key, weight in weights.items():
         if not isinstance(key, str):
             raise ValueError(f"{key!r:.80} is not the name of a weight: save the network's state_dict() alone.")

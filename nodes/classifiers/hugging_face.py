@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from .claims import TooMuch
+from .claims import TooMuch, words_of
 from .class_labels import distinct_labels
-from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config, words_of
-from .rehearsal import rehearse, rehearsed_network
+from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config
+from .rehearsal import check_fits, on_meta, rehearse
 
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
 # An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
@@ -64,13 +64,14 @@ def _rehearse(auto, config, process, held: Shapes, reads: Callable) -> None:
 
     reads: what a network, the first argument, is to do with what the image processor gives."""
     try:
-        network = rehearsed_network(lambda: auto.from_config(copy.deepcopy(config)), held)
+        network = on_meta(lambda: auto.from_config(copy.deepcopy(config)), len(held))
     except TooMuch:
         raise
     except Exception as error:
         raise ValueError(
             f"config.json describes a {config.model_type} that cannot be built: {words_of(error)}"
         ) from error
+    check_fits(network, held)
     rehearse(lambda images: prepare(process, images), lambda pixels: reads(network, pixels), EXAMPLE)
 
 

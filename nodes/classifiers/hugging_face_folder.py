@@ -5,7 +5,16 @@ from pathlib import Path
 
 import torch
 
-from .claims import LARGEST_TEXT, TooMuch, check_numbers, check_regular, check_size, read_json, safetensors_shapes
+from .claims import (
+    LARGEST_TEXT,
+    TooMuch,
+    check_numbers,
+    check_regular,
+    check_size,
+    read_json,
+    safetensors_shapes,
+    words_of,
+)
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 NOTES = "entropy_guidance"  # where config.json says how a saved classifier was calibrated
@@ -75,11 +84,6 @@ def read_config(folder: Path, held: Shapes):
         raise ValueError(f"config.json describes no {content['model_type']}: {words_of(error)}") from error
     config._attn_implementation = None  # the library's choice for this network, of PyTorch's own
     return config
-
-
-def words_of(error: Exception) -> str:
-    """What a library says, in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _check_family(content: dict) -> None:

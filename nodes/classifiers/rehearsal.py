@@ -5,23 +5,28 @@ take. Configurations and files can ask for any.
 """
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .claims import TooMuch
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+ANY = 2**62  # numbers
 LARGEST_PICTURE = 3 * 4096**2  # numbers of what a network is given of one picture, and of what that is made of
 LARGEST_TENSOR = 2**28  # numbers: 1 GB; attention of 16 heads to pictures of 1024 × 1024 in patches of 16 × 16
 LARGEST_BUFFER = 2**24  # numbers of tables that are in no file: masks and positions
-OPERATIONS = 100  # of a weight, to make it; a network of few has OPERATIONS_OF_ANY
-OPERATIONS_OF_ANY = 20_000
+OPERATIONS = (
+    10  # to make a weight, where those of transformers and torchvision take 2 to 6; and as many as MORE_OPERATIONS
+)
+MORE_OPERATIONS = 1000
 
 
 class Bounded(TorchDispatchMode):
     """Within, of this thread, operations with larger results or after so many raise TooMuch. what: for the message."""
 
-    def __init__(self, what: str, largest: int, operations: float = float("inf")):
+    def __init__(self, what: str, largest: int, operations: int = ANY):
         super().__init__()
         self.what, self.largest, self.left = what, largest, operations
 
@@ -38,14 +43,10 @@ class Bounded(TorchDispatchMode):
         return result
 
 
-def rehearsed_network(build: Callable[[], torch.nn.Module], held: Mapping[str, torch.Size]) -> torch.nn.Module:
-    """The network on the meta device. held: the shapes of a file's weights, which a network cannot exceed.
-
-    Raises ValueError for one that has a weight of the same name and another shape, or more weights than the file."""
-    with Bounded("the network", 2**62, OPERATIONS_OF_ANY + OPERATIONS * len(held)), torch.device("meta"):
-        network = build()
-    check_fits(network, held)
-    return network.eval()
+def on_meta(build: Callable[[], Network], weights: int) -> Network:
+    """The network that `build` makes, on the meta device. Raises ValueError where it has far more than so many weights."""
+    with Bounded("the network", ANY, MORE_OPERATIONS + OPERATIONS * weights), torch.device("meta"):
+        return build().eval()
 
 
 def check_fits(network: torch.nn.Module, held: Mapping[str, torch.Size]) -> None:

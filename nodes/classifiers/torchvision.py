@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .rehearsal import rehearsed_network
+from .rehearsal import check_fits, on_meta
 from .weights import NOTES, class_names, notes_of, weight_shape
 
 
@@ -59,10 +59,10 @@ def _check_shapes(architecture: str, classes: int, weights: dict[str, torch.Tens
     """Raises ValueError where weights are of other shapes than such a network's."""
     import torchvision
 
-    def build():
-        return torchvision.models.get_model(architecture, weights=None, num_classes=classes)
-
-    rehearsed_network(build, {key: weight.shape for key, weight in weights.items()})
+    network = on_meta(
+        lambda: torchvision.models.get_model(architecture, weights=None, num_classes=classes), len(weights)
+    )
+    check_fits(network, {key: weight.shape for key, weight in weights.items()})
 
 
 def _count_classes(architecture: str, weights: dict[str, torch.Tensor]) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .adm import AdmConfig, AdmEncoder, NoiseAwareClassifier
-from .rehearsal import on_meta, rehearse
+from .rehearsal import on_meta, prepared, rehearse
 from .weights import check_weights, class_names, notes_of, weight_shape, whole_number
 
 POSITIONS = "out.2.positional_embedding"
@@ -31,7 +31,7 @@ def load(
     config = _config(weights, metadata, stem)
     network = on_meta(lambda: AdmEncoder(config), len(weights))  # no memory for weights that are not the file's
     check_weights(network.state_dict(), weights, "the classifier's")
-    rehearse(torch.clone, lambda x: network(x, torch.zeros(1, device="meta")), _example(config))
+    rehearse(network, prepared(torch.clone, _example(config)), torch.empty(1, device="meta"))
     # Copies, so that nothing stays mapped to a file that its user may replace.
     copies = {key: weight.to(torch.float32, copy=True).contiguous() for key, weight in weights.items()}
     network.load_state_dict(copies, assign=True)

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,13 +11,15 @@ import torch
 from .claims import TooMuch, words_of
 from .class_labels import distinct_labels
 from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config
-from .rehearsal import check_fits, on_meta, rehearse
+from .rehearsal import check_fits, on_meta, prepared, rehearse
 
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
 # An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
 WITH_GRADIENTS = {} if find_spec("transformers.image_processing_backends") else {"use_fast": True}
 INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")  # of images; SigLIP 2 NaFlex has all of them
 EXAMPLE = torch.empty(1, 3, 64, 64, device="meta")
+PROMPTS = 64  # encoded at once
+MOST_PROMPTS = 10_000
 LONGEST_PROMPT = 512  # tokens, where a text encoder does not say how many positions it has
 
 
@@ -59,10 +61,8 @@ def _notes(config) -> dict:
     return notes
 
 
-def _rehearse(auto, config, process, held: Shapes, reads: Callable) -> None:
-    """Raises ValueError for a network that is not that of the files' weights, or that takes too much for one picture.
-
-    reads: what a network, the first argument, is to do with what the image processor gives."""
+def _planned(auto, config, held: Shapes) -> torch.nn.Module:
+    """The network on the meta device. Raises ValueError where it cannot be built, or is not that of the files' weights."""
     try:
         network = on_meta(lambda: auto.from_config(copy.deepcopy(config)), len(held))
     except TooMuch:
@@ -72,7 +72,7 @@ def _rehearse(auto, config, process, held: Shapes, reads: Callable) -> None:
             f"config.json describes a {config.model_type} that cannot be built: {words_of(error)}"
         ) from error
     check_fits(network, held)
-    rehearse(lambda images: prepare(process, images), lambda pixels: reads(network, pixels), EXAMPLE)
+    return network
 
 
 def _network(auto, folder: Path, config) -> torch.nn.Module:
@@ -127,7 +127,8 @@ class _Classifier(torch.nn.Module):
 def _classifier(folder: Path, config, process, held: Shapes) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForImageClassification
 
-    _rehearse(AutoModelForImageClassification, config, process, held, lambda network, inputs: network(**inputs))
+    planned = _planned(AutoModelForImageClassification, config, held)
+    rehearse(planned, **prepared(partial(prepare, process), EXAMPLE))
     network = _network(AutoModelForImageClassification, folder, config)
     names = network.config.id2label
     labels = distinct_labels([names.get(number) for number in range(len(names))], f"{folder.name}/config.json")
@@ -140,13 +141,15 @@ class _ZeroShotClassifier(_Classifier):
     def __init__(self, network, process, tokenizer, prompts: tuple[str, ...]):
         super().__init__(network, process)
         self.tokenizer = tokenizer
+        grey = prepare(process, torch.full(EXAMPLE.shape, 0.5))
         longest = min(tokenizer.model_max_length, _positions(network.config))
-        tokens = tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-        )
-        with torch.no_grad():
-            texts = network(**tokens, **prepare(process, torch.full(EXAMPLE.shape, 0.5))).text_embeds
-        self.register_buffer("texts", torch.nn.functional.normalize(texts, dim=-1))
+        parts = []
+        for first in range(0, len(prompts), PROMPTS):
+            some = list(prompts[first : first + PROMPTS])
+            tokens = tokenizer(some, padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+            with torch.no_grad():
+                parts.append(network(**tokens, **grey).text_embeds)
+        self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
 
     def _parts(self):
         return self.network, self.process, self.tokenizer
@@ -169,10 +172,15 @@ def _zero_shot(
 ) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
-    if len(prompts) < 2:
-        raise ValueError("a zero-shot model needs two prompts or more, one on each line: they are its classes.")
+    if not 2 <= len(prompts) <= MOST_PROMPTS:
+        raise ValueError(
+            f"a zero-shot model needs two prompts or more, one on each line: they are its classes. There are {len(prompts):,}"
+            f", and at most {MOST_PROMPTS:,} are read."
+        )
     auto = AutoModelForZeroShotImageClassification
-    _rehearse(auto, config, process, held, lambda network, inputs: network.get_image_features(**inputs))
+    planned = _planned(auto, config, held)
+    rehearse(planned.get_image_features, **prepared(partial(prepare, process), EXAMPLE))
+    rehearse(planned.get_text_features, torch.empty(PROMPTS, _positions(config), dtype=torch.long, device="meta"))
     network = _network(auto, folder, config)
     tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     return _ZeroShotClassifier(network.eval(), process, tokenizer, prompts), list(prompts)

@@ -1,6 +1,6 @@
 """A classifier's network without memory for its weights, on PyTorch's meta device, before the real one is built.
 
-There, its shapes are held against the file's, and it reads one picture: so it shows what memory and how many layers it would
+There, its shapes are held against the file's, and it reads a picture: so it shows what memory and how many layers it would
 take. Configurations and files can ask for any.
 """
 
@@ -17,10 +17,8 @@ ANY = 2**62  # numbers
 LARGEST_PICTURE = 3 * 4096**2  # numbers of what a network is given of one picture, and of what that is made of
 LARGEST_TENSOR = 2**28  # numbers: 1 GB; attention of 16 heads to pictures of 1024 × 1024 in patches of 16 × 16
 LARGEST_BUFFER = 2**24  # numbers of tables that are in no file: masks and positions
-OPERATIONS = (
-    10  # to make a weight, where those of transformers and torchvision take 2 to 6; and as many as MORE_OPERATIONS
-)
-MORE_OPERATIONS = 1000
+OPERATIONS = 10  # to make a weight; transformers and torchvision take 2 to 6
+MORE_OPERATIONS = 1000  # of any network
 
 
 class Bounded(TorchDispatchMode):
@@ -65,10 +63,16 @@ def check_fits(network: torch.nn.Module, held: Mapping[str, torch.Size]) -> None
         raise TooMuch(f"its network would make tables of {tables:,} numbers beside its {there:,} weights.")
 
 
-def rehearse(prepare: Callable, network: Callable, *example: torch.Tensor) -> None:
-    """Lets a network on the meta device read what `prepare` makes of an example. Raises ValueError where that takes too much."""
-    with torch.no_grad():
-        with Bounded("a picture, prepared for the network,", LARGEST_PICTURE):
-            prepared = prepare(*(part.to("meta") for part in example))
-        with Bounded("a picture in the network", LARGEST_TENSOR):
-            network(prepared)
+def prepared(prepare: Callable, example: torch.Tensor):
+    """What `prepare` makes of a picture on the meta device. Raises ValueError where that is huge, or is made of what is."""
+    with torch.no_grad(), Bounded("a picture, prepared for the network,", LARGEST_PICTURE):
+        return prepare(example)
+
+
+def rehearse(call: Callable, *inputs: torch.Tensor, **named: torch.Tensor) -> None:
+    """Calls a network on the meta device. Raises ValueError where it would make huge tensors."""
+    try:
+        with torch.no_grad(), Bounded("the network", LARGEST_TENSOR):
+            call(*inputs, **named)
+    except (RuntimeError, NotImplementedError):
+        pass  # It decides by numbers, which this device has not; or does not fit, as will turn out where it has.

@@ -8,9 +8,9 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import comfy.model_management
 import torch
@@ -58,17 +58,26 @@ def read_json(path: Path) -> dict:
     return _json_object(path.read_bytes(), path.name)
 
 
-def check_numbers(values, name: str) -> None:
-    """Raises ValueError for a number below -LARGEST_NUMBER or above LARGEST_NUMBER in the JSON of a file of this name."""
+def entries_of(values) -> Iterator[tuple[str, Any]]:
+    """All entries of JSON's objects by their names, whatever they are in; those of a list by the list's."""
     left = [("", values)]
     while left:
         key, value = left.pop()
+        yield key, value
         if isinstance(value, dict):
             left += value.items()
         elif isinstance(value, list):
             left += [(key, entry) for entry in value]
-        elif isinstance(value, (int, float)) and abs(value) > LARGEST_NUMBER:
-            raise TooMuch(f"{name} says {key} = {value:.6g}; numbers up to {LARGEST_NUMBER:,} can be built.")
+
+
+def check_numbers(values, name: str, limits: Mapping[str, int] = {}) -> None:
+    """Raises ValueError for a number beyond LARGEST_NUMBER in the JSON of a file of this name, or beyond the limit for
+    names that hold a word."""
+    for key, value in entries_of(values):
+        if isinstance(value, (int, float)):
+            most = min((limit for word, limit in limits.items() if word in key), default=LARGEST_NUMBER)
+            if abs(value) > most:
+                raise TooMuch(f"{name} says {key} = {value:.6g}; numbers up to {most:,} can be built.")
 
 
 def safetensors_shapes(path: Path) -> dict[str, torch.Size]:

@@ -77,7 +77,13 @@ def _planned(auto, config, held: Shapes) -> torch.nn.Module:
 
 def _network(auto, folder: Path, config) -> torch.nn.Module:
     """Raises ValueError where the files lack weights, which the library would make up."""
-    network, info = auto.from_pretrained(folder, config=config, **WEIGHTS, **LOCAL)
+    try:
+        network, info = auto.from_pretrained(folder, config=config, **WEIGHTS, **LOCAL)
+    except Exception as error:
+        raise ValueError(
+            f"its weights are not those of a {config.model_type} as config.json describes it: use the folder as it was "
+            "published or saved."
+        ) from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ValueError(f"{len(lacking)} of its weights are missing or of another shape, such as {lacking[0]}.")

@@ -11,6 +11,7 @@ from .claims import (
     check_numbers,
     check_regular,
     check_size,
+    entries_of,
     read_json,
     safetensors_shapes,
     words_of,
@@ -24,6 +25,9 @@ TEXTS = (".json", ".txt", ".model", ".jinja")  # of configurations and tokenizer
 IMPLEMENTATION = re.compile("_?(attn|experts)_implementation(_internal)?")
 # Those of PyTorch and of packages; anything else is the name of a repository with code.
 IMPLEMENTATIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+MORE_LAYERS = 1000  # than a network's weights; families list what each layer needs before they build it
+LARGEST_SIDE = 4096  # pixels
+SIDES = {"levit": 512}  # of families that list all pairs of positions
 # Families that transformers lists beside image classifiers.
 UNSUPPORTED = {
     "imagegpt": "it reads the numbers of colours, through which no gradient comes",
@@ -76,7 +80,9 @@ def read_config(folder: Path, held: Shapes):
     content = read_json(folder / "config.json")
     _check_family(content)
     _check_parts(content)
-    check_numbers({key: value for key, value in content.items() if key not in (NOTES, "id2label")}, "config.json")
+    built = {key: value for key, value in content.items() if key not in (NOTES, "id2label")}
+    layers = dict.fromkeys(("layer", "depth", "block"), max(MORE_LAYERS, len(held)))
+    check_numbers(built, "config.json", {**layers, "image_size": SIDES.get(content["model_type"], LARGEST_SIDE)})
     _check_classes(content, sum(map(torch.Size.numel, held.values())))
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
@@ -108,15 +114,8 @@ def _check_family(content: dict) -> None:
 
 def _check_parts(content: dict) -> None:
     """Raises ValueError where it or one of its parts asks for quantized weights, or for code of a repository."""
-    left: list = [content]
-    while left:
-        part = left.pop()
-        if isinstance(part, dict):
-            for key, value in part.items():
-                _check_entry(key, value)
-            left += part.values()
-        elif isinstance(part, list):
-            left += part
+    for key, value in entries_of(content):
+        _check_entry(key, value)
 
 
 def _check_entry(key: str, value) -> None:

@@ -32,6 +32,18 @@ SAFETENSORS_KINDS = {
 Write = Callable[[Path, Path], str]
 
 
+def good_files() -> Iterator[tuple[str, str, Write]]:
+    """Like `cases`: what those are made of, which loads."""
+    for kind, name in SAFETENSORS_KINDS.items():
+        yield f"{kind}-good", kind, partial(_write_safetensors, kind, name, lambda good: good)
+        if kind != "folder":
+            pickled = Path(name).with_suffix(".pt").name
+            for legacy in (False, True):
+                save_as = partial(_saved_weights, legacy)
+                yield f"{kind}-good pt{', legacy' * legacy}", kind, partial(_write_pickled, kind, pickled, save_as)
+    yield "picture-good", "picture", partial(_write_picture, _encoded)
+
+
 def cases() -> Iterator[tuple[str, str, Write]]:
     """Name, kind (torchvision, noise_aware, adm, dit, folder or picture) and writer(folder, canary) of each file."""
     for kind, name in SAFETENSORS_KINDS.items():
@@ -73,18 +85,13 @@ def weights(kind: str) -> dict[str, torch.Tensor]:
         return get_model("squeezenet1_1", num_classes=2).state_dict()
     if kind == "noise_aware":
         adm = pack_module("nodes.classifiers.adm")
-        return adm.AdmEncoder(adm.AdmConfig(16, 3, 32, 1, (1, 1), (1,), 4, 32)).state_dict()
+        return adm.AdmEncoder(adm.AdmConfig(16, 3, 64, 1, (1, 1), (1,), 4)).state_dict()
     if kind == "adm":
         unet = pack_module("nodes.class_conditional.adm_unet")
-        return unet.AdmUNet(unet.AdmShape(32, 1, (1, 2), (1,), 3, head_channels=32)).state_dict()
+        return unet.AdmUNet(unet.AdmShape(64, 1, (1, 2), (1,), 3)).state_dict()
     dit = pack_module("nodes.class_conditional.dit")
     network = dit.DiT(dit.DitShape(384, 1, 6, 8, 2, 3)).state_dict()
     return {key: torch.zeros_like(weight) for key, weight in network.items()}
-
-
-def metadata(kind: str) -> dict[str, str]:
-    heads = {"noise_aware": "32", "adm": "32"}
-    return {"num_head_channels": heads[kind]} if kind in heads else {}
 
 
 @cache
@@ -174,7 +181,7 @@ SAFETENSORS: dict[str, Callable[[bytes], bytes]] = {
     "bytes behind the end": lambda good: good + b"\0" * 1000,
     "random bytes": _random_bytes,
     "names without end": lambda good: _header({"k" * 3_000_000: _one([1], [0, 4])["weight"]}, b"\0" * 4),
-    "metadata that is no text": lambda good: _header({"__metadata__": {"labels": [1, 2]}} | _parts(good)[0] | {"__metadata__": {"labels": [1, 2]}}, _parts(good)[1]),
+    "metadata that is no text": lambda good: _header(_parts(good)[0] | {"__metadata__": {"labels": [1, 2]}}, _parts(good)[1]),
     "pickle with code": lambda good: pickle.dumps(Runs(builtins.eval, "1 + 1")),
 }  # fmt: skip
 
@@ -184,7 +191,7 @@ def _write_safetensors(kind: str, name: str, make, folder: Path, canary: Path) -
         good = folder_files()["model.safetensors"]
         write_folder(folder)
     else:
-        good = save(weights(kind), metadata(kind) or None)
+        good = save(weights(kind))
     (folder / name).write_bytes(make(good))
     return "model" if kind == "folder" else name
 
@@ -216,6 +223,10 @@ def _saved(content, **options) -> bytes:
     return file.getvalue()
 
 
+def _saved_weights(legacy: bool, kind: str, canary: Path) -> bytes:
+    return _saved(weights(kind), _use_new_zipfile_serialization=not legacy)
+
+
 def _rezipped(good: bytes, change: Callable[[str, bytes], bytes], compression=zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(file, "w", compression) as new:
@@ -239,6 +250,12 @@ def _legacy_of_a_terabyte(kind: str) -> bytes:
     number = b"J" + struct.pack("<i", 77777)
     assert number in small
     return small.replace(number, b"\x8a\x08" + struct.pack("<q", 2**38))
+
+
+def _legacy(content: bytes) -> bytes:
+    """A pickle after what legacy files begin with."""
+    start = _saved({}, _use_new_zipfile_serialization=False)
+    return start[: start.index(pickle.dumps({}, protocol=2))] + content
 
 
 def _endless(size: int) -> bytes:
@@ -290,6 +307,7 @@ PICKLES: dict[str, Callable[[str, Path], bytes]] = {
     "text": lambda kind, canary: b"<html>Not found</html>",
     "list": lambda kind, canary: _saved([*weights(kind).values()]),
     "number": lambda kind, canary: _saved(7),
+    "another layer": lambda kind, canary: _saved({**weights(kind), "one.more.weight": torch.zeros(1)}),
     "dict of nothing": lambda kind, canary: _saved({}),
     "names that are numbers": lambda kind, canary: _saved({7: torch.zeros(1), **weights(kind)}),
     "names that are tuples": lambda kind, canary: _saved({("a", 1): torch.zeros(1), **weights(kind)}),
@@ -308,6 +326,7 @@ PICKLES: dict[str, Callable[[str, Path], bytes]] = {
     "tensor of 4 TB": lambda kind, canary: _plain({"weight": Runs(torch.Tensor, 10**6, 10**6)}),
     "storage of 1 TB, legacy": lambda kind, canary: _legacy_of_a_terabyte(kind),
     "pickle of 6 MB": lambda kind, canary: _endless(6_000_000),
+    "pickle of 6 MB, legacy": lambda kind, canary: _legacy(_endless(6_000_000)),
     "pickle of 6 MB in an archive": lambda kind, canary: _with_pickle(_saved(weights(kind)), _endless(6_000_000)),
     "pickle of 100 MB, compressed": lambda kind, canary: _with_pickle(_saved({"a": torch.zeros(1)}), b"\0" * 10**8, compression=zipfile.ZIP_DEFLATED),
     "compressed zeros": lambda kind, canary: _zeros_that_deflate(kind),
@@ -399,9 +418,9 @@ METADATA: dict[str, dict[str, str]] = {
 }
 
 
-def _write_metadata(kind: str, changed: dict[str, str], folder: Path, canary: Path) -> str:
+def _write_metadata(kind: str, entries: dict[str, str], folder: Path, canary: Path) -> str:
     name = SAFETENSORS_KINDS[kind]
-    (folder / name).write_bytes(save(weights(kind), {**metadata(kind), **changed}))
+    (folder / name).write_bytes(save(weights(kind), entries))
     return name
 
 

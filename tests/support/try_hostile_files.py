@@ -12,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+from hostile_files import cases, good_files
+
 from benchmarks.in_process import load_nodes, pack_module, run_node  # before hostile_files, whose torch it sets
 
-from hostile_files import cases
-
 MEMORY = 2**30  # bytes of addresses, more than what the process has before the first file
+INDUCTOR = "torchinductor_root"
 SECONDS = 20  # after which the process ends, and says where
 NODES = {"adm": "EntropyGuidanceLoadADM", "dit": "EntropyGuidanceLoadDiT"}
 
@@ -33,14 +34,14 @@ def main(root: Path) -> None:
     load_nodes()
     for name in ("classifiers", "diffusion_models"):
         folder_paths.add_model_folder_path(name, str(models))
-    limited = False
-    for number, (name, kind, write) in enumerate(cases()):
+    # What is imported and kept for good files, which come first, is not the others'.
+    first, others = list(good_files()), list(cases())
+    for number, (name, kind, write) in enumerate([*first, *others]):
+        if number == len(first):
+            _limit_memory()
         folder = models / str(number)
         folder.mkdir(parents=True)
         file = f"{number}/{write(folder, canary)}"
-        if not limited:
-            _try(kind, models, file)  # what is imported and kept at the first of them is not the file's
-            limited = _limit_memory()
         before, start = _peak(), time.perf_counter()
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         with torch.inference_mode():
@@ -49,8 +50,9 @@ def main(root: Path) -> None:
         entries = {"name": name, "seconds": time.perf_counter() - start, "bytes": _peak() - before, **outcome}
         print(json.dumps(entries | {"canary": canary.exists()}), flush=True)
         shutil.rmtree(folder)
-    left = [str(path.relative_to(root)) for path in root.rglob("*") if path not in (models, root / "scratch")]
-    print(json.dumps({"left": left}))
+    kept = (models, root / "scratch", root / "scratch" / INDUCTOR)
+    left = [str(path.relative_to(root)) for path in root.rglob("*") if path not in kept]
+    print(json.dumps({"name": "left", "paths": left}))
 
 
 def _try(kind: str, models: Path, file: str) -> dict:
@@ -66,11 +68,10 @@ def _try(kind: str, models: Path, file: str) -> dict:
     return {"loaded": True}
 
 
-def _limit_memory() -> bool:
+def _limit_memory() -> None:
     status = Path("/proc/self/status").read_text()
     used = int(status.split("VmSize:")[1].split()[0]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    return True
 
 
 def _peak() -> int:

@@ -358,6 +358,21 @@ def test_labels_of_metadata_that_cannot_be_chosen_become_so(load, folder):
         (folder / "mobilenet_v3_small-x.safetensors").unlink()
 
 
+def test_prompts_are_as_long_as_the_text_encoder_reads(load, changed):
+    """A tokenizer may claim any length, to which prompts are padded."""
+    expected = load("zero-shot", prompts="a circle\na blue square").patcher.model.texts
+    name = changed("tokenizer_config.json", {"model_max_length": 300_000_000}, of="zero-shot")
+    assert torch.equal(load(name, prompts="a circle\na blue square").patcher.model.texts, expected)
+
+
+def test_many_prompts_are_read_in_parts(load):
+    prompts = [f"a circle {number}" for number in range(130)]
+    classifier = load("zero-shot", prompts="\n".join(prompts))
+    few = load("zero-shot", prompts="\n".join(prompts[126:])).patcher.model.texts
+    assert classifier.labels == tuple(prompts)
+    assert_agree(classifier.patcher.model.texts[126:], few)
+
+
 SIGLIP2 = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 

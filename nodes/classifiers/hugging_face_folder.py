@@ -59,9 +59,10 @@ def check_folder(folder: Path) -> Shapes:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The files that the library reads: one, or those of an index. Raises ValueError for an index of other folders."""
-    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
-        check_regular(folder / WEIGHTS)
+    if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
+    if not (folder / INDEX).exists():
+        raise ValueError(f"the folder has neither {WEIGHTS} nor {INDEX}.")
     files = read_json(folder / INDEX).get("weight_map")
     if not isinstance(files, dict) or not all(
         name in {path.name for path in folder.iterdir()} for name in files.values()

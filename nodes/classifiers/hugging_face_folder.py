@@ -25,7 +25,9 @@ TEXTS = (".json", ".txt", ".model", ".jinja")  # of configurations and tokenizer
 IMPLEMENTATION = re.compile("_?(attn|experts)_implementation(_internal)?")
 # Those of PyTorch and of packages; anything else is the name of a repository with code.
 IMPLEMENTATIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-MORE_LAYERS = 1000  # than a network's weights; families list what each layer needs before they build it
+FEW_LAYERS = (
+    1000  # may be asked for; more where there are as many weights. Some families list all before they build one
+)
 LARGEST_SIDE = 4096  # pixels
 SIDES = {"levit": 512}  # of families that list all pairs of positions
 # Families that transformers lists beside image classifiers.
@@ -82,7 +84,7 @@ def read_config(folder: Path, held: Shapes):
     _check_family(content)
     _check_parts(content)
     built = {key: value for key, value in content.items() if key not in (NOTES, "id2label")}
-    layers = dict.fromkeys(("layer", "depth", "block"), max(MORE_LAYERS, len(held)))
+    layers = dict.fromkeys(("layer", "depth", "block"), max(FEW_LAYERS, len(held)))
     check_numbers(built, "config.json", {**layers, "image_size": SIDES.get(content["model_type"], LARGEST_SIDE)})
     _check_classes(content, sum(map(torch.Size.numel, held.values())))
     try:

@@ -54,7 +54,8 @@ def fingerprint(name: str | None):
         return name
     digest = sha256()
     for file in _listed(_path(name)):
-        status = (_path(name) / file).stat()
+        path = _path(name) / file
+        status = os.stat(path, follow_symlinks=path.exists())  # of a dangling link its own
         digest.update(os.fsencode(file) + f" {status.st_mtime_ns} {status.st_size}\n".encode())
     return digest.hexdigest()
 

@@ -1,5 +1,6 @@
 """Picture files that a classifier learns from: squares of one size, read one by one, and what is wrong with a file."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import torch
 from PIL import Image, ImageOps
 
 LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
+LARGEST_FILE = 2**29  # bytes; an uncompressed picture of so many pixels has half of that
+MOST_PASSES = 200  # of a progressive JPEG, each of which goes over all its pixels; usual are 10
+PASS = b"\xff\xda"  # how each begins
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # of Pillow's, some of which start other programs
 
 
@@ -37,12 +41,18 @@ def read_picture(path: Path, size: int) -> torch.Tensor:
 
 def problem_of(path: Path) -> str:
     """Why a picture cannot be used, or nothing."""
+    if not os.path.isfile(path):
+        return "no regular file but a pipe, device, socket or link to nothing"
+    if path.stat().st_size > LARGEST_FILE:
+        return f"huge ({path.stat().st_size:,} bytes); at most {LARGEST_FILE:,}"
     try:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > LARGEST:
                 return f"huge ({picture.width} × {picture.height}); at most {LARGEST:,} pixels"
             if picture.mode != "RGB":
                 return f"not RGB but {picture.mode}; save it as an RGB picture"
+            if picture.format in ("JPEG", "MPO") and path.read_bytes().count(PASS) > MOST_PASSES:
+                return f"progressive in more than {MOST_PASSES} passes; save it anew"
             ImageOps.exif_transpose(picture).load()
     except Image.DecompressionBombError:
         return f"huge; at most {LARGEST:,} pixels"

@@ -5,10 +5,10 @@ file's metadata: num_head_channels or num_heads, use_new_attention_order, noise_
 """
 
 import comfy.latent_formats
-import torch
 from comfy.model_base import ModelType
 from torch import Tensor
 
+from ..classifiers.rehearsal import on_meta
 from ..classifiers.weights import check_weights, weight_shape, whole_number
 from .adm_unet import AdmShape, AdmUNet
 from .class_model import LINEAR, ClassModelSettings
@@ -26,8 +26,8 @@ def read(
 ) -> tuple[ClassModelSettings, dict[str, Tensor]]:
     """What a checkpoint is, and its weights. Raises ValueError for one of another network, and for an upsampler."""
     shape = _shape(weights, metadata)
-    with torch.device("meta"):  # no memory for weights that are not the file's
-        expected = AdmUNet(shape).state_dict()
+    # No memory for weights that are not the file's.
+    expected = on_meta(lambda: AdmUNet(shape), len(weights)).state_dict()
     check_weights(expected, weights, "the model's")
     names = names_of_rows(metadata, shape.classes, shape.classes > IMAGENET)
     schedule = metadata.get("noise_schedule", "cosine" if shape.multipliers == OF_64 else "linear")

@@ -8,10 +8,10 @@ import re
 from math import isqrt
 
 import comfy.latent_formats
-import torch
 from comfy.model_base import ModelType
 from torch import Tensor
 
+from ..classifiers.rehearsal import on_meta
 from ..classifiers.weights import check_weights, weight_shape, whole_number
 from .class_model import LINEAR, ClassModelSettings
 from .dit import DiT, DitShape
@@ -42,8 +42,8 @@ def read(
             "SiT-XL-2-256.pt. ComfyUI's own Load Diffusion Model reads other networks, Load ADM those of guided-diffusion."
         )
     shape = _shape(weights, metadata, stem)
-    with torch.device("meta"):  # no memory for weights that are not the file's
-        expected = DiT(shape).state_dict()
+    # No memory for weights that are not the file's.
+    expected = on_meta(lambda: DiT(shape), len(weights)).state_dict()
     check_weights(expected, weights, "the model's")
     return settings_of(shape, names_of_rows(metadata, shape.classes, null=True)), weights
 

@@ -7,7 +7,7 @@ import comfy.model_patcher
 import folder_paths
 from torch import Tensor
 
-from ..classifiers.files import LOADING_ERRORS, WEIGHT_FILES
+from ..classifiers.files import WEIGHT_FILES, reason_of
 from ..classifiers.weights import class_names, read_weights
 from .class_model import ClassModelSettings, class_model
 
@@ -21,7 +21,8 @@ Reader = Callable[[dict[str, Tensor], dict[str, str], str], tuple[ClassModelSett
 
 def model_names() -> list[str]:
     """The files that the loaders offer."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(WEIGHT_FILES)]
+    names = folder_paths.get_filename_list(FOLDER)
+    return [name for name in names if name.endswith(WEIGHT_FILES) and folder_paths.get_full_path(FOLDER, name)]
 
 
 def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -29,10 +30,8 @@ def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.
     path = DEMO_FILE if name == DEMO else _path(name)
     try:
         settings, weights = read(*read_weights(path), path.stem)
-    except LOADING_ERRORS as error:
-        raise ValueError(
-            f"model_name = '{name}' cannot be loaded from {path}: {str(error) or type(error).__name__}"
-        ) from error
+    except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
+        raise ValueError(f"model_name = '{name}' cannot be loaded from {path}: {reason_of(error)}") from error
     return class_model(settings, weights, (load_model, (name, read)), disable_dynamic)
 
 

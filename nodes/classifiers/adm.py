@@ -47,8 +47,10 @@ class AdmConfig:
             raise ValueError(f"noise_schedule = '{self.schedule}' is unknown: use one of {', '.join(SCHEDULES)}.")
         if self.image_size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(f"image_size = {self.image_size} cannot be halved for {len(self.multipliers)} levels.")
-        if any(channels % GROUPS for channels in self.channels):
+        if any(not channels or channels % GROUPS for channels in self.channels):
             raise ValueError(f"the levels have {self.channels} channels: use multiples of {GROUPS}.")
+        if not self.classes:
+            raise ValueError("the network has no classes: the file is not complete.")
         heads_of = {self.channels[level] for level in (*self.attention_levels, -1)}
         if any(channels % self.head_channels for channels in heads_of):
             raise ValueError(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .adm import AdmConfig, AdmEncoder, NoiseAwareClassifier
+from .rehearsal import on_meta, prepared, rehearse
 from .weights import check_weights, class_names, notes_of, weight_shape, whole_number
 
 POSITIONS = "out.2.positional_embedding"
@@ -28,13 +29,17 @@ def load(
     that do not fit.
     """
     config = _config(weights, metadata, stem)
-    with torch.device("meta"):  # no memory for weights that are not the file's
-        network = AdmEncoder(config)
+    network = on_meta(lambda: AdmEncoder(config), len(weights))  # no memory for weights that are not the file's
     check_weights(network.state_dict(), weights, "the classifier's")
+    rehearse(network, prepared(torch.clone, _example(config)), torch.empty(1, device="meta"))
     # Copies, so that nothing stays mapped to a file that its user may replace.
     copies = {key: weight.to(torch.float32, copy=True).contiguous() for key, weight in weights.items()}
     network.load_state_dict(copies, assign=True)
     return NoiseAwareClassifier(network, config), class_names(metadata, config.classes), notes_of(metadata)
+
+
+def _example(config: AdmConfig) -> Tensor:
+    return torch.empty(1, config.in_channels, config.image_size, config.image_size, device="meta")
 
 
 def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> AdmConfig:
@@ -48,7 +53,7 @@ def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> 
         in_channels=weight_shape(weights, "input_blocks.0.0.weight", 4)[1],
         width=width,
         depth=depth,
-        multipliers=tuple(count / width for count in channels),
+        multipliers=tuple(count / max(width, 1) for count in channels),
         attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
         classes=weight_shape(weights, "out.2.c_proj.weight", 3)[0],
         head_channels=whole_number(metadata, "num_head_channels", "64"),

@@ -4,14 +4,15 @@ A folder with a config.json is a Hugging Face model; a .safetensors, .pth or .pt
 torchvision network. Nothing in a file is executed: weights are read as safetensors or with `weights_only`.
 """
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import folder_paths
 import torch
-from safetensors import SafetensorError
 
 from .adm_file import is_adm
+from .claims import words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
 from .weights import read_weights
 
@@ -24,10 +25,6 @@ BUNDLED = {
     "entropy-guidance-demo-classes-noise-aware": _WEIGHTS / "classes" / "32x32_classifier.safetensors",
 }
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
-# What damaged or incomplete files raise in the libraries that read them.
-LOADING_ERRORS = (
-    OSError, ValueError, KeyError, RuntimeError, EOFError, ImportError, AttributeError, TypeError, SafetensorError,
-)  # fmt: skip
 
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.get_output_directory()) / FOLDER))  # what is saved
@@ -44,8 +41,13 @@ def _names_below(root: Path):
         return
     for path in sorted(root.rglob("*")):
         in_a_model = any((parent / "config.json").is_file() for parent in path.parents if parent.is_relative_to(root))
-        if not in_a_model and ((path / "config.json").is_file() or path.suffix in WEIGHT_FILES):
+        if not in_a_model and ((path / "config.json").is_file() or is_weight_file(path)):
             yield path.relative_to(root).as_posix()
+
+
+def is_weight_file(path: Path) -> bool:
+    """Whether a file can hold weights: nothing that is no regular file, which might not end."""
+    return path.suffix in WEIGHT_FILES and os.path.isfile(path)
 
 
 @torch.inference_mode(False)  # so that weights are normal tensors, which gradients need
@@ -60,10 +62,14 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
     path = BUNDLED[name] if name in BUNDLED else _path(name)
     try:
         module, labels, notes = _load(path, prompts)
-    except LOADING_ERRORS as error:
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"classifier_name = '{name}' cannot be loaded from {path}: {reason}") from error
-    return guidance_classifier(name, module, labels, notes)
+        return guidance_classifier(name, module, labels, notes)
+    except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
+        raise ValueError(f"classifier_name = '{name}' cannot be loaded from {path}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be loaded: our words, or what a library says of one that it was not made for."""
+    return str(error) if isinstance(error, ValueError) and str(error) else f"it does not fit ({words_of(error)})."
 
 
 def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
@@ -105,4 +111,5 @@ def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[s
 
 
 def _path(name: str) -> Path:
-    return next(path for root in folder_paths.get_folder_paths(FOLDER) if (path := Path(root) / name).exists())
+    roots = map(Path, folder_paths.get_folder_paths(FOLDER))
+    return next(root / name for root in roots if (root / name / "config.json").is_file() or is_weight_file(root / name))

@@ -61,11 +61,9 @@ def guidance_classifier(name: str, module: torch.nn.Module, labels, notes: dict 
     with torch.enable_grad():
         logits = module(example.requires_grad_(), *others)
     if not logits.requires_grad:
-        raise ValueError(f"classifier_name = '{name}': its preprocessing has no gradient, so it cannot guide.")
+        raise ValueError("its preprocessing has no gradient, so it cannot guide.")
     if logits.ndim != 2 or logits.shape[1] != len(labels):
-        raise ValueError(
-            f"classifier_name = '{name}': the network has {logits.shape[-1]} classes, but its files name {len(labels)}."
-        )
+        raise ValueError(f"the network has {logits.shape[-1]} classes, but its files name {len(labels)}.")
     device = comfy.model_management.get_torch_device()
     patcher = comfy.model_patcher.ModelPatcher(module, device, comfy.model_management.unet_offload_device())
     return GuidanceClassifier(name, patcher, tuple(labels), notes or {})

@@ -1,17 +1,26 @@
 """Image classifiers in Hugging Face's format: config.json, preprocessor_config.json and safetensors in a folder."""
 
+import copy
 import json
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from .weights import NOTES
+from .claims import TooMuch, words_of
+from .class_labels import distinct_labels
+from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config
+from .rehearsal import check_fits, on_meta, prepared, rehearse
 
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
 # An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
 WITH_GRADIENTS = {} if find_spec("transformers.image_processing_backends") else {"use_fast": True}
+INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")  # of images; SigLIP 2 NaFlex has all of them
+EXAMPLE = torch.empty(1, 3, 64, 64, device="meta")
+PROMPTS = 64  # encoded at once
+MOST_PROMPTS = 10_000
+LONGEST_PROMPT = 512  # tokens, where a text encoder does not say how many positions it has
 
 
 def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict]:
@@ -19,21 +28,28 @@ def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[
 
     A zero-shot model (CLIP, SigLIP) has a class for each prompt, any other one its own classes. Raises ValueError.
     """
-    from transformers import AutoConfig, AutoImageProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-    for needed in ("preprocessor_config.json", "*.safetensors"):
-        if not any(folder.glob(needed)):
-            raise ValueError(f"the folder {folder} has no {needed}.")
-    config = AutoConfig.from_pretrained(folder, **LOCAL)
-    process = AutoImageProcessor.from_pretrained(folder, **WITH_GRADIENTS, **LOCAL)
+    held = check_folder(folder)
+    config = read_config(folder, held)
+    process = _image_processor(folder)
     has_classes = any(name.endswith("ForImageClassification") for name in config.architectures or ())
     notes = _notes(config)
     if config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES and not has_classes:
-        return *_zero_shot(folder, process, prompts or tuple(notes.get("labels", []))), notes
+        return *_zero_shot(folder, config, process, held, prompts or tuple(notes.get("labels", []))), notes
     if prompts:
         raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
-    return *_classifier(folder, process), notes
+    return *_classifier(folder, config, process, held), notes
+
+
+def _image_processor(folder: Path):
+    """Raises ValueError where it cannot be made of its files."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(folder, **WITH_GRADIENTS, **LOCAL)
+    except Exception as error:
+        raise ValueError(f"preprocessor_config.json describes no image processor: {words_of(error)}") from error
 
 
 def _notes(config) -> dict:
@@ -45,13 +61,45 @@ def _notes(config) -> dict:
     return notes
 
 
-def _network(auto, folder: Path) -> torch.nn.Module:
+def _planned(auto, config, held: Shapes) -> torch.nn.Module:
+    """The network on the meta device. Raises ValueError where it cannot be built, or is not that of the files' weights."""
+    try:
+        network = on_meta(lambda: auto.from_config(copy.deepcopy(config)), len(held))
+    except TooMuch:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"config.json describes a {config.model_type} that cannot be built: {words_of(error)}"
+        ) from error
+    check_fits(network, held)
+    return network
+
+
+def _network(auto, folder: Path, config) -> torch.nn.Module:
     """Raises ValueError where the files lack weights, which the library would make up."""
-    network, info = auto.from_pretrained(folder, **WEIGHTS, **LOCAL)
+    try:
+        network, info = auto.from_pretrained(folder, config=config, **WEIGHTS, **LOCAL)
+    except Exception as error:
+        raise ValueError(
+            f"its weights are not those of a {config.model_type} as config.json describes it: use the folder as it was "
+            "published or saved."
+        ) from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ValueError(f"{len(lacking)} of its weights are missing or of another shape, such as {lacking[0]}.")
     return network.float()  # gradients of half-precision classifiers underflow
+
+
+def prepare(process, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a network reads of images [B, 3, H, W] in 0..1: pixel_values, and where in a picture each patch is (NaFlex).
+
+    Raises ValueError for an image processor that gives something else."""
+    parts = process(images=images, do_rescale=False, return_tensors="pt", device=images.device)
+    if "pixel_values" not in parts:
+        raise ValueError(
+            f"its image processor gives {', '.join(parts)} rather than pixels, so that it has no gradient."
+        )
+    return {name: parts[name].to(images.device) for name in INPUTS if name in parts}
 
 
 class _Classifier(torch.nn.Module):
@@ -75,19 +123,22 @@ class _Classifier(torch.nn.Module):
         return self.network, self.process
 
     def forward(self, images):
-        pixels = self.process(images=images, do_rescale=False, return_tensors="pt", device=images.device)
-        return self.logits(pixels["pixel_values"].to(self.network.dtype))
+        inputs = prepare(self.process, images)
+        return self.logits({**inputs, "pixel_values": inputs["pixel_values"].to(self.network.dtype)})
 
-    def logits(self, pixels):
-        return self.network(pixel_values=pixels).logits
+    def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.network(**inputs).logits
 
 
-def _classifier(folder: Path, process) -> tuple[torch.nn.Module, list[str]]:
+def _classifier(folder: Path, config, process, held: Shapes) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForImageClassification
 
-    network = _network(AutoModelForImageClassification, folder)
+    planned = _planned(AutoModelForImageClassification, config, held)
+    rehearse(planned, **prepared(partial(prepare, process), EXAMPLE))
+    network = _network(AutoModelForImageClassification, folder, config)
     names = network.config.id2label
-    return _Classifier(network, process), [names[i] for i in range(len(names))]
+    labels = distinct_labels([names.get(number) for number in range(len(names))], f"{folder.name}/config.json")
+    return _Classifier(network, process), labels
 
 
 class _ZeroShotClassifier(_Classifier):
@@ -96,32 +147,46 @@ class _ZeroShotClassifier(_Classifier):
     def __init__(self, network, process, tokenizer, prompts: tuple[str, ...]):
         super().__init__(network, process)
         self.tokenizer = tokenizer
-        tokens = tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
-        with torch.no_grad():
-            texts = network(**tokens, pixel_values=self._grey()).text_embeds
-        self.register_buffer("texts", torch.nn.functional.normalize(texts, dim=-1))
-
-    def _grey(self):
-        return self.process(images=torch.full((1, 3, 64, 64), 0.5), do_rescale=False, return_tensors="pt")[
-            "pixel_values"
-        ]
+        grey = prepare(process, torch.full(EXAMPLE.shape, 0.5))
+        longest = min(tokenizer.model_max_length, _positions(network.config))
+        parts = []
+        for first in range(0, len(prompts), PROMPTS):
+            some = list(prompts[first : first + PROMPTS])
+            tokens = tokenizer(some, padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+            with torch.no_grad():
+                parts.append(network(**tokens, **grey).text_embeds)
+        self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
 
     def _parts(self):
         return self.network, self.process, self.tokenizer
 
-    def logits(self, pixels):
-        features = self.network.get_image_features(pixel_values=pixels)
+    def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        features = self.network.get_image_features(**inputs)
         features = getattr(features, "pooler_output", features)  # transformers 4 returns the tensor itself
         images = torch.nn.functional.normalize(features, dim=-1)
         logits = images @ self.texts.T * self.network.logit_scale.exp()
         return logits + getattr(self.network, "logit_bias", 0)
 
 
-def _zero_shot(folder: Path, process, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str]]:
+def _positions(config) -> int:
+    """How many tokens its text encoder can tell apart."""
+    return getattr(getattr(config, "text_config", config), "max_position_embeddings", LONGEST_PROMPT)
+
+
+def _zero_shot(
+    folder: Path, config, process, held: Shapes, prompts: tuple[str, ...]
+) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
-    if len(prompts) < 2:
-        raise ValueError("a zero-shot model needs two prompts or more, one on each line: they are its classes.")
-    network = _network(AutoModelForZeroShotImageClassification, folder)
+    if not 2 <= len(prompts) <= MOST_PROMPTS:
+        raise ValueError(
+            f"a zero-shot model needs two prompts or more, one on each line: they are its classes. There are {len(prompts):,}"
+            f", and at most {MOST_PROMPTS:,} are read."
+        )
+    auto = AutoModelForZeroShotImageClassification
+    planned = _planned(auto, config, held)
+    rehearse(planned.get_image_features, **prepared(partial(prepare, process), EXAMPLE))
+    rehearse(planned.get_text_features, torch.empty(PROMPTS, _positions(config), dtype=torch.long, device="meta"))
+    network = _network(auto, folder, config)
     tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     return _ZeroShotClassifier(network.eval(), process, tokenizer, prompts), list(prompts)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .weights import NOTES, class_names, notes_of
+from .rehearsal import check_fits, on_meta
+from .weights import NOTES, class_names, notes_of, weight_shape
 
 
 class TorchvisionClassifier(torch.nn.Sequential):
@@ -37,6 +38,7 @@ def load(
 
     architecture, entry = _architecture(metadata.get("architecture") or stem)
     classes = _count_classes(architecture, weights)
+    _check_shapes(architecture, classes, weights)
     network = torchvision.models.get_model(architecture, weights=None, num_classes=classes)
     if hasattr(network, "transform_input"):  # Inception and GoogLeNet, whose published weights want it
         network.transform_input = True
@@ -53,6 +55,16 @@ def load(
     )
 
 
+def _check_shapes(architecture: str, classes: int, weights: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError where weights are of other shapes than such a network's."""
+    import torchvision
+
+    network = on_meta(
+        lambda: torchvision.models.get_model(architecture, weights=None, num_classes=classes), len(weights)
+    )
+    check_fits(network, {key: weight.shape for key, weight in weights.items()})
+
+
 def _count_classes(architecture: str, weights: dict[str, torch.Tensor]) -> int:
     """The length of the last bias, which is the one of the classes."""
     import torchvision
@@ -61,7 +73,7 @@ def _count_classes(architecture: str, weights: dict[str, torch.Tensor]) -> int:
         last = list(torchvision.models.get_model(architecture, weights=None).state_dict())[-1]
     if last not in weights:
         raise ValueError(f"the weights are not those of {architecture}: '{last}' is missing.")
-    return len(weights[last])
+    return weight_shape(weights, last, 1)[0]
 
 
 def _architecture(text: str):

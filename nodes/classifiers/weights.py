@@ -1,13 +1,16 @@
 """Reads files of weights without executing anything in them."""
 
 import json
-import pickle
 import re
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
+
+from .claims import ZIP, Description, TooMuch, check_archive, check_held, check_regular, check_size, safetensors_shapes
+from .class_labels import distinct_labels
 
 NOTES = "entropy_guidance"  # where a saved classifier's metadata says how it was calibrated
 
@@ -17,24 +20,45 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
     Of what a training has saved, {"ema": ..., "args": ...}, the averaged weights.
     """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
+    return _safetensors(path) if path.suffix == ".safetensors" else (_pickled(path), {})
 
-        try:
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged ({error}).") from error
+
+def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    safetensors_shapes(path)
     try:
-        with _namespaces_are_read():
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}).") from error
+
+
+def _pickled(path: Path) -> dict[str, torch.Tensor]:
+    check_regular(path)
+    check_size(path)
+    try:
+        with open(path, "rb") as file, _namespaces_are_read():
+            weights = torch.load(_readable(file), map_location="cpu", weights_only=True)
+    except TooMuch:
+        raise
+    except Exception as error:  # damaged files let PyTorch raise anything
         raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
     if isinstance(weights, dict) and isinstance(weights.get("ema"), dict):
         weights = weights["ema"]
-    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+    if not isinstance(weights, dict) or not weights or not all(map(torch.is_tensor, weights.values())):
         raise ValueError(f"{path} is not a state dict of tensors: save the network's state_dict() alone.")
-    return weights, {}
+    check_held(weights, path.stat().st_size)
+    return weights
+
+
+def _readable(file: BinaryIO) -> str | Description:
+    """What PyTorch may read of a file without being asked for more than it holds."""
+    if file.read(len(ZIP)) == ZIP:
+        check_archive(file)
+        return file.name
+    file.seek(0)
+    return Description(file)
 
 
 def _namespaces_are_read():
@@ -76,7 +100,7 @@ def whole_number(metadata: dict[str, str], key: str, default: str) -> int:
 def class_names(metadata: dict[str, str], classes: int) -> list[str]:
     """The metadata's 'labels' (a JSON list), for 1000 classes ImageNet's, and numbers otherwise. Raises ValueError."""
     if "labels" in metadata:
-        return _listed(metadata["labels"])
+        return distinct_labels(_listed(metadata["labels"]), "'labels' in the metadata")
     if classes == 1000:
         from torchvision.models import ResNet50_Weights
 
@@ -84,19 +108,22 @@ def class_names(metadata: dict[str, str], classes: int) -> list[str]:
     return [str(i) for i in range(classes)]
 
 
-def _listed(text: str) -> list[str]:
+def _listed(text: str) -> list:
     try:
         labels = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         labels = None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, list):
         raise ValueError(f"labels = '{text[:80]}' in the metadata is not a JSON list of names.")
     return labels
 
 
 def notes_of(metadata: dict[str, str]) -> dict:
     """What a calibrated classifier's metadata says of its training. Raises ValueError where it is damaged."""
-    notes = json.loads(metadata.get(NOTES, "{}"))
+    try:
+        notes = json.loads(metadata.get(NOTES, "{}"))
+    except (json.JSONDecodeError, RecursionError):
+        notes = None
     if not isinstance(notes, dict):
         raise ValueError(f"'{NOTES}' in the metadata is not a JSON object.")
     return notes

@@ -547,6 +547,19 @@ def test_bad_pictures_are_skipped_and_named(fresh, new_folder, caplog):
     assert sorted(line.splitlines()[1:]) == sorted(folder.skipped)
 
 
+def test_what_is_no_file_is_skipped_and_named(fresh, new_folder):
+    """A pipe would be read for ever; a link to nothing has no size."""
+    pictures(new_folder)
+    os.mkfifo(new_folder / "dog" / "pipe.png")
+    (new_folder / "dog" / "gone.png").symlink_to(new_folder / "nothing")
+    in_process.pack_module("nodes.calibration.image_folder").fingerprint("mine")
+    folder = open_folder("mine", fresh("hugging_face"))
+    assert len(folder.everything) == 24
+    assert [line.split(" but ")[0] for line in sorted(folder.skipped)] == [
+        "dog/gone.png: no regular file", "dog/pipe.png: no regular file",
+    ]  # fmt: skip
+
+
 def test_odd_but_good_pictures(fresh, new_folder, report):
     """A thin one, whose middle square is small; a name that a formula or no text at all could be; hidden files."""
     pictures(new_folder)

@@ -304,6 +304,8 @@ def unchanged(weights):
         (reshaped("time_embed.2.bias", 3), {}, r"weight 'time_embed.2.bias' is \(3,\) rather than \(128,\)"),
         (reshaped("out.2.positional_embedding", 0), {}, "weight 'out.2.positional_embedding' of 2 dimensions is"),
         (reshaped("input_blocks.1.0.out_layers.3.weight", 40, 40, 3, 3), {}, r"\[40, 64\] channels: use multiples of"),
+        (reshaped("time_embed.0.weight", 128, 0), {}, r"\[0, 0\] channels: use multiples of"),
+        (reshaped("out.2.c_proj.weight", 0, 64, 1), {}, "the network has no classes"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused(adm, config, folder, node, change, metadata, message):
@@ -312,6 +314,14 @@ def test_bad_files_are_refused(adm, config, folder, node, change, metadata, mess
     save_file(weights, folder / "my_classifier.safetensors", {key: text for key, text in metadata.items() if text})
     with pytest.raises(ValueError, match=f"classifier_name = 'my_classifier.safetensors'.*{message}"):
         node("EntropyGuidanceLoadClassifier", classifier_name="my_classifier.safetensors")
+
+
+def test_pictures_that_no_memory_could_hold_are_refused(adm, folder, node):
+    """A file of some megabytes, whose many levels bring 8192 pixels to 8."""
+    config = adm.AdmConfig(8192, 3, 32, 1, (1,) * 11, (), classes=2, head_channels=32)
+    save_file(adm.AdmEncoder(config).state_dict(), folder / "huge.safetensors", adm.metadata_of(config, ["a", "b"]))
+    with pytest.raises(ValueError, match="would take a tensor of .1, 3, 8192, 8192."):
+        node("EntropyGuidanceLoadClassifier", classifier_name="huge.safetensors")
 
 
 def test_the_file_names_a_size_that_the_weights_have_not(adm, config, folder, node):

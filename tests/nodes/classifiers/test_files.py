@@ -1,6 +1,7 @@
 """Loading classifiers of every format that artists have, and refusing what is damaged or dangerous."""
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -159,8 +160,11 @@ def test_torchvision_with_classes_of_its_own(load):
 
 @pytest.mark.parametrize("name", ["entropy-guidance-demo", "animals", "resnet18-f37072fd.pth"])
 def test_images_get_gradients_through_preprocessing(load, name):
+    check_gradient(load(name).patcher.model)
+
+
+def check_gradient(network):
     """Central differences along the gradient itself."""
-    network = load(name).patcher.model
     with torch.inference_mode(False), torch.enable_grad():
         images = IMAGES.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(network(images)[:, 1].sum(), images)
@@ -274,3 +278,126 @@ def test_prompts_are_for_zero_shot_models(load):
     for name in ("animals", "light.safetensors"):
         with pytest.raises(ValueError, match="Leave prompts empty"):
             load(name, prompts="a\nb")
+
+
+def test_pipes_and_dangling_links_are_not_listed(folder):
+    (folder / "bad").mkdir()
+    try:
+        os.mkfifo(folder / "bad" / "resnet18.pth")
+        (folder / "bad" / "resnet18.safetensors").symlink_to(folder / "nothing")
+        assert not [name for name in pack_module("nodes.classifiers.files").classifier_names() if "bad" in name]
+    finally:
+        shutil.rmtree(folder / "bad")
+
+
+@pytest.fixture
+def changed(folder):
+    """changed(file, entries, of="animals") gives the name of a folder whose JSON file has other entries."""
+
+    def change(file, entries, of="animals"):
+        path = folder / "changed"
+        shutil.copytree(folder / of, path)
+        content = json.loads((path / file).read_text())
+        (path / file).write_text(json.dumps(content | entries))
+        return "changed"
+
+    yield change
+    shutil.rmtree(folder / "changed", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "message"),
+    [
+        ("config.json", {"num_labels": 10**9}, "config.json says num_labels = 1e.09; numbers up to 1,000,000"),
+        ("config.json", {"id2label": dict.fromkeys(map(str, range(10**5)), "a")}, "id2label of 100,000 classes, and the weights are"),
+        ("config.json", {"depths": [10**6, 1]}, "config.json says depths = 1e.06; numbers up to 1,000"),
+        ("config.json", {"depths": [900, 1]}, "the network has far more layers than its files have weights"),
+        ("config.json", {"hidden_sizes": [8, 0]}, r"is \(8, 8, 1, 1\), and its network would have \(0, 8, 1, 1\)"),
+        ("config.json", {"hidden_sizes": [8, 800]}, r"is \(8, 8, 1, 1\), and its network would have \(800, 8, 1, 1\)"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantized weights have no gradients"),
+        ("config.json", {"_attn_implementation": "evil/kernel"}, "'evil/kernel', which is code"),
+        ("config.json", {"model_type": "imagegpt"}, "'imagegpt' models cannot guide"),
+        ("preprocessor_config.json", {"size": {"height": 20000, "width": 20000}}, "would take a tensor of .1, 3, 20000, 20000."),
+        ("preprocessor_config.json", {"do_pad": True, "pad_size": {"height": 9999, "width": 9999}}, "would take a tensor"),
+    ],
+)  # fmt: skip
+def test_folders_that_claim_too_much_are_refused(load, changed, file, entries, message):
+    with pytest.raises(ValueError, match=message):
+        load(changed(file, entries))
+
+
+def test_known_attention_of_config_json_is_the_librarys_choice(load, changed):
+    assert load(changed("config.json", {"_attn_implementation": "flash_attention_2"})).labels[0] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ({0: None, 1: "", 2: " "}, ("0", "1", "2")),
+        ({0: 7, 1: 0.5, 2: "fox"}, ("7", "0.5", "fox")),
+        ({0: "cat", 1: "cat ", 2: "fox"}, ("cat (0)", "cat (1)", "fox")),
+        ({0: "cat", 1: "cat", 2: "cat (1)"}, ("cat (0)", "cat (1) (1)", "cat (1) (2)")),
+        ({0: "2", 1: "fox\nred fox", 2: None}, ("2 (0)", "fox red fox", "2 (2)")),
+        ({0: "cat", 5: "dog", 2: "fox"}, ("cat", "1", "fox")),
+    ],
+)
+def test_labels_that_cannot_be_chosen_become_so(load, changed, caplog, names, labels, node):
+    classifier = load(changed("config.json", {"id2label": names, "label2id": {}}))
+    assert classifier.labels == labels
+    assert "of 3 class names" in caplog.text and labels[1] in caplog.text
+    for number, label in enumerate(labels):
+        assert node("EntropyGuidanceScore", classifier=classifier, labels=label)[0].labels == (number,)
+
+
+def test_labels_of_metadata_that_cannot_be_chosen_become_so(load, folder):
+    weights = load_file(folder / "light.safetensors")
+    save_file(weights, folder / "mobilenet_v3_small-x.safetensors", {"labels": json.dumps([None, 3])})
+    try:
+        assert load("mobilenet_v3_small-x.safetensors").labels == ("0", "3")
+    finally:
+        (folder / "mobilenet_v3_small-x.safetensors").unlink()
+
+
+def test_prompts_are_as_long_as_the_text_encoder_reads(load, changed):
+    """A tokenizer may claim any length, to which prompts are padded."""
+    expected = load("zero-shot", prompts="a circle\na blue square").patcher.model.texts
+    name = changed("tokenizer_config.json", {"model_max_length": 300_000_000}, of="zero-shot")
+    assert torch.equal(load(name, prompts="a circle\na blue square").patcher.model.texts, expected)
+
+
+def test_many_prompts_are_read_in_parts(load):
+    prompts = [f"a circle {number}" for number in range(130)]
+    classifier = load("zero-shot", prompts="\n".join(prompts))
+    few = load("zero-shot", prompts="\n".join(prompts[126:])).patcher.model.texts
+    assert classifier.labels == tuple(prompts)
+    assert_agree(classifier.patcher.model.texts[126:], few)
+
+
+SIGLIP2 = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.fixture
+def naflex(folder):
+    """SigLIP 2 with pictures in their own proportions, as 16 patches."""
+    from transformers import Siglip2Config, Siglip2ForImageClassification, Siglip2ImageProcessor
+
+    config = Siglip2Config(vision_config={**SIGLIP2, "patch_size": 8, "num_patches": 16}, text_config=SIGLIP2)
+    config.id2label = {0: "cat", 1: "dog"}
+    path = folder / "naflex"
+    Siglip2ForImageClassification(config).save_pretrained(path)
+    Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(path)
+    yield path
+    shutil.rmtree(path)
+
+
+def test_naflex(load, naflex):
+    """Equal to the library's own, with a gradient that central differences agree with."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    network = load("naflex").patcher.model
+    inputs = AutoImageProcessor.from_pretrained(naflex, **with_gradients())(
+        IMAGES, do_rescale=False, return_tensors="pt"
+    )
+    assert not inputs["pixel_attention_mask"].all()  # pictures of 3 : 4 do not fill 16 patches
+    assert_agree(network(IMAGES), AutoModelForImageClassification.from_pretrained(naflex).eval()(**inputs).logits)
+    check_gradient(network)

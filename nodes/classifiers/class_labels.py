@@ -1,0 +1,29 @@
+"""The names of a classifier's classes: files have any values, some of them twice; artists choose by texts, all different."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+SHOWN = 5  # in a message
+
+
+def distinct_labels(values: Sequence, source: str) -> list[str]:
+    """A name for each class. A number is written out, what is empty or no text becomes the class's number, and names that
+    several classes have get its number behind them. What was changed is logged. source: where the values are from.
+    """
+    labels = [_text(value, number) for number, value in enumerate(values)]
+    while twice := {label for label, count in Counter(labels).items() if count > 1}:
+        labels = [f"{label} ({number})" if label in twice else label for number, label in enumerate(labels)]
+    changed = [f"'{label}'" for value, label in zip(values, labels) if value != label]
+    if changed:
+        logging.warning(
+            "%s: %d of %d class names are empty, no text, spread over lines or several classes'. They are now %s%s.",
+            source, len(changed), len(labels), ", ".join(changed[:SHOWN]), " and so on" if len(changed) > SHOWN else "",
+        )  # fmt: skip
+    return labels
+
+
+def _text(value, number: int) -> str:
+    """On one line, without spaces around it."""
+    text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    return " ".join(text.split()) or str(number)

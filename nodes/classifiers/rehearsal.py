@@ -1,0 +1,78 @@
+"""A classifier's network without memory for its weights, on PyTorch's meta device, before the real one is built.
+
+There, its shapes are held against the file's, and it reads a picture: so it shows what memory and how many layers it would
+take. Configurations and files can ask for any.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .claims import TooMuch
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+ANY = 2**62  # numbers
+LARGEST_PICTURE = 3 * 4096**2  # numbers of what a network is given of one picture, and of what that is made of
+LARGEST_TENSOR = 2**28  # numbers: 1 GB; attention of 16 heads to pictures of 1024 × 1024 in patches of 16 × 16
+LARGEST_BUFFER = 2**24  # numbers of tables that are in no file: masks and positions
+OPERATIONS = 10  # to make a weight; transformers and torchvision take 2 to 6
+MORE_OPERATIONS = 1000  # of any network
+
+
+class Bounded(TorchDispatchMode):
+    """Within, of this thread, operations with larger results or after so many raise TooMuch. what: for the message."""
+
+    def __init__(self, what: str, largest: int, operations: int = ANY):
+        super().__init__()
+        self.what, self.largest, self.left = what, largest, operations
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.left -= 1
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, torch.Tensor) and part.numel() > self.largest:
+                raise TooMuch(
+                    f"{self.what} would take a tensor of {tuple(part.shape)}; {self.largest:,} numbers are allowed."
+                )
+        if self.left < 0:
+            raise TooMuch(f"{self.what} has far more layers than its files have weights.")
+        return result
+
+
+def on_meta(build: Callable[[], Network], weights: int) -> Network:
+    """The network that `build` makes, on the meta device. Raises ValueError where it has far more than so many weights."""
+    with Bounded("the network", ANY, MORE_OPERATIONS + OPERATIONS * weights), torch.device("meta"):
+        return build().eval()
+
+
+def check_fits(network: torch.nn.Module, held: Mapping[str, torch.Size]) -> None:
+    """Raises ValueError where a network is not that of a file's weights, by their shapes and their sum."""
+    expected = network.state_dict()
+    for key, weight in expected.items():
+        if key in held and held[key] != weight.shape:
+            raise ValueError(
+                f"its weight '{key}' is {tuple(held[key])}, and its network would have {tuple(weight.shape)}."
+            )
+    numbers, there = (sum(weight.numel() for weight in network.parameters()), sum(map(torch.Size.numel, held.values())))
+    if numbers > 2 * there:  # some share weights
+        raise TooMuch(f"its network would have {numbers:,} numbers, and its weights are {there:,}.")
+    tables = sum(buffer.numel() for name, buffer in network.named_buffers() if name not in expected)
+    if tables > max(LARGEST_BUFFER, there):
+        raise TooMuch(f"its network would make tables of {tables:,} numbers beside its {there:,} weights.")
+
+
+def prepared(prepare: Callable, example: torch.Tensor):
+    """What `prepare` makes of a picture on the meta device. Raises ValueError where that is huge, or is made of what is."""
+    with torch.no_grad(), Bounded("a picture, prepared for the network,", LARGEST_PICTURE):
+        return prepare(example)
+
+
+def rehearse(call: Callable, *inputs: torch.Tensor, **named: torch.Tensor) -> None:
+    """Calls a network on the meta device. Raises ValueError where it would make huge tensors."""
+    try:
+        with torch.no_grad(), Bounded("the network", LARGEST_TENSOR):
+            call(*inputs, **named)
+    except (RuntimeError, NotImplementedError):
+        pass  # It decides by numbers, which this device has not; or does not fit, as will turn out where it has.

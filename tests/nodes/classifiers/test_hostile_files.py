@@ -1,0 +1,61 @@
+"""Files that an attacker made: all are refused in the node's words, with little time and memory, and no code of theirs runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.environment import REPOSITORY
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux limits a process's memory")
+SUPPORT = Path(__file__).parents[2] / "support"
+SECONDS = 10  # most take hundredths; the machine may be busy
+BYTES = 200 * 2**20
+INPUTS = {"adm": "model_name", "dit": "model_name"}
+FEWEST = 500
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory) -> dict:
+    """What came of each file, by its name, and what was left on disk."""
+    root = tmp_path_factory.mktemp("hostile")
+    scratch = root / "scratch"
+    scratch.mkdir()
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(SUPPORT)]), "OMP_NUM_THREADS": "1",
+        **dict.fromkeys(("TMPDIR", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"), str(scratch)),
+    }  # fmt: skip
+    command = [sys.executable, SUPPORT / "try_hostile_files.py", root]
+    process = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    assert not process.returncode, f"after {lines[-1:]}: {process.stderr[-5000:]}"
+    return {line["name"]: line for line in lines}
+
+
+def test_what_they_are_made_of_loads(tried):
+    good = {name: entry for name, entry in tried.items() if "-good" in name}
+    assert len(good) == 14 and all(entry["loaded"] for entry in good.values()), good
+
+
+def test_all_are_refused_in_the_nodes_words(tried):
+    hostile = {name: entry for name, entry in tried.items() if "-good" not in name and name != "left"}
+    assert len(hostile) >= FEWEST
+    for name, entry in hostile.items():
+        assert not entry["loaded"] and entry["error"] == "ValueError", entry
+        kind, message = name.split("-")[0], entry["message"]
+        if kind != "picture":
+            assert message.startswith(f"{INPUTS.get(kind, 'classifier_name')} = '"), entry
+        assert 10 < len(message) < 1500 and "weights_only" not in message and "trust_remote_code" not in message, entry
+
+
+def test_none_runs_code_or_leaves_anything(tried):
+    assert not [name for name, entry in tried.items() if entry.get("canary")]
+    assert tried["left"]["paths"] == []
+
+
+def test_time_and_memory_are_bounded(tried):
+    assert not [entry for name, entry in tried.items() if entry.get("seconds", 0) > SECONDS]
+    assert not [entry for name, entry in tried.items() if "-good" not in name and entry.get("bytes", 0) > BYTES]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demo.classes import world
 
-from .class_judge import class_judge
+from .class_judge import ClassJudge
 from .density_coverage import NEIGHBOURS, within_balls
 from .judge import frechet, is_within
 
@@ -41,10 +41,10 @@ class Seen:
 
 
 class Eyes:
-    """The judge, looking."""
+    """A judge, looking."""
 
-    def __init__(self):
-        self.judge = class_judge()
+    def __init__(self, judge: ClassJudge):
+        self.judge = judge
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor, asked: Tensor) -> Seen:

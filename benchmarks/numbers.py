@@ -1,0 +1,88 @@
+"""Fills the measured numbers of README, docs and help pages from docs/results: `python -m benchmarks.numbers`.
+
+A table stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->`, NAME a function of tables.py. A number in a sentence:
+`<!-- n: evaluations/rows/CFG .1f -->2.0<!-- /n -->`, the name of the results, the keys that lead to it, and its format; not
+at the start of a line, where Markdown would take the whole line for HTML. --check changes nothing and fails where a page
+differs from the results.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from tools.environment import REPOSITORY
+
+from . import results
+from .tables import TABLES, Read
+
+MARK = re.compile(r"<!-- (?P<kind>numbers|n): (?P<what>.+?) -->(?P<there>.*?)<!-- /(?P=kind) -->", re.DOTALL)
+HALF_A_MARK = re.compile(r"<!-- /?(numbers|n)\b.*")
+
+
+def pages() -> list[Path]:
+    return [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("web/docs/*.md"))]
+
+
+def fill(page: str, text: str, read: Read) -> str:
+    """text with its numbers from the results. Raises ValueError, naming page and line, for a mark that leads nowhere."""
+
+    def filled(mark: re.Match) -> str:
+        return f"<!-- {mark['kind']}: {mark['what']} -->{_wanted(page, mark, read)}<!-- /{mark['kind']} -->"
+
+    if half := HALF_A_MARK.search(MARK.sub(lambda mark: " " * len(mark[0].splitlines()), text)):
+        raise ValueError(f"{page}: `{half[0]}` has no other half; accepted: `<!-- n: … -->…<!-- /n -->`, the same with numbers.")
+    return MARK.sub(filled, text)
+
+
+def differences(page: str, text: str, read: Read) -> list[str]:
+    """For each mark whose numbers differ from the results: page, line, mark and both."""
+    return [
+        f"{_place(page, mark)}: the page has {mark['there'].strip()!r}, the results {wanted.strip()!r}."
+        for mark in MARK.finditer(fill(page, text, read) and text)
+        if mark["there"] != (wanted := _wanted(page, mark, read))
+    ]
+
+
+def _wanted(page: str, mark: re.Match, read: Read) -> str:
+    try:
+        if mark["kind"] == "numbers":
+            return f"\n\n{TABLES[mark['what']](read)}\n\n"
+        path, form = mark["what"].rsplit(maxsplit=1)
+        return f"{number(path, read):{form}}"
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{_place(page, mark)}: {error!r}. It takes a table of benchmarks/tables.py, or the keys of a number in "
+            "docs/results and its format."
+        ) from error
+
+
+def _place(page: str, mark: re.Match) -> str:
+    return f"{page}, line {mark.string.count(chr(10), 0, mark.start()) + 1}, `{mark['what']}`"
+
+
+def number(path: str, read: Read) -> float:
+    """The number at `results/key/key`; of a measure its value."""
+    name, *keys = path.split("/")
+    found = read(name)
+    for key in keys:
+        found = found[int(key) if isinstance(found, list) else key]
+    return found["value"] if isinstance(found, dict) else found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check, wrong = parser.parse_args().check, []
+    for page in pages():
+        name, text = page.relative_to(REPOSITORY).as_posix(), page.read_text(encoding="utf-8")
+        if check:
+            wrong += differences(name, text, results.read)
+        else:
+            page.write_text(fill(name, text, results.read), encoding="utf-8")
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -42,9 +42,9 @@ def report(drawn: dict, settings: dict, quick: bool) -> None:
             for row, values in measured.items()
         },
         "cells that tell settings apart": _telling(shortfalls, good),
-        "of these, cells in which a setting is good": _common(shortfalls, good),
+        "cells in which a setting is good": _common(shortfalls, good),
         "lost where tuned on another cell": _transfer(shortfalls),
-        "effect, mean and deviation over networks and layers": _effects(shifts),
+        "effect": _effects(shifts),
     }
     _print(found)
     results.write("flatness", found, quick)
@@ -170,12 +170,12 @@ def _print(found: dict) -> None:
         cells = (f"{row[n]:.3f} ± {row['standard errors'][n]:.3f}{'*' if n in row['good'] else ' '}" for n in MEASURES)
         print(f"{row['model']:24}{row['layers']:10}{row['setting']:14}" + "".join(f"{cell:>18}" for cell in cells))
     print("real pictures:", found["real pictures"])
-    for name, counts in found["of these, cells in which a setting is good"].items():
+    for name, counts in found["cells in which a setting is good"].items():
         print(
             f"{name:14}good in "
             + ", ".join(f"{setting} {n}" for setting, n in sorted(counts.items(), key=lambda i: -i[1]))
         )
     for name, lost in found["lost where tuned on another cell"].items():
         print(f"{name:14}lost where tuned on another cell: {lost}")
-    for setting, effect in found["effect, mean and deviation over networks and layers"].items():
+    for setting, effect in found["effect"].items():
         print(f"{setting}: effect {effect['mean']} ± {effect['deviation']}")

@@ -9,6 +9,7 @@ differs from the results.
 import argparse
 import re
 import sys
+from difflib import ndiff
 from pathlib import Path
 
 from tools.environment import REPOSITORY
@@ -16,32 +17,43 @@ from tools.environment import REPOSITORY
 from . import results
 from .tables import TABLES, Read
 
-MARK = re.compile(r"<!-- (?P<kind>numbers|n): (?P<what>.+?) -->(?P<there>.*?)<!-- /(?P=kind) -->", re.DOTALL)
+MARK = re.compile(r"<!-- (?P<kind>numbers|n): (?P<what>.+?) -->(?P<there>[^<]*)<!-- /(?P=kind) -->")
 HALF_A_MARK = re.compile(r"<!-- /?(numbers|n)\b.*")
 
 
-def pages() -> list[Path]:
-    return [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("web/docs/*.md"))]
+def pages() -> dict[str, Path]:
+    """By their names in the repository."""
+    files = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("web/docs/*.md"))]
+    return {file.relative_to(REPOSITORY).as_posix(): file for file in files}
 
 
 def fill(page: str, text: str, read: Read) -> str:
     """text with its numbers from the results. Raises ValueError, naming page and line, for a mark that leads nowhere."""
-
-    def filled(mark: re.Match) -> str:
-        return f"<!-- {mark['kind']}: {mark['what']} -->{_wanted(page, mark, read)}<!-- /{mark['kind']} -->"
-
-    if half := HALF_A_MARK.search(MARK.sub(lambda mark: " " * len(mark[0].splitlines()), text)):
-        raise ValueError(f"{page}: `{half[0]}` has no other half; accepted: `<!-- n: … -->…<!-- /n -->`, the same with numbers.")
-    return MARK.sub(filled, text)
+    wanted = (numbers for _, numbers in _compared(page, text, read))
+    return MARK.sub(lambda mark: f"<!-- {mark['kind']}: {mark['what']} -->{next(wanted)}<!-- /{mark['kind']} -->", text)
 
 
 def differences(page: str, text: str, read: Read) -> list[str]:
-    """For each mark whose numbers differ from the results: page, line, mark and both."""
+    """For each mark whose numbers differ from the results: page, line, mark, and the lines that differ."""
     return [
-        f"{_place(page, mark)}: the page has {mark['there'].strip()!r}, the results {wanted.strip()!r}."
-        for mark in MARK.finditer(fill(page, text, read) and text)
-        if mark["there"] != (wanted := _wanted(page, mark, read))
+        "\n".join(
+            [
+                _place(page, mark),
+                *(line for line in ndiff(mark["there"].split("\n"), wanted.split("\n")) if line[0] in "-+"),
+            ]
+        )
+        for mark, wanted in _compared(page, text, read)
+        if mark["there"] != wanted
     ]
+
+
+def _compared(page: str, text: str, read: Read) -> list[tuple[re.Match, str]]:
+    """Each mark, and what should stand in it."""
+    if half := HALF_A_MARK.search(MARK.sub("", text)):
+        raise ValueError(
+            f"{page}: {half[0]} is half a mark; accepted: `<!-- n: … -->…<!-- /n -->`, or both with numbers."
+        )
+    return [(mark, _wanted(page, mark, read)) for mark in MARK.finditer(text)]
 
 
 def _wanted(page: str, mark: re.Match, read: Read) -> str:
@@ -50,7 +62,7 @@ def _wanted(page: str, mark: re.Match, read: Read) -> str:
             return f"\n\n{TABLES[mark['what']](read)}\n\n"
         path, form = mark["what"].rsplit(maxsplit=1)
         return f"{number(path, read):{form}}"
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"{_place(page, mark)}: {error!r}. It takes a table of benchmarks/tables.py, or the keys of a number in "
             "docs/results and its format."
@@ -74,12 +86,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check, wrong = parser.parse_args().check, []
-    for page in pages():
-        name, text = page.relative_to(REPOSITORY).as_posix(), page.read_text(encoding="utf-8")
+    for name, file in pages().items():
+        text = file.read_text(encoding="utf-8")
         if check:
             wrong += differences(name, text, results.read)
         else:
-            page.write_text(fill(name, text, results.read), encoding="utf-8")
+            file.write_text(fill(name, text, results.read), encoding="utf-8")
     if wrong:
         sys.exit("\n".join(wrong))
 

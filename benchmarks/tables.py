@@ -194,7 +194,7 @@ def flatness(read: Read) -> str:
         found[key]
         for key in (
             "cells that tell settings apart",
-            "of these, cells in which a setting is good",
+            "cells in which a setting is good",
             "lost where tuned on another cell",
         )
     )

@@ -27,7 +27,7 @@ serve: setup
 	@$(RUN) -m tools.serve $(ARGS)
 
 bench: setup
-	@$(RUN) -m benchmarks
+	@$(RUN) -m benchmarks $(ARGS)
 
 # Whether the pack fits your ComfyUI, and what has moved in it.
 .PHONY: doctor

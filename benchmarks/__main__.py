@@ -1,17 +1,49 @@
-"""`make bench`: evaluations a step in each mode, the cost of a step of ERG and of classifier guidance, then what ERG does to the demo model."""
+"""`make bench`: every benchmark in order, the short ones first, then the numbers of the pages and the report.
 
-import torch
+Each is a command of its own, `python -m benchmarks.NAME`. After an interrupted run those that were finished are left out, and
+the long ones go on in their middle. --quick: those that have a --quick, in some minutes, into `.dev/benchmarks/quick`.
+"""
 
-from . import evaluations, guidance_cost, in_process, prompt_consistency, step_cost
+import argparse
+import subprocess
+import sys
+
+from tools.environment import DEV, REPOSITORY
+
+QUICK = ("evaluations", "guidance_cost", "step_cost", "prompt_consistency", "class_conditional", "flatness")
+ALL = (
+    "evaluations", "guidance_cost", "class_gradients", "step_cost", "prompt_consistency", "train_unet_twin", "flatness",
+    "classifier_guidance", "calibration", "class_conditional",
+)  # fmt: skip
+FINISHED = DEV / "benchmarks" / "finished.txt"
 
 
 def main() -> None:
-    in_process.load_nodes()
-    with torch.inference_mode():
-        evaluations.measure()
-        step_cost.measure()
-        guidance_cost.measure()
-        prompt_consistency.measure()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=ALL, help="these, whether or not they were finished")
+    options = parser.parse_args()
+    for name in options.only or (QUICK if options.quick else unfinished()):
+        run(name, *["--quick"] * options.quick)
+        if not options.quick and not options.only:
+            FINISHED.parent.mkdir(parents=True, exist_ok=True)
+            FINISHED.write_text(f"{FINISHED.read_text() if FINISHED.exists() else ''}{name}\n")
+    if not options.quick:
+        run("numbers")
+        run("report")
+        FINISHED.unlink(missing_ok=True)
+
+
+def unfinished() -> list[str]:
+    finished = FINISHED.read_text().split() if FINISHED.exists() else ()
+    return [name for name in ALL if name not in finished]
+
+
+def run(name: str, *options: str) -> None:
+    print(f"\n== {name}", flush=True)
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], cwd=REPOSITORY)
+    if done.returncode:
+        sys.exit(f"benchmarks.{name} stopped with {done.returncode}; a full run goes on from there.")
 
 
 if __name__ == "__main__":

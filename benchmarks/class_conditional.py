@@ -36,7 +36,7 @@ LAST = "8-9"  # of ten layers: those at 16 × 16 on the way up
 @dataclass(frozen=True)
 class Size:
     """How much is drawn, and how well it is judged. settings: how many a method tries at most. tried: pictures that a
-    setting is tried on. real: pictures of the world itself. folder: of drawn batches."""
+    setting is tried on. real: pictures of the world itself. folder: of drawn batches. compiled: pays in long runs."""
 
     steps: int = STEPS
     settings: int | None = None
@@ -46,13 +46,17 @@ class Size:
     folder: Path = FOLDER
     judge: Path = class_judge.WEIGHTS
     judge_steps: int = class_judge.STEPS
+    compiled: bool = True
 
     def eyes(self) -> Eyes:
         return Eyes(class_judge.class_judge(self.judge, self.judge_steps))
 
 
 FULL = Size()
-QUICK = Size(4, 1, BATCH, 360, 5, results.QUICK / "class_conditional", results.QUICK / "class-judge.safetensors", 20)
+QUICK = Size(
+    steps=4, settings=1, tried=BATCH, real=360, resamples=5, folder=results.QUICK / "class_conditional",
+    judge=results.QUICK / "class-judge.safetensors", judge_steps=20, compiled=False,
+)  # fmt: skip
 QUICK_METHODS = ("none", "ma2023", "CFG")
 
 
@@ -124,6 +128,8 @@ def _start(size: Size) -> None:
     """What a process needs before its first job."""
     global _eyes
     torch.set_num_threads(1)
+    if not size.compiled:
+        torch.compiler.set_stance("force_eager")
     in_process.load_nodes()
     _eyes = size.eyes()
 

@@ -78,7 +78,8 @@ def measure(real: Seen, drawn: Seen, resamples: int = 0) -> dict[str, dict[str, 
     }
     numbers = {name: _with_interval(np.mean, values.numpy(), resamples, True) for name, values in samples.items()}
     everything = np.arange(len(drawn))
-    return numbers | {name: _with_interval(of, everything, resamples, False) for name, of in distances.items()}
+    numbers |= {name: _with_interval(of, everything, resamples, False) for name, of in distances.items()}
+    return {name: numbers[name] for name in MEASURES}
 
 
 def _with_interval(statistic: Callable, values: np.ndarray, resamples: int, vectorized: bool) -> dict[str, float]:

@@ -1,46 +1,57 @@
-"""`make bench`: everything that is measured in docs/evidence.md, one after the other; most of a day on two cores.
+"""`make bench`: every benchmark in order, the short ones first, then the numbers of the pages and the report.
 
-First costs, which are printed; then what draws pictures, which is kept and goes on where it was interrupted; then the pages'
-numbers and the report. `--quick` tries out in minutes what has a quick form, and writes nothing into docs.
+Each is a command of its own, `python -m benchmarks.NAME`. After an interrupted run those that were finished are left out, and
+the long ones go on in their middle. --quick: those that have a --quick, in some minutes, into `.dev/benchmarks/quick`.
 """
 
 import argparse
 import subprocess
 import sys
 
-import torch
+from tools.environment import DEV, REPOSITORY
 
-from tools.environment import REPOSITORY
-
-from . import evaluations, guidance_cost, in_process, prompt_consistency, step_cost
-
-QUICK = ("flatness", "text_to_image")
-LONG = (
-    "class_gradients", "class_conditional", "text_to_image", "train_unet_twin", "flatness", "classifier_guidance", "calibration",
+QUICK = (
+    "evaluations",
+    "guidance_cost",
+    "step_cost",
+    "prompt_consistency",
+    "class_conditional",
+    "flatness",
+    "text_to_image",
+)
+ALL = (
+    "evaluations", "guidance_cost", "class_gradients", "step_cost", "prompt_consistency", "train_unet_twin", "flatness",
+    "classifier_guidance", "calibration", "class_conditional", "text_to_image",
 )  # fmt: skip
-PAGES = ("numbers", "report")
-
-
-def run(names: tuple[str, ...], *arguments: str) -> None:
-    """Each in a process of its own: they set up ComfyUI differently."""
-    for name in names:
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=REPOSITORY, check=True)
+FINISHED = DEV / "benchmarks" / "finished.txt"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    if parser.parse_args().quick:
-        run(QUICK, "--quick")
-        return
-    in_process.load_nodes()
-    with torch.inference_mode():
-        evaluations.measure()
-        step_cost.measure()
-        guidance_cost.measure()
-        prompt_consistency.measure()
-    run(LONG)
-    run(PAGES)
+    parser.add_argument("--only", nargs="+", choices=ALL, help="these, whether or not they were finished")
+    options = parser.parse_args()
+    for name in options.only or (QUICK if options.quick else unfinished()):
+        run(name, *["--quick"] * options.quick)
+        if not options.quick and not options.only:
+            FINISHED.parent.mkdir(parents=True, exist_ok=True)
+            FINISHED.write_text(f"{FINISHED.read_text() if FINISHED.exists() else ''}{name}\n")
+    if not options.quick:
+        run("numbers")
+        run("report")
+        FINISHED.unlink(missing_ok=True)
+
+
+def unfinished() -> list[str]:
+    finished = FINISHED.read_text().split() if FINISHED.exists() else ()
+    return [name for name in ALL if name not in finished]
+
+
+def run(name: str, *options: str) -> None:
+    print(f"\n== {name}", flush=True)
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], cwd=REPOSITORY)
+    if done.returncode:
+        sys.exit(f"benchmarks.{name} stopped with {done.returncode}; a full run goes on from there.")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import torch
 from comfy.cli_args import args
@@ -22,7 +22,7 @@ import nodes
 from demo.train_classifier import CLASSES, batch_of
 from tools.environment import DEV
 
-from . import in_process
+from . import in_process, results
 from .classifier_guidance import COLUMNS, METHODS, PLAIN, STEPS, Bench
 from .in_process import pack_module, run_node
 
@@ -39,7 +39,6 @@ AS_IT_CAME = "as it came"
 SEEDS = (0, 1, 2)
 TEST, SAMPLES, TRACED = 1000, 1020, 36  # pictures: measured on, drawn with guidance, traced for their gradients
 SCALE = 0.1
-PAPER = "6.15 / .77 / .68 before, 5.94 / .79 / .66 after"  # Fréchet, precision, recall, ImageNet 128, arXiv 2511.05844
 
 
 @dataclass(frozen=True)
@@ -135,38 +134,44 @@ def kept(name: str, row_of: dict, make) -> dict:
     return {key: value if key in keys else float(value) for key, value in found.items()}
 
 
-def measure_calibration(calibrations: Calibrations) -> None:
+def measure_calibration(calibrations: Calibrations) -> dict[str, dict]:
     print(f"\nOn {TEST} new pictures, mean of {len(PERCENTS)} shares of the sampling; three seeds, ± their deviation")
+    found: dict[str, dict] = {}
     for objective in (AS_IT_CAME, *OBJECTIVES):
         seeds = SEEDS if objective in OBJECTIVES else (0,)
         rows = [
             kept("errors", {"objective": objective, "seed": s}, lambda o=objective, s=s: calibrations.measure(o, s))
             for s in seeds
         ]
+        found[objective] = {
+            key: _spread([row[key] for row in rows]) for key in rows[0] if key not in ("objective", "seed")
+        }
         for percent in ("", *(f" {percent:.0%}" for percent in PERCENTS)):
-            cells = (
-                f"{key} {_spread([row[key + percent] for row in rows])}" for key in ("accuracy", "ece", "smooth_ece")
-            )
+            spreads = ((key, found[objective][key + percent]) for key in ("accuracy", "ece", "smooth_ece"))
+            cells = (f"{key} {s['value']:.3f} ± {s.get('deviation', 0):.3f}" for key, s in spreads)
             print(f"{objective:20}{percent or 'mean':6}", "  ".join(cells), flush=True)
+    return found
 
 
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}"
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"value": mean(values)} | ({"deviation": stdev(values)} if len(values) > 1 else {})
 
 
-def measure_guidance(bench: Bench, calibrations: Calibrations, objectives) -> None:
-    print(f"\nGuidance (ma2023, scale {SCALE}), {SAMPLES} pictures a row. The paper's: {PAPER}")
+def measure_guidance(bench: Bench, calibrations: Calibrations, objectives) -> dict[str, dict]:
+    print(f"\nGuidance (ma2023, scale {SCALE}), {SAMPLES} pictures a row")
+    found = {}
     print(f"{'':20}" + "".join(f"{column:>11}" for column in COLUMNS))
     for objective in objectives:
-        row = kept(
+        row = found[objective] = kept(
             "guidance", {"objective": objective, "scale": SCALE},
             lambda o=objective: bench.measure(METHODS["ma2023"], SCALE, SAMPLES, calibrations.classifier(o, 0)),
         )  # fmt: skip
         print(f"{objective:20}" + "".join(f"{row[column]:11.3f}" for column in COLUMNS), flush=True)
+    return found
 
 
-def measure_gradients(bench: Bench, calibrations: Calibrations) -> None:
-    """Of log p(y | x̂0), with respect to x̂0, on the same samplings without guidance."""
+def measure_gradients(bench: Bench, calibrations: Calibrations) -> list[dict[str, float]]:
+    """Of log p(y | x̂0), with respect to x̂0, on the same samplings without guidance: a row for each step."""
     labels = [i % len(CLASSES) for i in range(TRACED)]
     gradients = {}
     for objective in (AS_IT_CAME, *OBJECTIVES):
@@ -203,6 +208,7 @@ def measure_gradients(bench: Bench, calibrations: Calibrations) -> None:
         cells = (f"{row[o]:.3g} {row[o + ', lowest']:.2g} ({row[o + ', p']:.2f})" for o in gradients)
         print(f"{row['step']:4}  " + "".join(f"{cell:>24}" for cell in cells), flush=True)
     _plot_gradients(rows, list(gradients))
+    return rows
 
 
 def _plot_gradients(rows: list[dict], objectives: list[str]) -> None:
@@ -215,13 +221,13 @@ def _plot_gradients(rows: list[dict], objectives: list[str]) -> None:
         ax.set(xlabel="step of the sampling", ylabel="norm of the gradient of log p(y | x̂0)", yscale="log")
         ax.legend()
 
-    path = FOLDER / "gradients.png"
-    Image.fromarray(pack_module("nodes.drawing.figure").drawn(draw, 7, 4.5, dpi=100)).save(path)
-    print(f"Drawn: {path}")
+    Image.fromarray(pack_module("nodes.drawing.figure").drawn(draw, 7, 4.5, dpi=100)).save(
+        results.picture("gradient-norm")
+    )
 
 
-def measure_step_time(calibrations: Calibrations) -> None:
-    """Objectives in turn in one run, on views that are there already."""
+def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]:
+    """Objectives in turn in one run, on views that are there already: ms, and times that of CE."""
     objective = pack_module("guidance_core.calibration_objective").CalibrationObjective
     inputs, labels = calibrations.test.batch(range(TRAINING["batch_size"]))
     with torch.inference_mode(False), torch.enable_grad():
@@ -235,10 +241,11 @@ def measure_step_time(calibrations: Calibrations) -> None:
                 objective(**weights)(module(*inputs), labels).backward()
                 optimizer.step()
                 seconds[name].append(time.perf_counter() - start)
-    base = sorted(seconds["CE"])[10]
+    ms = {name: 1000 * median(values) for name, values in seconds.items()}
     print("\nA training step, 16 pictures, median of 20")
-    for name, values in seconds.items():
-        print(f"{name:20}{sorted(values)[10] * 1000:8.1f} ms  {sorted(values)[10] / base:.3f} × CE")
+    for name, time_of_one in ms.items():
+        print(f"{name:20}{time_of_one:8.1f} ms  {time_of_one / ms['CE']:.3f} × CE")
+    return {name: {"ms": time_of_one, "ratio": time_of_one / ms["CE"]} for name, time_of_one in ms.items()}
 
 
 def main() -> None:
@@ -246,7 +253,9 @@ def main() -> None:
     everything = (AS_IT_CAME, *OBJECTIVES)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="to train")
     parser.add_argument("--guidance", nargs="*", choices=everything, default=everything, help="to guide with")
-    parser.add_argument("--only", choices=("train", "errors", "guidance", "gradients", "time"))
+    parser.add_argument(
+        "--only", choices=("train", "rows", "guidance", "gradients", "step time"), help="print this alone"
+    )
     options = parser.parse_args()
     args.bf16_vae = True  # half the time of decoding on a CPU
     in_process.load_nodes()
@@ -256,14 +265,16 @@ def main() -> None:
         calibrations = Calibrations(bench)
         parts = {
             "train": lambda: [calibrations.train(seed) for seed in options.seeds],
-            "errors": lambda: measure_calibration(calibrations),
+            "rows": lambda: measure_calibration(calibrations),
             "guidance": lambda: measure_guidance(bench, calibrations, options.guidance),
             "gradients": lambda: measure_gradients(bench, calibrations),
-            "time": lambda: measure_step_time(calibrations),
+            "step time": lambda: measure_step_time(calibrations),
         }
-        for name, part in parts.items():
-            if options.only in (None, name):
-                part()
+        found = {name: part() for name, part in parts.items() if options.only in (None, name)}
+    if not options.only:
+        del found["train"]
+        settings = {"training": TRAINING, "pictures": TEST, "guided pictures": SAMPLES, "scale": SCALE}
+        results.write("calibration", settings | found)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,13 @@ def model():
 
 
 @cache
-def sigmas(steps: int = STEPS) -> Tensor:
+def sigmas(steps: int) -> Tensor:
     """As BasicScheduler's "normal": timesteps evenly from 999 to 0, and then no noise."""
     return run_node("BasicScheduler", model=model(), scheduler="normal", steps=steps, denoise=1.0)[0]
 
 
 @torch.inference_mode()
-def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor, Tensor]:
+def draw(setting: Setting, number: int, seed: int, patched=None, steps: int = STEPS) -> tuple[Tensor, Tensor]:
     """Batch `number` of a setting: pictures [BATCH, 3, 32, 32] in 0..1 and the classes asked for, in turn. The same noise
     for all settings; a sampler on a CPU takes its steps' noise from the seed behind the first's, so seeds are even.
 
@@ -80,7 +80,7 @@ def draw(setting: Setting, number: int, seed: int, patched=None) -> tuple[Tensor
     )  # fmt: skip
     sampled, _ = run_node(
         "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number),
-        cfg=setting.cfg, positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(),
+        cfg=setting.cfg, positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(steps),
         latent_image={"samples": torch.zeros(BATCH, 3, world.SIZE, world.SIZE)},
     )  # fmt: skip
     return ((sampled["samples"] + 1) / 2).clamp(0, 1), labels

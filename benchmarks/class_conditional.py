@@ -9,9 +9,9 @@ batches in turn, so that rows can be compared at any time. Some four hours on tw
 
 import argparse
 import json
+import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from datetime import date
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,23 +22,42 @@ from safetensors.torch import load_file, save_file
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from tools.environment import REPOSITORY
+from . import class_judge, in_process, results, tables
+from .class_bench import BATCH, FOLDER, MA2023, NOISE_AWARE, PLAIN, STEPS, Setting, classifier, draw
+from .class_measures import CONFIDENCE, LOWER_IS_BETTER, Eyes, Seen, measure
 
-from . import in_process
-from .class_bench import BATCH, FOLDER, MA2023, NOISE_AWARE, OBJECTIVES, PLAIN, STEPS, Setting, classifier, draw
-from .class_measures import LOWER_IS_BETTER, Eyes, Seen, measure
-from .numbers import class_table
-
-RESULTS = REPOSITORY / "docs" / "results" / "class_conditional.json"
-PICTURE = REPOSITORY / "docs" / "class-conditional.png"
 TUNING, TEST = 1, 2  # seeds
-TRIED = 216  # pictures that a setting is tried on
-REAL = 10_000
-RESAMPLES = 200
 COLUMNS = 18  # of the picture
 SCALES = (2.0, 4.0, 8.0, 16.0)
 CFG_SCALES = (2.0, 3.5, 5.0, 8.0)
 LAST = "8-9"  # of ten layers: those at 16 × 16 on the way up
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is drawn, and how well it is judged. settings: how many a method tries at most. tried: pictures that a
+    setting is tried on. real: pictures of the world itself. folder: of drawn batches. compiled: pays in long runs."""
+
+    steps: int = STEPS
+    settings: int | None = None
+    tried: int = 216
+    real: int = 10_000
+    resamples: int = 200
+    folder: Path = FOLDER
+    judge: Path = class_judge.WEIGHTS
+    judge_steps: int = class_judge.STEPS
+    compiled: bool = True
+
+    def eyes(self) -> Eyes:
+        return Eyes(class_judge.class_judge(self.judge, self.judge_steps))
+
+
+FULL = Size()
+QUICK = Size(
+    steps=4, settings=1, tried=BATCH, real=360, resamples=5, folder=results.QUICK / "class_conditional",
+    judge=results.QUICK / "class-judge.safetensors", judge_steps=20, compiled=False,
+)  # fmt: skip
+QUICK_METHODS = ("none", "ma2023", "CFG")
 
 
 @dataclass(frozen=True)
@@ -94,26 +113,29 @@ class Job:
     setting: Setting
     seed: int
     number: int
+    size: Size
 
     @property
     def file(self) -> Path:
-        name = sha256(json.dumps([asdict(self.setting), STEPS, BATCH]).encode()).hexdigest()[:16]
-        return FOLDER / f"{name}-{self.seed}" / f"{self.number:04}.safetensors"
+        name = sha256(json.dumps([asdict(self.setting), self.size.steps, BATCH]).encode()).hexdigest()[:16]
+        return self.size.folder / f"{name}-{self.seed}" / f"{self.number:04}.safetensors"
 
 
 _eyes: Eyes
 
 
-def _start() -> None:
+def _start(size: Size) -> None:
     """What a process needs before its first job."""
     global _eyes
     torch.set_num_threads(1)
+    if not size.compiled:
+        torch.compiler.set_stance("force_eager")
     in_process.load_nodes()
-    _eyes = Eyes()
+    _eyes = size.eyes()
 
 
 def _do(job: Job) -> None:
-    pictures, labels = draw(job.setting, job.number, job.seed)
+    pictures, labels = draw(job.setting, job.number, job.seed, steps=job.size.steps)
     seen = _eyes(pictures.clone(), labels)
     job.file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = job.file.with_suffix(".unfinished")
@@ -128,44 +150,56 @@ def run(jobs: list[Job], workers: ProcessPoolExecutor, name: str) -> None:
         done.result()
 
 
-def seen(setting: Setting, seed: int, batches: int) -> Seen:
-    parts = [load_file(Job(setting, seed, number).file) for number in range(batches)]
+def seen(setting: Setting, seed: int, batches: int, size: Size) -> Seen:
+    parts = [load_file(Job(setting, seed, number, size).file) for number in range(batches)]
     return Seen(*(torch.cat([part[key] for part in parts]) for key in ("features", "told", "asked")))
 
 
-def tune(workers: ProcessPoolExecutor, real: Seen, methods: list[str]) -> dict[str, list[dict]]:
+def tune(workers: ProcessPoolExecutor, real: Seen, methods: list[str], size: Size) -> dict[str, list[dict]]:
     """For each method what was tried, the best first."""
-    batches = TRIED // BATCH
-    tried = [setting for name in methods for setting in METHODS[name].settings]
-    run([Job(setting, TUNING, number) for setting in tried for number in range(batches)], workers, "tuning")
+    batches = size.tried // BATCH
+    tried = {name: METHODS[name].settings[: size.settings] for name in methods}
+    jobs = [Job(s, TUNING, number, size) for settings in tried.values() for s in settings for number in range(batches)]
+    run(jobs, workers, "tuning")
     found = {}
-    for name in methods:
+    for name, settings in tried.items():
         rows = [
-            {"setting": setting, **{k: v["value"] for k, v in measure(real, seen(setting, TUNING, batches)).items()}}
-            for setting in METHODS[name].settings
+            {"setting": s, **{k: v["value"] for k, v in measure(real, seen(s, TUNING, batches, size)).items()}}
+            for s in settings
         ]
         found[name] = sorted(rows, key=lambda row: row["joint"])
     return found
 
 
-def rows_of(real: Seen, chosen: dict[str, Setting], most: int) -> tuple[int, dict[str, dict]]:
+def rows_of(real: Seen, chosen: dict[str, Setting], most: int, size: Size) -> tuple[int, dict[str, dict]]:
     """How many pictures all rows have by now, and each row's measures of so many."""
     batches = min(
-        next((n for n in range(most) if not Job(setting, TEST, n).file.exists()), most) for setting in chosen.values()
+        next((n for n in range(most) if not Job(setting, TEST, n, size).file.exists()), most)
+        for setting in chosen.values()
     )
     rows = {
-        name: measure(real, seen(setting, TEST, batches), RESAMPLES)
+        name: measure(real, seen(setting, TEST, batches, size), size.resamples)
         for name, setting in tqdm(chosen.items(), desc="rows")
     }
     return batches * BATCH, rows
 
 
-def draw_grid(chosen: dict[str, Setting], path: Path) -> None:
+def ratios(rows: dict[str, dict]) -> dict[str, dict[str, float | None]]:
+    """For each method its Fréchet distance relative to its baseline's, where that is among the rows, and the paper's."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name, row in rows.items():
+        baseline = rows.get("ma2023" if name in CLASSIFIER_ROWS else "CFG")
+        ratio = row["Fréchet"]["value"] / baseline["Fréchet"]["value"] if baseline else None
+        found[name] = {"ours": ratio, "paper": METHODS[name].paper}
+    return found
+
+
+def draw_grid(chosen: dict[str, Setting], path: Path, size: Size) -> None:
     """A row of pictures for each method, of the same noise and classes."""
 
     def on(figure):
         for axes, (name, setting) in zip(figure.subplots(len(chosen), 1), chosen.items()):
-            pictures = load_file(Job(setting, TEST, 0).file)["pictures"][:COLUMNS]
+            pictures = load_file(Job(setting, TEST, 0, size).file)["pictures"][:COLUMNS]
             axes.imshow(make_grid(pictures, nrow=COLUMNS, padding=1, pad_value=255).movedim(0, -1))
             axes.set_axis_off()
             axes.text(-6, 17, name, ha="right", va="center", fontsize=9)
@@ -180,31 +214,35 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--report", action="store_true", help="of what is there, without drawing more")
+    parser.add_argument("--quick", action="store_true", help="little of three methods, kept out of the repository")
     options = parser.parse_args()
+    size = FULL
+    if options.quick:
+        size, options.pictures, options.workers, options.methods = QUICK, BATCH, 1, QUICK_METHODS
+        shutil.rmtree(size.folder, ignore_errors=True)
     in_process.load_nodes()
-    for name in OBJECTIVES:
+    for name in {setting.classifier for method in options.methods for setting in METHODS[method].settings}:
         classifier(name)
-    real = Eyes().real(REAL, seed=3)
+    eyes = size.eyes()
+    real = eyes.real(size.real, seed=3)
     batches = -(-options.pictures // BATCH)
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), _start) as workers:
-        tried = tune(workers, real, options.methods)
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), _start, (size,)) as workers:
+        tried = tune(workers, real, options.methods, size)
         chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
         if not options.report:
-            jobs = [Job(setting, TEST, number) for number in range(batches) for setting in chosen.values()]
+            jobs = [Job(setting, TEST, number, size) for number in range(batches) for setting in chosen.values()]
             run(jobs, workers, "drawing")
-    pictures, rows = rows_of(real, chosen, batches)
-    ceiling = measure(real, Eyes().real(pictures, seed=4), RESAMPLES)
-    results = {
-        "command": "python -m benchmarks.class_conditional", "date": date.today().isoformat(), "torch": torch.__version__, "steps": STEPS, "pictures": pictures, "real": REAL,
-        "confidence": 0.95, "lower is better": LOWER_IS_BETTER,
+    pictures, rows = rows_of(real, chosen, batches, size)
+    ceiling = measure(real, eyes.real(pictures, seed=4), size.resamples)
+    found = {
+        "steps": size.steps, "pictures": pictures, "real": size.real,
+        "confidence": CONFIDENCE, "lower is better": LOWER_IS_BETTER,
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
-        "paper": {name: METHODS[name].paper for name in rows},
-        "bases": {name: "ma2023" if name in CLASSIFIER_ROWS else "CFG" for name in rows if METHODS[name].paper},
-        "rows": {**rows, "real pictures": ceiling},
+        "rows": {**rows, "real pictures": ceiling}, "Fréchet, relative": ratios(rows),
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    draw_grid(chosen, PICTURE)
-    print(class_table(results))
+    results.write("class_conditional", found, options.quick)
+    draw_grid(chosen, results.picture("class-conditional", options.quick), size)
+    print(f"\n{pictures:,} pictures a row\n{tables.class_conditional({'class_conditional': found}.__getitem__)}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,16 @@
 """The vanishing gradient: `python -m benchmarks.class_gradients`, a minute on one core.
 
 On samplings of the class-conditional demo model without guidance: the norm of each score's gradient at the predicted
-clean picture, and how sure the classifier is of the class that is drawn. Written to docs/results/class_gradients.json and docs/class-gradients.png.
+clean picture, and how sure the classifier is of the class that is drawn. Writes docs/results/class_gradients.json and docs/class-gradients.png.
 """
-
-import json
 
 import torch
 from PIL import Image
 
-from tools.environment import REPOSITORY
-
-from . import in_process
-from .class_bench import BATCH, CLEAN, MA2023, PLAIN, Setting, classifier, draw, model
+from . import in_process, results
+from .class_bench import BATCH, CLEAN, MA2023, PLAIN, STEPS, Setting, classifier, draw, model
 from .in_process import pack_module, run_node
 
-RESULTS = REPOSITORY / "docs" / "results" / "class_gradients.json"
-PICTURE = REPOSITORY / "docs" / "class-gradients.png"
 BATCHES = 4
 SCORES = {
     "log p(y | x̂0)": (CLEAN, PLAIN),
@@ -87,13 +81,13 @@ def plot(result: dict) -> None:
             axes.legend(fontsize=8)
 
     picture = pack_module("nodes.drawing.figure").drawn(on, 10, 4.2, dpi=100)
-    Image.fromarray(picture).save(PICTURE)
+    Image.fromarray(picture).save(results.picture("class-gradients"))
 
 
 def main() -> None:
     in_process.load_nodes()
     result = trace()
-    RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    results.write("class_gradients", {"steps": STEPS, "pictures": BATCHES * BATCH, "rows": result})
     plot(result)
     for name, lines in result.items():
         first, *_, last = zip(lines["median"], lines["lowest tenth"], lines["p(y | x̂0)"])

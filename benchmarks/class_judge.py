@@ -66,7 +66,7 @@ def _share(radius: Tensor) -> Tensor:
     return (radius - low) / (high - low)
 
 
-def class_judge(weights: Path = WEIGHTS) -> ClassJudge:
+def class_judge(weights: Path = WEIGHTS, steps: int = STEPS) -> ClassJudge:
     """The judge of a file; trains it where that is not there yet, some three minutes on one core."""
     random = torch.Generator().manual_seed(1)
-    return trained(ClassJudge, weights, STEPS, lambda network: network.loss(world.sample(BATCH, random)))
+    return trained(ClassJudge, weights, steps, lambda network: network.loss(world.sample(BATCH, random)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demo.classes import world
 
-from .class_judge import class_judge
+from .class_judge import ClassJudge
 from .density_coverage import NEIGHBOURS, within_balls
 from .judge import frechet, is_within
 
@@ -41,10 +41,10 @@ class Seen:
 
 
 class Eyes:
-    """The judge, looking."""
+    """A judge, looking."""
 
-    def __init__(self):
-        self.judge = class_judge()
+    def __init__(self, judge: ClassJudge):
+        self.judge = judge
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor, asked: Tensor) -> Seen:
@@ -78,7 +78,8 @@ def measure(real: Seen, drawn: Seen, resamples: int = 0) -> dict[str, dict[str, 
     }
     numbers = {name: _with_interval(np.mean, values.numpy(), resamples, True) for name, values in samples.items()}
     everything = np.arange(len(drawn))
-    return numbers | {name: _with_interval(of, everything, resamples, False) for name, of in distances.items()}
+    numbers |= {name: _with_interval(of, everything, resamples, False) for name, of in distances.items()}
+    return {name: numbers[name] for name in MEASURES}
 
 
 def _with_interval(statistic: Callable, values: np.ndarray, resamples: int, vectorized: bool) -> dict[str, float]:

@@ -23,12 +23,12 @@ from demo.scene_checker import find_blobs
 from demo.train_classifier import CLASSES
 from tools.environment import DEV
 
-from . import in_process
+from . import in_process, results
 from .in_process import run_node
 from .judge import Reference
 from .noise_aware_twin import noise_aware_twin
 
-RESULTS = DEV / "benchmarks" / "classifier_guidance.csv"
+KEPT = DEV / "benchmarks" / "classifier_guidance.csv"
 STEPS, EVERY = 16, 4
 BATCH = 60
 SCALES = (0.1, 0.2, 0.4, 0.8)
@@ -108,9 +108,9 @@ def read(pictures: torch.Tensor, labels: list[int]) -> dict[str, float]:
 
 
 def kept_results() -> dict[tuple[str, float, int], dict[str, float]]:
-    if not RESULTS.exists():
+    if not KEPT.exists():
         return {}
-    with RESULTS.open(newline="") as file:
+    with KEPT.open(newline="") as file:
         return {
             (row["method"], float(row["scale"]), int(row["samples"])): {key: float(row[key]) for key in COLUMNS}
             for row in csv.DictReader(file)
@@ -118,8 +118,8 @@ def kept_results() -> dict[tuple[str, float, int], dict[str, float]]:
 
 
 def keep(method: str, scale: float, samples: int, result: dict[str, float]) -> None:
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
+    new = not KEPT.exists()
+    with KEPT.open("a", newline="") as file:
         writer = csv.DictWriter(file, ("method", "scale", "samples", *COLUMNS))
         if new:
             writer.writeheader()
@@ -140,22 +140,16 @@ def run(bench: Bench, name: str, few: int, many: int, at: float | None) -> None:
 
 
 def report() -> None:
-    results = kept_results()
-    many = max(samples for _, _, samples in results)
-    base = next((row for (name, _, samples), row in results.items() if (name, samples) == ("ma2023", many)), None)
-    print(
-        f"\n{'method':16}{'scale':>7}{'samples':>9}"
-        + "".join(f"{c:>11}" for c in COLUMNS)
-        + f"{'/ ma2023':>10}{'paper':>8}"
-    )
-    for (name, scale, samples), row in sorted(
-        results.items(), key=lambda item: (item[0][2], [*METHODS].index(item[0][0]))
-    ):
-        ratios = ""
-        if base and samples == many:
-            paper = METHODS[name].paper
-            ratios = f"{row['Fréchet'] / base['Fréchet']:>10.3f}" + (f"{paper:>8.3f}" if paper else "")
-        print(f"{name:16}{scale:>7g}{samples:>9}" + "".join(f"{row[c]:>11.3f}" for c in COLUMNS) + ratios)
+    """Prints all that is there, and writes the results."""
+    kept = kept_results()
+    most = max(samples for _, _, samples in kept)
+    rows: dict[str, dict] = {"tried": {}, "rows": {}}
+    print(f"\n{'method':16}{'scale':>7}{'samples':>9}" + "".join(f"{c:>11}" for c in COLUMNS))
+    for (name, scale, samples), row in sorted(kept.items(), key=lambda item: ([*METHODS].index(item[0][0]), item[0])):
+        print(f"{name:16}{scale:>7g}{samples:>9}" + "".join(f"{row[c]:>11.3f}" for c in COLUMNS))
+        entry = {"method": name, "scale": scale, "samples": samples, **row, "paper": METHODS[name].paper}
+        rows["rows" if samples == most else "tried"][f"{name}, {scale:g}"] = entry
+    results.write("classifier_guidance", {"sampler": "euler, simple", "steps": STEPS, "every": EVERY, **rows})
 
 
 def main() -> None:

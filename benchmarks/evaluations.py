@@ -5,12 +5,11 @@ one without guidance. No processor, batch size or neighbour changes it.
 """
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import nodes
 
-from . import in_process
-from .guidance_cost import countable_attention
+from . import results
+from .arithmetic import flops
 from .in_process import run_node
 
 STEPS = 20
@@ -31,13 +30,16 @@ ROWS = {
 }
 
 
-def measure() -> None:
+def measure(quick: bool) -> dict:
+    steps = 4 if quick else STEPS
     model, clip, _ = run_node("EntropyGuidanceLoadDemo")
     prompts = [run_node("CLIPTextEncode", clip=clip, text=t)[0] for t in ("a red circle left of a blue square", "")]
-    print(f"\nEvaluations of the network a step, on average over {STEPS} steps")
-    one = _multiplications(model, prompts, 1.0)
+    print(f"\nEvaluations of the network a step, on average over {steps} steps")
+    one, rows = _multiplications(model, prompts, 1.0, steps), {}
     for name, (cfg, change) in ROWS.items():
-        print(f"{name:44}{_multiplications(_changed(model, change), prompts, cfg) / one:6.2f}", flush=True)
+        rows[name] = _multiplications(_changed(model, change), prompts, cfg, steps) / one
+        print(f"{name:44}{rows[name]:6.2f}", flush=True)
+    return {"steps": steps, "rows": rows}
 
 
 def _changed(model, change: dict | str):
@@ -46,22 +48,15 @@ def _changed(model, change: dict | str):
     return run_node("EntropyGuidanceERG", model=model, **change)[0] if change else model
 
 
-def _multiplications(model, prompts: list, cfg: float) -> float:
+def _multiplications(model, prompts: list, cfg: float, steps: int) -> int:
     """Of a sampling; not its first, in which ERG learns the network."""
-    model = model.clone()
-    override = model.model_options["transformer_options"]
-    override["optimized_attention_override"] = countable_attention
 
     def draw():
-        nodes.common_ksampler(model, 1, STEPS, cfg, "euler", "simple", *prompts, {"samples": torch.zeros(1, 4, 16, 16)})
+        nodes.common_ksampler(model, 1, steps, cfg, "euler", "simple", *prompts, {"samples": torch.zeros(1, 4, 16, 16)})
 
     draw()
-    with FlopCounterMode(display=False) as counter:
-        draw()
-    return counter.get_total_flops()
+    return flops(draw)
 
 
 if __name__ == "__main__":
-    in_process.load_nodes()
-    with torch.inference_mode():
-        measure()
+    results.main("evaluations", __doc__, measure)

@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help=f"of {ROUND} pictures, for each row")
     parser.add_argument("--models", nargs="*", choices=MODELS, default=[*MODELS])
-    parser.add_argument("--quick", action="store_true", help="one round of the demo model; prints, writes nothing")
+    parser.add_argument("--quick", action="store_true", help="one round of the demo model, kept out of the repository")
     options = parser.parse_args()
     in_process.load_nodes()
     models, layers, rounds = options.models, LAYERS, options.rounds
@@ -152,7 +152,7 @@ def main() -> None:
     rows = all_rows(models, layers)
     draw_missing(rows, rounds)
     settings = {"scale": SCALE, "steps": STEPS, "pictures": rounds * ROUND, "sampler": "euler, simple"}
-    report({row: drawn(row, rounds) for row in rows}, settings, write=not options.quick)
+    report({row: drawn(row, rounds) for row in rows}, settings, options.quick)
 
 
 if __name__ == "__main__":

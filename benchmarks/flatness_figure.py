@@ -4,12 +4,10 @@ A row of panels for each network, a pair of columns for each of the measures sho
 """
 
 from itertools import product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from tools.environment import REPOSITORY
-
-FIGURE = REPOSITORY / "docs" / "flatness.png"
 MEASURES = ("exact", "relation", "density", "coverage", "Fréchet")
 SHOWN = ("exact", "density", "Fréchet")
 STYLES = (("#0072B2", "o"), ("#E69F00", "s"), ("#CC79A7", "^"))  # Okabe and Ito's colours
@@ -19,7 +17,7 @@ def cells_of(measured: dict) -> list[tuple[str, str]]:
     return [*dict.fromkeys((row.model, row.layers) for row in measured if row.layers != "none")]
 
 
-def draw(measured: dict, good: dict) -> None:
+def draw(measured: dict, good: dict, path: Path) -> None:
     """measured: for each row [1 + resamples, measures]. good: the good settings of (network, layers, measure)."""
     models = [*dict.fromkeys(row.model for row in measured)]
     figure, panels = plt.subplots(
@@ -34,7 +32,7 @@ def draw(measured: dict, good: dict) -> None:
         panel.set_xlabel("temperature τ" if way == "τ" else "flatness f", fontsize=8)
         panel.tick_params(labelsize=7)
     panels[0, 0].legend(fontsize=7, title="layers", title_fontsize=7)
-    figure.savefig(FIGURE, dpi=90)
+    figure.savefig(path, dpi=90)
 
 
 def _panel(panel, measured: dict, good: dict, model: str, name: str, way: str) -> None:

@@ -9,51 +9,46 @@ others; what it falls short of their best, on average. shift: how far the judge'
 without guidance, relative to their length; *effect*: shift relative to that of uniform attention.
 """
 
-import json
 from collections import Counter
-from datetime import date
 from random import Random
 
 import torch
-import torchmetrics
-from comfyui_version import __version__ as comfyui_version
 from tqdm import tqdm
 
 from demo.scenes import render, sample_scene
-from tools.environment import REPOSITORY
 
+from . import results
 from .density_coverage import coverage, density, within_balls
 from .flatness_figure import MEASURES, cells_of, draw
 from .judge import frechet, judge
 
-RESULTS = REPOSITORY / "docs" / "results" / "flatness.json"
 LOWER_IS_BETTER = ("Fréchet",)
 RESAMPLES = 100
 
 
-def report(drawn: dict, settings: dict, write: bool) -> None:
+def report(drawn: dict, settings: dict, quick: bool) -> None:
     """drawn: for each row (network, layers, setting) its pictures' features and answers."""
     real, others = (_real_features(settings["pictures"], seed) for seed in ("flatness", "ceiling"))
     measured = {row: _bootstrapped(found, real) for row, found in tqdm(drawn.items(), desc="bootstrap")}
     shortfalls = _shortfalls(measured)
     good = _good_settings(shortfalls)
     shifts = {row: _shift(found, drawn, row) for row, found in drawn.items()}
-    results = {
-        "date": date.today().isoformat(),
-        "versions": {"ComfyUI": comfyui_version, "torch": torch.__version__, "torchmetrics": torchmetrics.__version__},
+    found = {
         **settings,
         "resamples": RESAMPLES,
         "real pictures": _rounded(_measure(others, real)),
-        "rows": [{**_as_json(row, values, good), "shift": round(shifts[row], 4)} for row, values in measured.items()],
+        "rows": {
+            ", ".join(row): {**_as_json(row, values, good), "shift": round(shifts[row], 4)}
+            for row, values in measured.items()
+        },
         "cells that tell settings apart": _telling(shortfalls, good),
-        "of these, cells in which a setting is good": _common(shortfalls, good),
+        "cells in which a setting is good": _common(shortfalls, good),
         "lost where tuned on another cell": _transfer(shortfalls),
-        "effect, mean and deviation over networks and layers": _effects(shifts),
+        "effect": _effects(shifts),
     }
-    _print(results)
-    if write:
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        draw(measured, good)
+    _print(found)
+    results.write("flatness", found, quick)
+    draw(measured, good, results.picture("flatness", quick))
 
 
 @torch.inference_mode()
@@ -169,18 +164,18 @@ def _rounded(numbers: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in numbers.items()}
 
 
-def _print(results: dict) -> None:
+def _print(found: dict) -> None:
     print(f"\n{'network':24}{'layers':10}{'setting':14}" + "".join(f"{name:>18}" for name in MEASURES) + "   * good")
-    for row in results["rows"]:
+    for row in found["rows"].values():
         cells = (f"{row[n]:.3f} ± {row['standard errors'][n]:.3f}{'*' if n in row['good'] else ' '}" for n in MEASURES)
         print(f"{row['model']:24}{row['layers']:10}{row['setting']:14}" + "".join(f"{cell:>18}" for cell in cells))
-    print("real pictures:", results["real pictures"])
-    for name, counts in results["of these, cells in which a setting is good"].items():
+    print("real pictures:", found["real pictures"])
+    for name, counts in found["cells in which a setting is good"].items():
         print(
             f"{name:14}good in "
             + ", ".join(f"{setting} {n}" for setting, n in sorted(counts.items(), key=lambda i: -i[1]))
         )
-    for name, lost in results["lost where tuned on another cell"].items():
+    for name, lost in found["lost where tuned on another cell"].items():
         print(f"{name:14}lost where tuned on another cell: {lost}")
-    for setting, effect in results["effect, mean and deviation over networks and layers"].items():
+    for setting, effect in found["effect"].items():
         print(f"{setting}: effect {effect['mean']} ± {effect['deviation']}")

@@ -1,120 +1,99 @@
-"""Puts measured numbers into the pages: `python -m benchmarks.numbers`.
+"""Fills the measured numbers of README, docs and help pages from docs/results: `python -m benchmarks.numbers`.
 
-What stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->` in a Markdown file is written from docs/results by the
-function of that name below, so that pages cannot drift from what was measured. `--check` changes nothing and fails where a
-page says something else.
+A table stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->`, NAME a function of tables.py. A number in a sentence:
+`<!-- n: evaluations/rows/CFG .1f -->2.0<!-- /n -->`, the name of the results, the keys that lead to it, and its format; not
+at the start of a line, where Markdown would take the whole line for HTML. --check changes nothing and fails where a page
+differs from the results.
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterable
-from functools import cache
+from difflib import ndiff
 from pathlib import Path
 
 from tools.environment import REPOSITORY
 
-RESULTS = REPOSITORY / "docs" / "results"
-PAGES = ("README.md", "docs/evidence.md")
-PLACE = re.compile(r"(<!-- numbers: (?P<name>\S+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
-MAIN = ("exact", "relation", "clean", "density", "coverage", "precision", "recall", "Fréchet", "diversity", "clipped", "off palette")  # fmt: skip
+from . import results
+from .tables import TABLES, Read
+
+MARK = re.compile(r"<!-- (?P<kind>numbers|n): (?P<what>.+?) -->(?P<there>[^<]*)<!-- /(?P=kind) -->")
+HALF_A_MARK = re.compile(r"<!-- /?(numbers|n)\b.*")
 
 
-@cache
-def results(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+def pages() -> dict[str, Path]:
+    """By their names in the repository."""
+    files = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("web/docs/*.md"))]
+    return {file.relative_to(REPOSITORY).as_posix(): file for file in files}
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """In Markdown."""
-    lines = [list(heads), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+def fill(page: str, text: str, read: Read) -> str:
+    """text with its numbers from the results. Raises ValueError, naming page and line, for a mark that leads nowhere."""
+    wanted = (numbers for _, numbers in _compared(page, text, read))
+    return MARK.sub(lambda mark: f"<!-- {mark['kind']}: {mark['what']} -->{next(wanted)}<!-- /{mark['kind']} -->", text)
 
 
-def number(found: dict[str, float]) -> str:
-    """A value, with half of its interval where there is one."""
-    digits = 3 if found["value"] < 1.5 else 2
-    spread = f" ± {(found['high'] - found['low']) / 2:.{digits}f}" if "low" in found else ""
-    return f"{found['value']:.{digits}f}{spread}"
-
-
-def class_table(found: dict) -> str:
-    """Both papers' rows on the class-conditional demo model, from what benchmarks.class_conditional found."""
-    measures = ("accuracy", "Fréchet", "joint", "precision", "recall", "density", "coverage")
-    rows = found["rows"]
-
-    def cells(name: str, row: dict):
-        base, paper = found["bases"].get(name), found["paper"].get(name)
-        ratio = f"{row['Fréchet']['value'] / rows[base]['Fréchet']['value']:.3f}" if base else "–"
-        return [name, _scale(found, name), *(number(row[m]) for m in measures), ratio, f"{paper:.3f}" if paper else "–"]
-
-    return f"{found['pictures']:,} pictures a row:\n\n" + table(
-        ["", "scale", *measures, "Fréchet, ratio", "paper's"], (cells(name, row) for name, row in rows.items())
-    )
-
-
-def _scale(found: dict, name: str) -> str:
-    if name not in found["tried"]:
-        return "–"
-    setting = found["tried"][name][0]["setting"]
-    return f"{setting['scale'] or setting['cfg']:g}"
-
-
-def text_to_image(kind: str, regime: str) -> str:
-    """One table of benchmarks.text_to_image."""
-    found = results("text_to_image")
-    tables = found["regimes"][regime][kind]
-    measures = [m for m in MAIN if kind == "prompted" or m not in ("exact", "relation", "diversity")]
-    rows = {**tables["rows"], **({"real pictures": found["real pictures"]} if kind == "prompted" else {})}
-    return table(
-        ["", "cfg", *measures],
-        (
+def differences(page: str, text: str, read: Read) -> list[str]:
+    """For each mark whose numbers differ from the results: page, line, mark, and the lines that differ."""
+    return [
+        "\n".join(
             [
-                name,
-                f"{tables['settings'][name]['cfg']:.2f}" if name in tables["settings"] else "–",
-                *(number(row[m]) for m in measures),
+                _place(page, mark),
+                *(line for line in ndiff(mark["there"].split("\n"), wanted.split("\n")) if line[0] in "-+"),
             ]
-            for name, row in rows.items()
-        ),
-    )
-
-
-WRITTEN: dict[str, Callable[[], str]] = {
-    "class_conditional": lambda: class_table(results("class_conditional")),
-    "text_to_image": lambda: text_to_image("prompted", "demo model"),
-    "unconditional": lambda: text_to_image("unconditional", "demo model"),
-}
-
-
-def filled(page: str) -> str:
-    """A page with its numbers. Raises KeyError where a place has a name that nothing is written for."""
-    return PLACE.sub(lambda place: f"{place[1]}\n{WRITTEN[place['name']]()}\n{place[3]}", page)
-
-
-def stale(pages: Iterable[Path]) -> list[str]:
-    """The pages, and the names of their places, that say something else than the results."""
-    found = []
-    for page in pages:
-        now, then = (
-            {place["name"]: place[0] for place in PLACE.finditer(text)}
-            for text in (page.read_text(), filled(page.read_text()))
         )
-        found += [f"{page}: {name}" for name in now if now[name] != then[name]]
-    return found
+        for mark, wanted in _compared(page, text, read)
+        if mark["there"] != wanted
+    ]
+
+
+def _compared(page: str, text: str, read: Read) -> list[tuple[re.Match, str]]:
+    """Each mark, and what should stand in it."""
+    if half := HALF_A_MARK.search(MARK.sub("", text)):
+        raise ValueError(
+            f"{page}: {half[0]} is half a mark; accepted: `<!-- n: … -->…<!-- /n -->`, or both with numbers."
+        )
+    return [(mark, _wanted(page, mark, read)) for mark in MARK.finditer(text)]
+
+
+def _wanted(page: str, mark: re.Match, read: Read) -> str:
+    try:
+        if mark["kind"] == "numbers":
+            return f"\n\n{TABLES[mark['what']](read)}\n\n"
+        path, form = mark["what"].rsplit(maxsplit=1)
+        return f"{number(path, read):{form}}"
+    except (KeyError, IndexError, TypeError, ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{_place(page, mark)}: {error!r}. It takes a table of benchmarks/tables.py, or the keys of a number in "
+            "docs/results and its format."
+        ) from error
+
+
+def _place(page: str, mark: re.Match) -> str:
+    return f"{page}, line {mark.string.count(chr(10), 0, mark.start()) + 1}, `{mark['what']}`"
+
+
+def number(path: str, read: Read) -> float:
+    """The number at `results/key/key`; of a measure its value."""
+    name, *keys = path.split("/")
+    found = read(name)
+    for key in keys:
+        found = found[int(key) if isinstance(found, list) else key]
+    return found["value"] if isinstance(found, dict) else found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    pages = [REPOSITORY / page for page in PAGES]
-    if parser.parse_args().check:
-        if places := stale(pages):
-            sys.exit("Not as measured; run 'python -m benchmarks.numbers':\n" + "\n".join(places))
-        return
-    for page in pages:
-        page.write_text(filled(page.read_text()))
+    check, wrong = parser.parse_args().check, []
+    for name, file in pages().items():
+        text = file.read_text(encoding="utf-8")
+        if check:
+            wrong += differences(name, text, results.read)
+        else:
+            file.write_text(fill(name, text, results.read), encoding="utf-8")
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":

@@ -1,71 +1,58 @@
-"""docs/evidence.md as one page that needs nothing beside it: `python -m benchmarks.report` writes docs/evidence.html."""
+"""docs/evidence.md as one page for a browser that needs no other file: `python -m benchmarks.report` writes evidence.html."""
 
-import base64
 import re
+from base64 import b64encode
 from mimetypes import guess_type
 from pathlib import Path
+from typing import NamedTuple
 
-from jinja2 import Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
 
-from tools.environment import REPOSITORY
+from .results import DOCS
 
-PAGE = REPOSITORY / "docs" / "evidence.md"
-TEMPLATE = Template(
-    """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{{ title }}</title>
-<style>
-  :root { color-scheme: light dark }
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-  img { max-width: 100%; background: white }
-  table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
-  th, td { padding: .2rem .5rem; border-bottom: 1px solid #8885; text-align: left; white-space: nowrap }
-  pre { overflow-x: auto; padding: .5rem; background: #8882 }
-  h2 { margin-top: 3rem }
-</style>
-<nav><ul>{% for anchor, text in headings %}<li><a href="#{{ anchor }}">{{ text }}</a></li>{% endfor %}</ul></nav>
-<main>
-{{ body }}
-</main>
-</html>
-""",
-    autoescape=False,  # what is put in is HTML of our own page
-)
+SOURCE, REPORT = DOCS / "evidence.md", DOCS / "evidence.html"
 
 
-def anchor(heading: str) -> str:
-    """As GitHub names headings."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+class Heading(NamedTuple):
+    """tag: h2 or h3. anchor: as GitHub makes it of the text."""
+
+    tag: str
+    text: str
+    anchor: str
 
 
-def render(page: Path) -> str:
-    """A Markdown page as HTML with its pictures inside. Raises FileNotFoundError where one is missing."""
-    markdown = MarkdownIt("commonmark").enable("table")
-    tokens = markdown.parse(page.read_text())
-    headings = []
-    for token, content in zip(tokens, tokens[1:]):
-        if token.type == "heading_open" and token.tag == "h2":
-            headings.append((anchor(content.content), content.content))
-            token.attrSet("id", anchor(content.content))
-        for child in content.children or ():
-            if child.type == "image":
-                child.attrSet("src", _inside(page.parent / str(child.attrGet("src"))))
-    body = markdown.renderer.render(tokens, markdown.options, {})
-    return TEMPLATE.render(title=tokens[1].content, headings=headings, body=body)
+def render(text: str, folder: Path) -> str:
+    """HTML of a page in Markdown, whose pictures have paths from the folder. Raises FileNotFoundError for one that is not there."""
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    markdown.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    tokens = markdown.parse(re.sub(r"<!--.*?-->", "", text))
+    title, *headings = _headings(tokens)
+    for token in tokens:
+        for image in (child for child in token.children or () if child.type == "image"):
+            picture = folder / str(image.attrs["src"])
+            image.attrs["src"] = f"data:{guess_type(picture)[0]};base64,{b64encode(picture.read_bytes()).decode()}"
+    body = Markup(markdown.renderer.render(tokens[3:], markdown.options, {}))  # the title has its place in the template
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True)
+    return templates.get_template("report.html").render(title=title.text, headings=headings, body=body)
 
 
-def _inside(picture: Path) -> str:
-    kind, _ = guess_type(picture.name)
-    return f"data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def _headings(tokens: list[Token]) -> list[Heading]:
+    """The page's headings, which get their anchors."""
+    found = []
+    for opening, inline in zip(tokens, tokens[1:]):
+        if opening.type == "heading_open":
+            anchor = re.sub(r"[^\w\- ]", "", inline.content.lower()).replace(" ", "-")
+            opening.attrs["id"] = anchor
+            found.append(Heading(opening.tag, inline.content, anchor))
+    return found
 
 
 def main() -> None:
-    written = PAGE.with_suffix(".html")
-    written.write_text(render(PAGE))
-    print(written)
+    REPORT.write_text(render(SOURCE.read_text(encoding="utf-8"), DOCS), encoding="utf-8")
 
 
 if __name__ == "__main__":

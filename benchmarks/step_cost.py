@@ -17,10 +17,10 @@ from time import perf_counter
 import torch
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from . import in_process, small_networks
+from . import in_process, results, small_networks
+from .arithmetic import flops
 from .in_process import run_node
 from .one_step import prepared
 from .small_networks.network import text
@@ -72,7 +72,7 @@ SHAPES = {
 }
 
 
-def measure(names=tuple(SHAPES), rounds: int = ROUNDS) -> None:
+def measure(names: list[str], rounds: int) -> dict[str, dict]:
     print(
         f"\nA step beside one of CFG: median ratio of {rounds} rounds in which all sides alternate (interquartile range), "
         "peak memory and arithmetic as shares of CFG's, torch operators more than CFG's"
@@ -82,20 +82,21 @@ def measure(names=tuple(SHAPES), rounds: int = ROUNDS) -> None:
     prompts = tuple(
         run_node("CLIPTextEncode", clip=clip, text=t)[0] for t in ("a red circle left of a blue square", "")
     )
-    _compare("demo, 4 pictures", demo, prompts, torch.randn(4, 4, 16, 16), rounds)
+    rows = {"demo, 4 pictures": _compare("demo, 4 pictures", demo, prompts, torch.randn(4, 4, 16, 16), rounds)}
     for name in names:
         shape = SHAPES[name]
         model = small_networks.build(shape.network, **shape.sizes)
         condition, generator = text(*shape.condition), torch.Generator().manual_seed(1)
         conditions = condition(generator), condition(generator)
-        _compare(name, model, conditions, torch.randn(1, *shape.latent, generator=generator), rounds)
+        rows[name] = _compare(name, model, conditions, torch.randn(1, *shape.latent, generator=generator), rounds)
+    return rows
 
 
 def _erg(model, **inputs):
     return run_node("EntropyGuidanceERG", model=model, **inputs)[0]
 
 
-def _compare(name: str, model, conditions, latent, rounds: int) -> None:
+def _compare(name: str, model, conditions, latent, rounds: int) -> dict[str, dict]:
     positive, negative = conditions
     of_side = {"ERG, twin": (positive,) * 2, "ERG, twin, unshared": (positive,) * 2}
     of_side["CFG + own ERG"] = positive, positive, negative  # without a guider, the second one is the weak branch
@@ -106,26 +107,37 @@ def _compare(name: str, model, conditions, latent, rounds: int) -> None:
             return lambda: prepared_step.guided(4.0) if len(of) == 2 else prepared_step.predictions()
 
         sides = {side: step(make(model), of_side.get(side, conditions)) for side, make in SIDES.items()}
-        _measure(name, {"CFG": step(model)} | sides, rounds)
+        return _measure(name, {"CFG": step(model)} | sides, rounds)
 
 
-def _measure(name: str, steps: dict, rounds: int) -> None:
+def _measure(name: str, steps: dict, rounds: int) -> dict[str, dict]:
+    """For each side its time (the ends are quartiles), memory and arithmetic in CFG's, and operators beyond CFG's."""
     for _ in range(2):  # the first run learns the layers, and tries what is shared
         for step in steps.values():
             step()
     memory = {side: peak_memory(step) for side, step in steps.items()}
     operators = {side: _operators(step) for side, step in steps.items()}
-    arithmetic = {side: _arithmetic(step) for side, step in steps.items()}
+    arithmetic = {side: flops(step) for side, step in steps.items()}
     times = {side: [] for side in steps}
     for _ in tqdm(range(rounds), desc=name, leave=False):
         for side, step in steps.items():
             times[side].append(seconds(step))
+    row: dict[str, dict] = {"CFG": {"ms": 1000 * median(times["CFG"])}}
     for side in SIDES:
         ratios = sorted(b / a for a, b in zip(times["CFG"], times[side]))
-        spread = f"{median(ratios):.3f} ({ratios[len(ratios) // 4]:.3f}-{ratios[3 * len(ratios) // 4]:.3f})"
-        cfg = f"{1000 * median(times['CFG']):.0f} ms"
-        shares = f"{memory[side] / memory['CFG']:>10.3f}{arithmetic[side] / arithmetic['CFG']:>12.3f}"
-        print(f"{name:16}{side:>20}{cfg:>12}{spread:>24}{shares}{operators[side] - operators['CFG']:>+12}", flush=True)
+        low, middle, high = ratios[len(ratios) // 4], median(ratios), ratios[3 * len(ratios) // 4]
+        row[side] = {
+            "time": {"value": middle, "low": low, "high": high},
+            "memory": memory[side] / memory["CFG"],
+            "arithmetic": arithmetic[side] / arithmetic["CFG"],
+            "operators": operators[side] - operators["CFG"],
+        }
+        print(
+            f"{name:16}{side:>20}{row['CFG']['ms']:>9.0f} ms{f'{middle:.3f} ({low:.3f}-{high:.3f})':>24}"
+            f"{row[side]['memory']:>10.3f}{row[side]['arithmetic']:>12.3f}{row[side]['operators']:>+12}",
+            flush=True,
+        )
+    return row
 
 
 class _CountOperators(TorchDispatchMode):
@@ -140,12 +152,6 @@ def _operators(step) -> int:
     with _CountOperators() as counter:
         step()
     return counter.count
-
-
-def _arithmetic(step) -> int:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
 
 
 def seconds(step) -> float:
@@ -185,7 +191,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--quick", action="store_true", help="two rounds of the demo model, kept out of the repository")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.models, chosen.rounds = [], 2
     in_process.load_nodes()
     with torch.inference_mode():
-        measure(chosen.models, chosen.rounds)
+        rows = measure(chosen.models, chosen.rounds)
+    results.write("step_cost", {"rounds": chosen.rounds, "rows": rows}, chosen.quick)

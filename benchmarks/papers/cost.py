@@ -3,9 +3,8 @@
 import torch
 import torchvision
 from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..guidance_cost import countable_attention
+from ..arithmetic import flops
 from ..in_process import load_nodes, pack_module
 
 # 128x128_diffusion.pt and the classifier of the paper's table of 50,000 pictures.
@@ -22,8 +21,8 @@ def estimate(samples: int, steps: int) -> str:
     load_nodes()
     evaluation, gradient = _evaluation(), _gradient()
     hours = {
-        name: samples * steps * flops / THROUGHPUT / 3600
-        for name, flops in (("no guidance", evaluation), ("guided", evaluation + gradient))
+        name: samples * steps * each / THROUGHPUT / 3600
+        for name, each in (("no guidance", evaluation), ("guided", evaluation + gradient))
     }
     return (
         f"Model: {evaluation / 1e9:.0f} GFLOP an evaluation of one picture of {SIZE} × {SIZE}; {CLASSIFIER}: "
@@ -41,8 +40,7 @@ def _evaluation() -> int:
     with FakeTensorMode():  # shapes alone
         network = adm.AdmUNet(adm.AdmShape(**ADM_128))
         picture, time, label = torch.empty(1, 3, SIZE, SIZE), torch.empty(1), torch.empty(1, 1, 4 * ADM_128["width"])
-        options = {"optimized_attention_override": countable_attention}
-        return _flops(lambda: network(picture, time, label, transformer_options=options))
+        return flops(lambda: network(picture, time, label))
 
 
 @torch.inference_mode(False)
@@ -50,10 +48,4 @@ def _gradient() -> int:
     with FakeTensorMode():
         network = torchvision.models.get_model(CLASSIFIER, weights=None).eval().requires_grad_(False)
         pictures = torch.empty(1, 3, CLASSIFIER_SIZE, CLASSIFIER_SIZE, requires_grad=True)
-        return _flops(lambda: network(pictures).sum().backward())
-
-
-def _flops(run) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
+        return flops(lambda: network(pictures).sum().backward())

@@ -11,19 +11,15 @@ import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
-from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 
-import optuna
-import torch
 from PIL import Image
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from tools.environment import DEV, REPOSITORY
-
-from .. import in_process
+from .. import in_process, results
+from ..tables import text_to_image
 from . import kept
 from .drawing import REGIMES, Setting
 from .figures import draw
@@ -34,12 +30,8 @@ from .methods import METHODS, UNCONDITIONAL
 from .search import REAL, Search, find
 from .sweeps import of_encoder_temperature, of_inputs
 
-RESULTS = REPOSITORY / "docs" / "results" / "text_to_image.json"
-PICTURE = REPOSITORY / "docs" / "text-to-image.png"
-QUICK = DEV / "benchmarks" / "quick"
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 RESAMPLES = 200
-SHOWN = ("exact", "relation", "clean", "density", "coverage", "precision", "recall", "Fréchet", "diversity", "clipped", "off palette")  # fmt: skip
 
 
 def in_turn(workers: ProcessPoolExecutor, work: Callable, arguments: Iterable, name: str) -> list:
@@ -120,16 +112,6 @@ def ceiling(pictures: int) -> dict:
     return measure(real(pictures, "text to image, reference"), real(pictures, "text to image, ceiling"))
 
 
-def report(regimes: dict) -> None:
-    """The tables in Markdown."""
-    for regime, tables in regimes.items():
-        for kind in ("prompted", "unconditional"):
-            found = tables[kind]
-            print(f"\n{regime}, {kind}\n| | " + " | ".join(SHOWN) + " |\n|---" + "|---" * len(SHOWN) + "|")
-            for name, row in found["rows"].items():
-                print(f"| {name} | " + " | ".join(f"{row[m]['value']:.3f}" for m in SHOWN) + " |")
-
-
 def grid(regimes: dict, path: Path, steps: int) -> None:
     """A row of pictures for each method, of the same captions and noise."""
     rows, names = [], []
@@ -162,11 +144,9 @@ def main() -> None:
         "--quick", action="store_true", help="a few pictures of three methods, in minutes; not into docs"
     )
     options = parser.parse_args()
-    results, picture = RESULTS, PICTURE
     if options.quick:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
-        results, picture = QUICK / RESULTS.name, QUICK / PICTURE.name
     kept.start(options.quick)
     with ProcessPoolExecutor(options.workers, get_context("spawn"), kept.start, (options.quick,)) as workers:
         regimes = {
@@ -178,17 +158,18 @@ def main() -> None:
             for regime in options.regimes
         }
     found = {
-        "command": "python -m benchmarks.text_to_image", "date": date.today().isoformat(),
-        "versions": {"torch": torch.__version__, "optuna": optuna.__version__},
         "steps": options.steps, "trials": options.trials, "tuned on": options.tuning_batches * BATCH, "real pictures tuned with": REAL,
         "pictures": options.batches * BATCH, "seeds": SEEDS, "pictures of a front's point": options.front_batches * BATCH,
         "lower is better": LOWER_IS_BETTER, "real pictures": ceiling(options.batches * BATCH), "regimes": regimes,
     }  # fmt: skip
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    results.write("text_to_image", found, options.quick)
+    picture = results.picture("text-to-image", options.quick)
     grid(regimes, picture, options.steps)
-    draw(json.loads(results.read_text()), picture.parent)
-    report(regimes)
+    draw(json.loads(json.dumps(found)), picture.parent)
+    for regime in regimes:
+        print(
+            f"\n{regime}\n{text_to_image(found, 'prompted', regime)}\n\n{text_to_image(found, 'unconditional', regime)}"
+        )
 
 
 if __name__ == "__main__":

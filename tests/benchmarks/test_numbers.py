@@ -1,48 +1,90 @@
-"""Pages say what was measured: places in Markdown against the results files."""
+"""The numbers that pages quote are those of the results."""
+
+import re
+from copy import deepcopy
 
 import pytest
 
-from benchmarks import numbers
-from tools.environment import REPOSITORY
+from benchmarks import results
+from benchmarks.numbers import MARK, differences, fill, pages
+from benchmarks.tables import TABLES, class_conditional
 
-PAGES = [REPOSITORY / page for page in numbers.PAGES]
-
-
-def test_pages_say_what_was_measured():
-    assert numbers.stale(PAGES) == []
+UNMEASURED = {"class_conditional"}
 
 
-def test_the_evidence_has_measured_places():
-    assert list(numbers.PLACE.finditer((REPOSITORY / "docs" / "evidence.md").read_text()))
+def texts() -> dict[str, str]:
+    return {name: file.read_text(encoding="utf-8") for name, file in pages().items()}
 
 
-def test_another_number_is_found(tmp_path):
-    text = (REPOSITORY / "docs" / "evidence.md").read_text()
-    place = next(numbers.PLACE.finditer(text))
-    digit = next(i for i in range(place.start(), place.end()) if text[i].isdigit())
-    page = tmp_path / "page.md"
-    page.write_text(f"{text[:digit]}{(int(text[digit]) + 1) % 10}{text[digit + 1 :]}")
-    assert numbers.stale([page]) == [f"{page}: {place['name']}"]
-    page.write_text(numbers.filled(page.read_text()))
-    assert page.read_text() == text
+def test_pages_say_what_the_results_say():
+    wrong = [line for name, text in texts().items() for line in differences(name, text, results.read)]
+    assert not wrong, "python -m benchmarks.numbers fills them in:\n" + "\n".join(wrong)
 
 
-def test_an_unknown_name_is_an_error():
-    with pytest.raises(KeyError, match="nothing"):
-        numbers.filled("<!-- numbers: nothing -->\n<!-- /numbers -->")
+def test_every_table_has_its_place():
+    marks = [mark for text in texts().values() for mark in MARK.finditer(text)]
+    placed = {mark["what"] for mark in marks if mark["kind"] == "numbers"}
+    assert placed | UNMEASURED == TABLES.keys() and len(marks) > 50
 
 
-def test_a_table():
-    assert numbers.table(["", "a"], [["x", "1"]]) == "|  | a |\n| --- | --- |\n| x | 1 |\n"
+@pytest.mark.parametrize(("name", "keys", "page"), [
+    ("evaluations", ("rows", "ERG of its own at cfg 1"), "README.md"),
+    ("evaluations", ("rows", "CFG + ERG of its own, middle half"), "web/docs/EntropyGuidanceERG.md"),
+    ("flatness", ("rows", "demo model, none, CFG", "exact"), "docs/evidence.md"),
+    ("calibration", ("rows", "CE", "ece", "deviation"), "docs/evidence.md"),
+])  # fmt: skip
+def test_a_changed_result_is_found_and_filled_in(name, keys, page):
+    changed = deepcopy(results.read(name))
+    *way, last = keys
+    place = changed
+    for key in way:
+        place = place[key]
+    place[last] += 0.1
+
+    def read(other: str) -> dict:
+        return changed if other == name else results.read(other)
+
+    text = texts()[page]
+    wrong = differences(page, text, read)
+    assert wrong and all(re.match(rf"{page}, line \d+, `", line) for line in wrong)
+    filled = fill(page, text, read)
+    assert not differences(page, filled, read)
+    assert len(differences(page, filled, results.read)) == len(wrong)
 
 
-@pytest.mark.parametrize(
-    ("found", "text"),
-    [
-        ({"value": 0.5}, "0.500"),
-        ({"value": 0.5, "low": 0.4, "high": 0.6}, "0.500 ± 0.100"),
-        ({"value": 12.3456}, "12.35"),
-    ],
-)
-def test_a_number_with_its_interval(found, text):
-    assert numbers.number(found) == text
+def test_a_changed_page_is_found_and_filled_in():
+    text = texts()["README.md"]
+    number = "cfg 1 .1f -->1.6<!--"
+    assert number in text
+    changed = text.replace(number, number.replace("1.6", "1.4"))
+    (line,) = differences("README.md", changed, results.read)
+    assert line.splitlines()[1:] == ["- 1.4", "+ 1.6"]
+    assert fill("README.md", changed, results.read) == text
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("So <!-- n: evaluations/rows/cfg .1f -->2.0<!-- /n -->", "page.md, line 2, `evaluations/rows/cfg .1f`: KeyError('cfg')"),
+    ("So <!-- n: evaluations/rows/CFG .1q -->2.0<!-- /n -->", "line 2"),
+    ("So <!-- n: evaluations/rows/CFG -->2.0<!-- /n -->", "line 2"),
+    ("So <!-- n: unheard_of/rows/CFG .1f -->2.0<!-- /n -->", "`python -m benchmarks.unheard_of` writes it"),
+    ("<!-- numbers: unheard_of -->\n\n<!-- /numbers -->", "tables.py"),
+    ("So <!-- n: evaluations/rows/CFG .1f -->2.0", "half a mark"),
+    ("So 2.0<!-- /n -->", "half a mark"),
+])  # fmt: skip
+def test_a_mark_that_leads_nowhere_is_named(text, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        fill("page.md", f"# Title\n{text}\n", results.read)
+
+
+def test_the_class_conditional_table():
+    measure = {"value": 0.5, "low": 0.4, "high": 0.7}
+    found = {
+        "rows": {"ma2023": {"accuracy": measure, "Fréchet": measure}, "real pictures": {"accuracy": measure, "Fréchet": measure}},
+        "Fréchet, relative": {"ma2023": {"ours": 1.0, "paper": None}},
+    }  # fmt: skip
+    assert class_conditional({"class_conditional": found}.__getitem__).splitlines() == [
+        "| | accuracy | Fréchet | Fréchet / baseline | in the paper |",
+        "|---|---|---|---|---|",
+        "| ma2023 | 0.500 ± 0.150 | 0.500 ± 0.150 | 1.000 | – |",
+        "| real pictures | 0.500 ± 0.150 | 0.500 ± 0.150 | – | – |",
+    ]

@@ -1,32 +1,69 @@
-"""The evidence as one page that needs nothing beside it."""
+"""The report is the evidence page, whole, in one file."""
 
 import re
+from base64 import b64decode
+from html.parser import HTMLParser
 
 import pytest
 
-from benchmarks.report import PAGE, anchor, render
+from benchmarks.report import REPORT, SOURCE, render
+from benchmarks.results import DOCS
 
 
-def test_everything_is_inside():
-    text, page = PAGE.read_text(), render(PAGE)
-    sources = re.findall(r'src="([^"]*)"', page)
-    assert len(sources) == len(re.findall(r"!\[", text)) and all(
-        s.startswith("data:image/png;base64,") for s in sources
-    )
-    assert page.count("<table>") == len(re.findall(r"^\|[ -]*---", text, re.MULTILINE))
-    assert not re.findall(r"<(?:script|link|iframe)", page)
+class Page(HTMLParser):
+    """What a page consists of, and what it would fetch."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def values(self, name: str) -> list[str]:
+        return [value or "" for key, value in self.attributes if key == name]
 
 
-def test_links_within_the_page_arrive():
-    page = render(PAGE)
-    assert {*re.findall(r'href="#([^"]*)"', page)} <= {*re.findall(r'id="([^"]*)"', page)}
+@pytest.fixture(scope="module")
+def text() -> str:
+    return SOURCE.read_text(encoding="utf-8")
 
 
-def test_anchors_are_githubs():
-    assert anchor("The papers' experiment") == "the-papers-experiment"
+@pytest.fixture(scope="module")
+def html(text) -> str:
+    return render(text, DOCS)
 
 
-def test_a_missing_picture_is_an_error(tmp_path):
-    (tmp_path / "page.md").write_text("# Page\n\n![A picture](nowhere.png)\n")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        render(tmp_path / "page.md")
+def test_the_report_in_the_repository_is_of_this_page(html):
+    assert REPORT.read_text(encoding="utf-8") == html, "python -m benchmarks.report writes it"
+
+
+def test_it_needs_no_other_file(html):
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert all(value.startswith("data:image/") for value in page.values("src"))
+    assert "url(" not in html and "@import" not in html and not page.values("srcset")
+
+
+def test_all_pictures_and_tables_are_there(text, html):
+    page = Page(html)
+    pictures = re.findall(r"!\[.*?\]\((.+?)\)", text)
+    assert len(pictures) > 3
+    shown = [b64decode(value.split(",", 1)[1]) for value in page.values("src")]
+    assert shown == [(DOCS / name).read_bytes() for name in pictures]
+    assert page.tags.count("table") == len(re.findall(r"^\|[-|]+\|$", text, re.MULTILINE)) > 8
+    assert page.tags.count("tr") == len(re.findall(r"^\|(?!-)", text, re.MULTILINE))
+
+
+def test_links_within_the_page_lead_somewhere(html):
+    page = Page(html)
+    targets = {value[1:] for value in page.values("href") if value.startswith("#")}
+    assert len(targets) > 8 and targets <= set(page.values("id"))
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.png"):
+        render("# Title\n\n![nothing](missing.png)\n", tmp_path)

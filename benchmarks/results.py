@@ -1,0 +1,57 @@
+"""Results of the benchmarks, a JSON file each in docs/results. `python -m benchmarks.numbers` fills the pages from them.
+
+First `command`, `date` and `versions`, then the settings, then `rows`. A measure is a number, or its `value` beside what is
+known of its certainty: `low` and `high`, the ends of an interval, or a `deviation`. Results of --quick go to
+`.dev/benchmarks/quick`, where nothing reads them.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from comfyui_version import __version__ as comfyui_version
+
+from tools.environment import DEV, REPOSITORY
+
+from . import in_process
+
+DOCS, QUICK = REPOSITORY / "docs", DEV / "benchmarks" / "quick"
+PACKAGES = ("scikit-learn", "scipy", "torch", "torchmetrics")
+
+
+def write(name: str, found: dict, quick: bool = False) -> None:
+    """Results of the running command, `python -m benchmarks.{name}`, in the place of those that are there."""
+    versions = {"ComfyUI": comfyui_version, **{package: version(package) for package in PACKAGES}}
+    command = " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]])
+    results = {"command": command, "date": date.today().isoformat(), "versions": versions, **found}
+    path = (QUICK if quick else DOCS / "results") / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(name: str) -> dict:
+    """Raises FileNotFoundError, with the command that writes them, for results that are not there."""
+    path = DOCS / "results" / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"docs/results/{name}.json is not there: `python -m benchmarks.{name}` writes it.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def picture(name: str, quick: bool = False) -> Path:
+    """The file of a picture that belongs to results."""
+    return (QUICK if quick else DOCS) / f"{name}.png"
+
+
+def main(name: str, description: str, measure: Callable[[bool], dict]) -> None:
+    """The command of a benchmark whose only option is --quick, which `measure` is told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="little of everything, kept out of the repository")
+    quick = parser.parse_args().quick
+    in_process.load_nodes()
+    with torch.inference_mode():
+        write(name, measure(quick), quick)

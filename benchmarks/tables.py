@@ -1,0 +1,340 @@
+"""The tables of the pages, a function each, from results of benchmarks.
+
+`<!-- numbers: NAME -->` in a page stands for the function of that name. Each gets `read`, which gives the results of a
+benchmark by its name (`results.read`), and returns Markdown.
+"""
+
+from collections.abc import Callable, Iterable
+
+Read = Callable[[str], dict]
+
+CALIBRATED = {
+    "CE": "CE alone",
+    "CE + printed form": "CE + Smooth ECE, as printed",
+    "CE + per-bin form": "CE + Smooth ECE, per bin",
+    "entropy-aware": "entropy-aware (η 0.2)",
+}
+AS_IT_CAME = "as it came"
+CLASSIFIER_METHODS = {
+    "no guidance": "no guidance",
+    "Dhariwal": "Dhariwal & Nichol (noise-aware)",
+    "ma2023": "ma2023 (off-the-shelf)",
+    "tilted": "ma2023, tilted (-0.2)",
+    "entropy": "ma2023, entropy bonus (0.2)",
+}
+
+
+def table(header: str, rows: Iterable[Iterable[str]]) -> str:
+    """header: the cells of the first line, with | between them."""
+    cells = header.split("|")
+    lines = (f"| {' | '.join(map(str.strip, row))} |".replace("|  |", "| |") for row in (cells, *rows))
+    first, *others = lines
+    return "\n".join([first, "|" + "---|" * len(cells), *others])
+
+
+def summary(read: Read) -> str:
+    """README's."""
+    steps = [row["ERG"]["time"]["value"] for row in read("step_cost")["rows"].values()]
+    drawn, guided = read("prompt_consistency")["rows"], read("classifier_guidance")["rows"]
+    errors, calibrated = (read("calibration")[part] for part in ("rows", "guidance"))
+    exact = (
+        max(row["exact"] for name, row in drawn.items() if name.startswith(way)) for way in ("no", "CFG", "I-", "ERG")
+    )
+    shown = (guided[name]["accuracy"] for name in ("no guidance, 0", "ma2023, 0.1", "Dhariwal, 1"))
+    reverse, forward = (
+        guided[f"{name}, 0.1"]["Fréchet"] / guided["ma2023, 0.1"]["Fréchet"] for name in ("reverse KL", "forward KL")
+    )
+    before, after, plain = (errors[name]["smooth_ece"]["value"] for name in (AS_IT_CAME, "CE + printed form", "CE"))
+    gains = [calibrated[name]["Fréchet"] / calibrated[AS_IT_CAME]["Fréchet"] for name in CALIBRATED]
+    return table(
+        "| measured here | in the paper",
+        [
+            ("time of a step, ERG / CFG, six networks", f"{min(steps):.2f} to {max(steps):.2f}", "1"),
+            (
+                "pictures that show exactly their prompt: none / CFG / I-ERG / ERG, each at its best scale",
+                _joined(exact, ".2f"),
+                "ERG ahead of CFG",
+            ),
+            (
+                "classifier guidance, share of pictures of the wanted class: none / off-the-shelf / noise-aware",
+                _joined(shown, ".2f"),
+                "–",
+            ),
+            (
+                "Fréchet distance of reverse KL and forward KL / off-the-shelf, equal scale",
+                f"{reverse:.2f} and {forward:.2f}",
+                "0.98 and 0.99",
+            ),
+            (
+                "calibration: smooth ECE before → after (plain fine-tuning)",
+                f"{before:.3f} → {after:.3f} ({plain:.3f})",
+                "–",
+            ),
+            (
+                "Fréchet distance of guidance after / before calibration, with any of the losses",
+                f"{min(gains):.2f} to {max(gains):.2f}",
+                "0.97",
+            ),
+        ],
+    )
+
+
+def _joined(values: Iterable[float], form: str) -> str:
+    return " / ".join(f"{value:{form}}" for value in values)
+
+
+SIDES = ("ERG", "ERG, all layers", "ERG, flatness", "ERG, twin", "CFG + own ERG", "core PAG", "core NAG")
+NETWORKS = {
+    "demo, 4 pictures": "demo model, 4 pictures",
+    "SD1.5": "SD1.5 (half of the blocks)",
+    "SDXL": "SDXL (8 of 70)",
+    "SD3.5 medium": "SD3.5 medium (6 of 24)",
+    "Flux": "Flux (5 of 57)",
+    "Wan 2.1 1.3B": "Wan 2.1 1.3B (5 of 30)",
+}
+
+
+def step_time(read: Read) -> str:
+    def cells(name: str, label: str):
+        row = read("step_cost")["rows"][name]
+        times = (row[side]["time"] for side in SIDES)
+        return (
+            label,
+            f"{row['CFG']['ms']:.0f} ms",
+            *(f"{t['value']:.3f} ({t['low']:.3f}-{t['high']:.3f})" for t in times),
+        )
+
+    return table(f"model | CFG step | {' | '.join(SIDES)}", (cells(*item) for item in NETWORKS.items()))
+
+
+def step_arithmetic(read: Read) -> str:
+    def cells(name: str, label: str):
+        row = read("step_cost")["rows"][name]
+        sides = (row[side] for side in SIDES)
+        return label, *(f"{s['arithmetic']:.3f}; {s['memory']:.3f}; {s['operators']:+}" for s in sides)
+
+    header = f"arithmetic; peak memory / CFG; operators more | {' | '.join(SIDES)}"
+    return table(header, (cells(*item) for item in NETWORKS.items()))
+
+
+NEGATIVE, OWN, BOTH = "ERG on the negative branch", "ERG of its own at cfg 1", "CFG + ERG of its own"
+MIDDLE = ", middle half"
+
+
+def evaluations(read: Read) -> str:
+    return _evaluations(
+        read,
+        "mode | evaluations",
+        {
+            "no guidance; CFG": ("no guidance", "CFG"),
+            f"{NEGATIVE}; guided in the middle half alone": (NEGATIVE, NEGATIVE + MIDDLE),
+            f"{OWN}; in the middle half alone; with share_trunk off": (OWN, OWN + MIDDLE, f"{OWN}, share_trunk off"),
+            f"{BOTH}; in the middle half alone": (BOTH, BOTH + MIDDLE),
+            "core PAG at cfg 1; CFG + core PAG; core NAG at cfg 1": (
+                "core PAG at cfg 1",
+                "CFG + core PAG",
+                "core NAG at cfg 1",
+            ),
+        },
+    )
+
+
+def evaluations_of_modes(read: Read) -> str:
+    """For the node's help page."""
+    return _evaluations(
+        read,
+        "| evaluations",
+        {
+            "no guidance; CFG; CFG + core PAG; core NAG at `cfg` 1": (
+                "no guidance",
+                "CFG",
+                "CFG + core PAG",
+                "core NAG at cfg 1",
+            ),
+            "ERG on the negative; in the middle half with `outside` = no guidance": (NEGATIVE, NEGATIVE + MIDDLE),
+            "ERG of its own at `cfg` 1; in the middle half": (OWN, OWN + MIDDLE),
+            f"{BOTH}; in the middle half with `outside` = no guidance": (BOTH, BOTH + MIDDLE),
+        },
+    )
+
+
+def _evaluations(read: Read, header: str, modes: dict[str, tuple[str, ...]]) -> str:
+    found = read("evaluations")["rows"]
+    return table(header, ((label, "; ".join(f"{found[n]:.2f}" for n in names)) for label, names in modes.items()))
+
+
+def prompt_consistency(read: Read) -> str:
+    found = read("prompt_consistency")["rows"]
+
+    def cells(label: str, row_name: str, *scales: float):
+        names = [row_name.format(scale) for scale in scales] or [row_name]
+        return label, *(_joined((found[name][m] for name in names), ".2f") for m in ("exact", "relation", "clean"))
+
+    return table(
+        "method, scale | exact | relation | clean",
+        [
+            cells("no guidance", "no guidance"),
+            cells("CFG 1.5 / 2 / 2.5 / 3 / 4", "CFG {}", 1.5, 2.0, 2.5, 3.0, 4.0),
+            cells(
+                "I-ERG with an empty negative 1.5 / 2 / 2.5 / 3 (τ 0.3, one middle layer)",
+                "I-ERG {}, empty negative", 1.5, 2.0, 2.5, 3.0,
+            ),
+            cells("C-ERG 2 / 3 (τc 0.01, all layers)", "C-ERG {}", 2.0, 3.0),
+            cells("ERG 1.5 / 2 / 3 (both)", "ERG {}", 1.5, 2.0, 3.0),
+        ],
+    )  # fmt: skip
+
+
+FLATNESS_MEASURES = ("exact", "relation", "density", "coverage", "Fréchet")
+
+
+def flatness(read: Read) -> str:
+    found = read("flatness")
+    telling, good, lost = (
+        found[key]
+        for key in (
+            "cells that tell settings apart",
+            "cells in which a setting is good",
+            "lost where tuned on another cell",
+        )
+    )
+    digits = {name: 2 if name == "Fréchet" else 3 for name in FLATNESS_MEASURES}
+
+    def best(way: str):
+        return (_best(good[name], way) for name in (*FLATNESS_MEASURES, "all measures"))
+
+    def losses(way: str):
+        return (*(f"{lost[name][way]:.{digits[name]}f}" for name in FLATNESS_MEASURES), "")
+
+    def difference(name: str) -> str:
+        row, form = lost[name], f".{digits[name]}f"
+        return f"{row['f less τ'] + 0.0:{form}} ± {row['standard error']:{form}}"
+
+    return table(
+        f"| {' | '.join(FLATNESS_MEASURES)} | all",
+        [
+            ("cells (of 9) that tell settings apart", *map(str, telling.values()), str(sum(telling.values()))),
+            ("of these, good at the best single τ", *best("τ")),
+            ("of these, good at the best single f", *best("f")),
+            ("lost by a τ tuned on another cell", *losses("τ")),
+            ("lost by an f tuned on another cell", *losses("f")),
+            ("f less τ, ± standard error", *map(difference, FLATNESS_MEASURES), ""),
+        ],
+    )
+
+
+def _best(counts: dict[str, int], way: str) -> str:
+    """In how many cells the best settings of one way are good, and which these are, the gentlest first."""
+    ours = {float(setting.split()[1]): count for setting, count in counts.items() if setting[0] == way}
+    most = max(ours.values())
+    values = sorted((value for value, count in ours.items() if count == most), reverse=way == "τ")
+    return f"{most} ({', '.join(map(str, values))})"
+
+
+def classifier_guidance(read: Read) -> str:
+    rows = read("classifier_guidance")["rows"]
+    base = rows["ma2023, 0.1"]["Fréchet"]
+
+    def cells(row: dict):
+        name, scale = row["method"], row["scale"]
+        measures = (f"{row[m]:{'.1f' if m == 'joint' else '.2f'}}" for m in GUIDED)
+        paper = f"{row['paper']:.2f}" if row["paper"] else "–"
+        label = CLASSIFIER_METHODS.get(name, name)
+        return label, f"{scale:g}" if scale else "–", *measures, f"{row['Fréchet'] / base:.2f}", paper
+
+    header = f"method | scale | {' | '.join(GUIDED)} | Fréchet / ma2023 | in the paper"
+    return table(header, map(cells, rows.values()))
+
+
+GUIDED = ("accuracy", "clean", "Fréchet", "joint", "precision", "recall")
+
+
+def calibration(read: Read) -> str:
+    rows = read("calibration")["rows"]
+    labels = {AS_IT_CAME: "not at all", **CALIBRATED, "CE": "cross-entropy (CE) alone"}
+
+    def cells(name: str, label: str):
+        means = (_with_deviation(rows[name][key]) for key in ("accuracy", "ece", "smooth_ece"))
+        stages = (f"{rows[name][f'smooth_ece {stage}']['value']:.3f}" for stage in ("25%", "50%", "75%", "100%"))
+        return label, *means, *stages
+
+    header = "fine-tuned on | accuracy | ECE | smooth ECE | at 25 % | 50 % | 75 % | finished"
+    return table(header, (cells(*item) for item in labels.items()))
+
+
+def _with_deviation(measure: dict[str, float]) -> str:
+    return f"{measure['value']:.3f}" + (f" ± {measure['deviation']:.3f}" if "deviation" in measure else "")
+
+
+def calibration_guidance(read: Read) -> str:
+    rows = read("calibration")["guidance"]
+    labels = {AS_IT_CAME: "the classifier as it came", **CALIBRATED}
+
+    def cells(name: str, label: str):
+        row = rows[name]
+        ratio = row["Fréchet"] / rows[AS_IT_CAME]["Fréchet"]
+        forms = {"accuracy": ".3f", "clean": ".2f", "Fréchet": ".2f", "precision": ".3f", "recall": ".3f"}
+        return label, *(f"{row[key]:{form}}" for key, form in forms.items()), f"{ratio:.2f}"
+
+    paper = "*paper, ImageNet 128: before → Smooth ECE*|–|–|6.15 → 5.94|.77 → .79|.68 → .66|0.97".split("|")
+    header = "guided by | accuracy | clean | Fréchet | precision | recall | Fréchet / as it came"
+    return table(header, [*(cells(*item) for item in labels.items()), paper])
+
+
+def guidance_steps(read: Read) -> str:
+    steps = read("guidance_cost")["steps"]
+
+    def cells(decode: str, every: int, label: str):
+        row = steps[f"{decode}, every {every}"]
+        return label, str(every), f"{row['time']:.1f} × {row['unguided ms']:.0f} ms", f"{row['MiB']:.0f} MiB"
+
+    ways = (("full", 1, "full (a TAESD here)"), ("full", 4, "full"), ("half", 1, "half"), ("half", 4, "half"))
+    return table("`decode` | `every` | time | peak memory", (cells(*way) for way in ways))
+
+
+def gradient_arithmetic(read: Read) -> str:
+    """For the node's help page."""
+    found = read("guidance_cost")["arithmetic"]
+    rows = ((name, f"{row['evaluations']:.2g}", f"{row['evaluations'] / 4:.2g}") for name, row in found.items())
+    return table("`decode` | one gradient | each step", rows)
+
+
+def class_conditional(read: Read) -> str:
+    found = read("class_conditional")
+    measures = [*next(iter(found["rows"].values()))]
+
+    def cells(name: str, row: dict):
+        ratios = found["Fréchet, relative"].get(name, {})
+        numbers = (f"{row[m]['value']:.3f} ± {(row[m]['high'] - row[m]['low']) / 2:.3f}" for m in measures)
+        best = found["tried"][name][0]["setting"] if name in found["tried"] else {}
+        scale = f"{best['scale'] or best['cfg']:g}" if best else "–"
+        return name, scale, *numbers, *(f"{ratios[key]:.3f}" if ratios.get(key) else "–" for key in ("ours", "paper"))
+
+    header = f"| scale | {' | '.join(measures)} | Fréchet / baseline | in the paper"
+    return table(header, (cells(*item) for item in found["rows"].items()))
+
+
+def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
+    """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
+    tables, real = found["regimes"][regime][kind], {"real pictures": found["real pictures"]}
+    asked = ("exact", "relation", "diversity") if kind == "prompted" else ()
+    measures = [
+        name for name in real["real pictures"] if name in asked or name not in ("exact", "relation", "diversity")
+    ]
+    settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
+    return table(
+        "|".join(["", "cfg", *measures]),
+        (
+            (name, settings.get(name, "–"), *(f"{row[measure]['value']:.3g}" for measure in measures))
+            for name, row in (tables["rows"] | real).items()
+        ),
+    )
+
+
+TABLES = {
+    function.__name__: function
+    for function in (
+        summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
+        classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
+    )
+}  # fmt: skip

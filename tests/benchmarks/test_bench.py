@@ -1,0 +1,66 @@
+"""`make bench`: the order of the benchmarks, what an interrupt leaves, and a quick one as a whole."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks.class_conditional import BATCH, FULL, METHODS, QUICK_METHODS, Job
+from benchmarks.results import DOCS, QUICK
+from tools.environment import REPOSITORY
+
+
+def docs() -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in DOCS.glob("**/*") if file.is_file()}
+
+
+def test_class_conditional_quick_leaves_the_documents_alone():
+    before, results = docs(), QUICK / "class_conditional.json"
+    results.unlink(missing_ok=True)
+    command = (sys.executable, "-m", "benchmarks", "--quick", "--only", "class_conditional")
+    subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert docs() == before
+    found = json.loads(results.read_text(encoding="utf-8"))
+    assert found["command"] == "python -m benchmarks.class_conditional --quick" and found["pictures"] == BATCH
+    assert found["rows"].keys() == {*QUICK_METHODS, "real pictures"}
+    for row in found["rows"].values():
+        assert all(measure.keys() == {"value", "low", "high"} for measure in row.values())
+    distances = {name: found["rows"][name]["Fréchet"]["value"] for name in QUICK_METHODS}
+    assert len({*distances.values()}) == len(distances)
+    assert found["Fréchet, relative"]["none"]["ours"] == distances["none"] / distances["CFG"]
+
+
+def test_batches_of_full_runs_keep_their_names():
+    """What was drawn in hours is found again."""
+    file = Job(METHODS["none"].settings[0], 2, 7, FULL).file
+    assert file.relative_to(FULL.folder).as_posix() == "d967fa9b74128088-2/0007.safetensors"
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    ran: list[str] = []
+
+    def run(name: str, *options: str) -> None:
+        ran.append(name)
+        if len(ran) == 3:
+            raise SystemExit("interrupted")
+
+    monkeypatch.setattr(bench, "FINISHED", tmp_path / "finished.txt")
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(sys, "argv", ["benchmarks"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    bench.main()
+    assert ran == [*bench.ALL[:3], *bench.ALL[2:], "numbers", "report"]
+    assert bench.unfinished() == [*bench.ALL]
+
+
+def test_every_benchmark_of_the_run_is_a_command():
+    assert set(bench.QUICK) <= set(bench.ALL)
+    for name in (*bench.ALL, "numbers", "report"):
+        file, package = (REPOSITORY / "benchmarks" / place for place in (f"{name}.py", f"{name}/__main__.py"))
+        source = (file if file.exists() else package).read_text(encoding="utf-8")
+        assert 'if __name__ == "__main__":' in source
+        assert ('"--quick"' in source or "results.main(" in source) == (name in bench.QUICK), name

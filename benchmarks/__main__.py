@@ -39,7 +39,8 @@ def main() -> None:
     if not options.quick:
         run("numbers")
         run("report")
-        FINISHED.unlink(missing_ok=True)
+        if not options.only:
+            FINISHED.unlink()
 
 
 def unfinished() -> list[str]:

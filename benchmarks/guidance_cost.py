@@ -1,5 +1,8 @@
-"""What classifier guidance costs, `python -m benchmarks.guidance_cost`: arithmetic on Stable Diffusion 1.5, time and memory of the demo model's steps, and
-how far the gradient through a small picture points from the one through the whole VAE."""
+"""What classifier guidance costs: `python -m benchmarks.guidance_cost`.
+
+Arithmetic on Stable Diffusion 1.5, time and memory of the demo model's steps, and how far the gradient through a small
+picture points from the one through the whole VAE.
+"""
 
 from statistics import median
 

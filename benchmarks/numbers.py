@@ -28,7 +28,7 @@ def pages() -> dict[str, Path]:
 
 
 def fill(page: str, text: str, read: Read) -> str:
-    """text with its numbers from the results. Raises ValueError, naming page and line, for a mark that leads nowhere."""
+    """text with its numbers from the results. Raises ValueError, naming page and mark, for one that leads nowhere."""
     wanted = (numbers for _, numbers in _compared(page, text, read))
     return MARK.sub(lambda mark: f"<!-- {mark['kind']}: {mark['what']} -->{next(wanted)}<!-- /{mark['kind']} -->", text)
 
@@ -36,15 +36,14 @@ def fill(page: str, text: str, read: Read) -> str:
 def differences(page: str, text: str, read: Read) -> list[str]:
     """For each mark whose numbers differ from the results: page, line, mark, and the lines that differ."""
     return [
-        "\n".join(
-            [
-                _place(page, mark),
-                *(line for line in ndiff(mark["there"].split("\n"), wanted.split("\n")) if line[0] in "-+"),
-            ]
-        )
+        "\n".join([_place(page, mark), *_changed(mark["there"], wanted)])
         for mark, wanted in _compared(page, text, read)
         if mark["there"] != wanted
     ]
+
+
+def _changed(there: str, wanted: str) -> list[str]:
+    return [line for line in ndiff(there.split("\n"), wanted.split("\n")) if line[0] in "-+"]
 
 
 def _compared(page: str, text: str, read: Read) -> list[tuple[re.Match, str]]:

@@ -25,7 +25,7 @@ class Heading(NamedTuple):
 
 
 def render(text: str, folder: Path) -> str:
-    """HTML of a page in Markdown, whose pictures have paths from the folder. Raises FileNotFoundError for one that is not there."""
+    """HTML of a page in Markdown; its pictures have paths from the folder. Raises FileNotFoundError for a missing one."""
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
     markdown.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
     markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")

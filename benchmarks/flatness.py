@@ -65,6 +65,7 @@ def _earlier_weights(name: str) -> dict[str, torch.Tensor]:
     path = DEV / "benchmarks" / f"{name}-{CHECKPOINT}.safetensors"
     if not path.exists():
         command = ["git", "show", f"{CHECKPOINT}:demo/weights/{name}.safetensors"]
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout)
     return load_file(path)
 

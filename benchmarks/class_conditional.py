@@ -205,8 +205,8 @@ def draw_grid(chosen: dict[str, Setting], path: Path, size: Size) -> None:
             axes.set_axis_off()
             axes.text(-6, 17, name, ha="right", va="center", fontsize=9)
 
-    picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 11, 0.5 * len(chosen), dpi=130)
-    Image.fromarray(picture).save(path)
+    picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 9, 0.45 * len(chosen), dpi=85)
+    Image.fromarray(picture).save(path, optimize=True)
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ def draw_grid(chosen: dict[str, Setting], path: Path, size: Size) -> None:
             pictures = load_file(Job(setting, TEST, 0, size).file)["pictures"][:COLUMNS]
             axes.imshow(make_grid(pictures, nrow=COLUMNS, padding=1, pad_value=255).movedim(0, -1))
             axes.set_axis_off()
-            axes.text(-6, 17, name, ha="right", va="center", fontsize=9)
+            axes.text(-6, 17, name, ha="right", va="center", fontsize=7.5)
 
     picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 9, 0.45 * len(chosen), dpi=85)
     Image.fromarray(picture).save(path, optimize=True)

@@ -69,10 +69,13 @@ def prepared(prepare: Callable, example: torch.Tensor):
         return prepare(example)
 
 
-def rehearse(call: Callable, *inputs: torch.Tensor, **named: torch.Tensor) -> None:
-    """Calls a network on the meta device. Raises ValueError where it would make huge tensors."""
+def rehearse(call: Callable, *inputs: torch.Tensor, **named: torch.Tensor) -> bool:
+    """Calls a network on the meta device; whether it runs there. Raises ValueError where it would make huge tensors."""
     try:
         with torch.no_grad(), Bounded("the network", LARGEST_TENSOR):
             call(*inputs, **named)
-    except (RuntimeError, NotImplementedError):
-        pass  # It decides by numbers, which this device has not; or does not fit, as will turn out where it has.
+    except (
+        RuntimeError
+    ):  # It decides by numbers, which this device has not; or does not fit, as will turn out where it has.
+        return False
+    return True

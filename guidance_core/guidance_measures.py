@@ -12,6 +12,8 @@ import math
 
 import torch
 
+from .attention_energy import entropy
+
 NOT_ALLOWED = -1e4  # a bias below it keeps a key out, whatever its logit
 
 
@@ -36,12 +38,7 @@ def relative_entropy(logits: torch.Tensor, bias: torch.Tensor | None = None) -> 
     logits = logits.float()
     if bias is None:
         keys = logits.shape[-1]
-        return _entropy(logits) / math.log(keys) if keys > 1 else torch.ones_like(logits[..., 0])
+        return entropy(logits) / math.log(keys) if keys > 1 else torch.ones_like(logits[..., 0])
     bias = bias.float().clamp(min=torch.finfo(torch.float32).min)
     allowed = (bias > NOT_ALLOWED).expand_as(logits).sum(-1).float()
-    return torch.where(allowed > 1, _entropy(logits + bias) / allowed.log(), 1.0)
-
-
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
+    return torch.where(allowed > 1, entropy(logits + bias) / allowed.log(), 1.0)

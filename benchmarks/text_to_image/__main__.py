@@ -8,6 +8,7 @@ of the noise for each caption. Writes docs/results/text_to_image.json and docs/t
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -148,6 +149,8 @@ def main() -> None:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
     kept.start(options.quick)
+    if options.quick:
+        shutil.rmtree(kept.FOLDER, ignore_errors=True)
     with ProcessPoolExecutor(options.workers, get_context("spawn"), kept.start, (options.quick,)) as workers:
         regimes = {
             regime: {

@@ -14,7 +14,7 @@ from torch import Tensor
 from demo.scenes import Scene, sample_scene
 from tools.environment import DEV
 
-from .. import in_process
+from .. import in_process, results
 from .drawing import Setting, draw
 from .measures import Seen, look, open_eyes
 
@@ -98,7 +98,10 @@ def seen(regime: str, setting: Setting, purpose: str, batches: int, steps: int, 
 
 
 def start(quick: bool = False) -> None:
-    """What a process needs before its first job."""
+    """What a process needs before its first job. quick: keeps batches apart from those that a trained judge has seen."""
+    global FOLDER
+    if quick:
+        FOLDER = results.QUICK / "text_to_image"
     torch.set_num_threads(1)
     open_eyes(quick)
     in_process.load_nodes()

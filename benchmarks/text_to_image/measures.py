@@ -4,7 +4,8 @@ exact: share of pictures with exactly the caption's colour-shape pairs. relation
 their relation. clean: share of shapes that overlap their ideal by 90 % or more. Fréchet, precision, recall (k = 3),
 density and coverage (k = 5): in the judge's features. diversity: mean distance of the features of two pictures of one
 caption, relative to their length. clipped: share of pixel values at 0 or 1. off palette: mean distance (RGB) of pixels
-to the nearest of the world's colours. Intervals are a bootstrap's over batches of captions (SciPy), 95 %.
+to the nearest of the world's colours. Intervals are a bootstrap's over pictures (SciPy), 95 %; recall and
+diversity have none.
 """
 
 from collections.abc import Callable

@@ -332,11 +332,9 @@ def class_conditional(read: Read) -> str:
 
 def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
-    tables, real = found["regimes"][regime][kind], {"real pictures": found["real pictures"]}
-    asked = ("exact", "relation", "diversity") if kind == "prompted" else ()
-    measures = [
-        name for name in real["real pictures"] if name in asked or name not in ("exact", "relation", "diversity")
-    ]
+    tables, prompted = found["regimes"][regime][kind], kind == "prompted"
+    real = {"real pictures": found["real pictures"]} if prompted else {}  # of held-out captions
+    measures = [name for name in found["real pictures"] if prompted or name not in ("exact", "relation", "diversity")]
     settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
     return table(
         "|".join(["", "cfg", *measures]),

@@ -1,9 +1,7 @@
 """Who may import whom: the menu its wings, no wing the menu, the core nobody, and a user's ComfyUI none of our tools."""
 
-import ast
-from pathlib import Path
+from our_modules import MODULES, imports, loaded_by_comfyui
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # For each room what it may import of this repository. `nodes` is the menu, `nodes.common` and `nodes.feedback` are what nodes
 # share.
 MAY_IMPORT = {
@@ -34,32 +32,6 @@ COMFYUI = {
 }
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-
-
-MODULES = {
-    module_of(path): path
-    for path in (REPOSITORY / "__init__.py", *REPOSITORY.glob("*/**/*.py"))
-    if not path.relative_to(REPOSITORY).parts[0].startswith(".")
-}
-
-
-def imports(module: str) -> set[str]:
-    """The modules that a module of this repository imports, wherever in its code; those of this repository by their path."""
-    package = MODULES[module].parent.relative_to(REPOSITORY).parts
-    found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*above, *filter(None, [node.module])])
-            inner = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
-            found |= inner or {base}
-    return found
-
-
 def room_of(module: str) -> str | None:
     return max((room for room in MAY_IMPORT if f"{module}.".startswith(f"{room}.")), key=len, default=None)
 
@@ -72,11 +44,7 @@ def test_rooms_import_what_they_may():
 
 
 def test_comfyui_loads_no_tool_of_ours():
-    # The menu is imported by the names of its files.
-    loaded, new = set(), {"", *(module for module in MODULES if room_of(module) == "nodes")}
-    while new:
-        loaded |= new
-        new = {other for module in new for other in imports(module) & MODULES.keys()} - loaded
+    loaded = loaded_by_comfyui()
     assert {"nodes.calibration.fine_tuning", "contract.check"} <= loaded
     tools = {module for module in loaded if module.startswith(("benchmarks", "tools", "tests")) or ".train" in module}
     assert not tools

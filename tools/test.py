@@ -7,7 +7,7 @@ import sys
 from .environment import REPOSITORY
 
 PACKAGES = {
-    "hypothesis": "hypothesis", "jinja2": "jinja2", "markdown_it": "markdown-it-py", "optuna": "optuna", "playwright": "playwright", "pytest": "pytest", "relplot": "relplot",
+    "comfy_cli": "comfy-cli", "hypothesis": "hypothesis", "jinja2": "jinja2", "markdown_it": "markdown-it-py", "optuna": "optuna", "playwright": "playwright", "pytest": "pytest", "relplot": "relplot",
     "requests": "requests", "scipy": "scipy", "torch_fidelity": "torch-fidelity", "torchmetrics": "torchmetrics",
     "xdist": "pytest-xdist", "pytest_randomly": "pytest-randomly",
 }  # fmt: skip

@@ -1,23 +1,27 @@
-"""What the pack cannot work with, over HTTP: one clear error, and everything goes on working."""
+"""The pack as it is installed from the registry's archive: it draws, and what it cannot work with is one clear error, after
+which everything goes on working."""
 
-import shutil
+import io
+import zipfile
 
 import pytest
 from client import Client
 from graphs import node, text_to_image
+from PIL import Image
 
+from tools.archive import build
 from tools.comfyui_server import running_server
 from tools.environment import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A server with a copy of the pack, whose files a test may damage, and with models out of reach."""
+    """A clean ComfyUI with the archive, whose files a test may damage, and with models out of reach."""
     base = tmp_path_factory.mktemp("base")
     pack = base / "custom_nodes" / "entropy-guidance"
-    for part in ("nodes", "guidance_core", "demo", "contract"):
-        shutil.copytree(REPOSITORY / part, pack / part)
-    shutil.copy(REPOSITORY / "__init__.py", pack)
+    build(base / "archive.zip")
+    with zipfile.ZipFile(base / "archive.zip") as archive:
+        archive.extractall(pack)
     (base / "custom_nodes" / "unreachable_models").symlink_to(REPOSITORY / "tests" / "server" / "unreachable_models")
     # With a ComfyUI of the user's, the pack itself is there too, from an extra path.
     only = ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "entropy-guidance", "unreachable_models")
@@ -25,6 +29,16 @@ def own(tmp_path_factory):
         client = Client(port)
         client.weights = pack / "demo" / "weights"
         yield client
+
+
+def test_the_archive_is_loaded_and_draws(own):
+    info = own.get("/object_info/EntropyGuidanceERG")["EntropyGuidanceERG"]
+    assert info["python_module"] == "custom_nodes.entropy-guidance"
+    assert own.get_text("/extensions/entropy-guidance/docs/EntropyGuidanceERG.md").startswith("# ")
+    templates = {path.stem for path in (REPOSITORY / "example_workflows").glob("*.json")}
+    assert templates == set(own.get("/workflow_templates")["entropy-guidance"])
+    (picture,) = own.pictures(own.run(text_to_image()))
+    assert Image.open(io.BytesIO(picture)).size == (128, 128)
 
 
 def test_a_model_whose_attention_cannot_be_reached(own):

@@ -10,13 +10,13 @@ from pathlib import PurePath
 
 import pytest
 from comfy_cli.registry.config_parser import extract_node_configuration
-from our_modules import MODULES, REPOSITORY, imports, loaded_by_comfyui, module_of, tree
+from our_modules import REPOSITORY, imports, loaded_by_comfyui, module_of, packages, tree
 from PIL import Image
 
 from tools.archive import build
 from tools.environment import COMFYUI
+from tools.licences import FROM_COMFYUI, OPTIONAL
 
-OPTIONAL = {"matplotlib", "relplot"}  # the nodes that draw say how to install them
 REFUSED = {"multiprocessing", "pip", "pty", "subprocess"}
 RUN_TEXT = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 
@@ -80,11 +80,10 @@ def test_nothing_starts_a_process_or_runs_text(shipped):
 
 def test_no_package_is_needed_that_comfyui_does_not_bring(shipped, metadata):
     assert metadata.project.dependencies == []
-    names = {name.split(".")[0] for module in shipped for name in imports(module) - MODULES.keys()}
-    packages = {name for name in names - sys.stdlib_module_names if not list(COMFYUI.glob(f"{name}*"))}
+    imported = {{"PIL": "pillow"}.get(name, name) for name in packages(shipped)}
+    assert imported == {*FROM_COMFYUI, *OPTIONAL}
     required = re.findall(r"^[\w-]+", (COMFYUI / "requirements.txt").read_text().lower(), re.MULTILINE)
-    assert "torch" in packages
-    assert packages - OPTIONAL <= {*required, "PIL"}  # of Pillow
+    assert {*FROM_COMFYUI} <= {*required}
 
 
 def test_the_registry_accepts_it():

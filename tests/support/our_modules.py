@@ -1,8 +1,11 @@
 """The modules of this repository and what they import, read from their text."""
 
 import ast
+import sys
 from functools import cache
 from pathlib import Path
+
+from tools.environment import COMFYUI
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -37,6 +40,12 @@ def imports(module: str) -> frozenset[str]:
             inner = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
             found |= inner or {base}
     return frozenset(found)
+
+
+def packages(modules: set[str]) -> set[str]:
+    """What modules import that is neither Python's, ComfyUI's nor of this repository, by the names of imports."""
+    names = {name.split(".")[0] for module in modules for name in imports(module) - MODULES.keys()}
+    return {name for name in names - sys.stdlib_module_names if not list(COMFYUI.glob(f"{name}*"))}
 
 
 def loaded_by_comfyui() -> set[str]:

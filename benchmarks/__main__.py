@@ -17,11 +17,15 @@ QUICK = (
     "prompt_consistency",
     "class_conditional",
     "flatness",
+    "attention_entropy",
+    "initial_velocity",
+    "sensitivity",
     "text_to_image",
 )
 ALL = (
-    "evaluations", "guidance_cost", "class_gradients", "step_cost", "prompt_consistency", "train_unet_twin", "flatness",
-    "classifier_guidance", "calibration", "class_conditional", "text_to_image",
+    "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "step_cost",
+    "prompt_consistency", "train_unet_twin", "flatness",
+    "classifier_guidance", "calibration", "class_conditional", "sensitivity", "text_to_image",
 )  # fmt: skip
 FINISHED = DEV / "benchmarks" / "finished.txt"
 

@@ -42,16 +42,26 @@ def read(name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def folder(quick: bool = False) -> Path:
+    """Of the pictures that belong to results."""
+    return QUICK if quick else DOCS
+
+
 def picture(name: str, quick: bool = False) -> Path:
-    """The file of a picture that belongs to results."""
-    return (QUICK if quick else DOCS) / f"{name}.png"
+    return folder(quick) / f"{name}.png"
 
 
-def main(name: str, description: str, measure: Callable[[bool], dict]) -> None:
-    """The command of a benchmark whose only option is --quick, which `measure` is told."""
+def main(
+    name: str, description: str, measure: Callable[[bool], dict], draw: Callable[[dict, Path], None] | None = None
+) -> None:
+    """The command of a benchmark whose only option is --quick, which `measure` is told. draw: its figure, from what was
+    measured, into a folder."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="little of everything, kept out of the repository")
     quick = parser.parse_args().quick
     in_process.load_nodes()
     with torch.inference_mode():
-        write(name, measure(quick), quick)
+        found = measure(quick)
+    write(name, found, quick)
+    if draw is not None:
+        draw(found, folder(quick))

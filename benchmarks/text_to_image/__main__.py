@@ -7,40 +7,25 @@ of the noise for each caption. Writes docs/results/text_to_image.json and docs/t
 """
 
 import argparse
-import json
-import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
 from torchvision.utils import make_grid
-from tqdm import tqdm
 
 from .. import in_process, results
 from ..tables import text_to_image
-from . import kept
+from . import figures
 from .drawing import REGIMES, Setting
-from .figures import draw
-from .initial_velocity import CAPTIONS, variances
-from .kept import BATCH, SEEDS, Job, seen
+from .kept import BATCH, SEEDS, Job
 from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
+from .rows import in_turn, measured, processes
 from .search import REAL, Search, find
-from .sweeps import of_encoder_temperature, of_inputs
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 RESAMPLES = 200
-
-
-def in_turn(workers: ProcessPoolExecutor, work: Callable, arguments: Iterable, name: str) -> list:
-    """work of each argument, in their order."""
-    waiting = [workers.submit(work, argument) for argument in arguments]
-    for done in tqdm(as_completed(waiting), desc=name, total=len(waiting)):
-        done.result()
-    return [one.result() for one in waiting]
 
 
 def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: argparse.Namespace) -> dict:
@@ -54,9 +39,12 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     fronts = {
         name: {w: replace(s, cfg=w) for w in FRONT} for name, s in chosen.items() if s.cfg > 1 and prompted
     }  # by scale
-    rows = _measured(workers, regime, prompted, chosen, options.batches, options, f"{what}: drawing")
+    rows = measured(
+        workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
+        prompted=prompted, resamples=0 if options.quick else RESAMPLES,
+    )  # fmt: skip
     points = {(name, w): setting for name, front in fronts.items() for w, setting in front.items()}
-    front = _measured(workers, regime, prompted, points, options.front_batches, options, f"{what}: fronts", 0)
+    front = measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts")
     return {
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
@@ -65,47 +53,9 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     }
 
 
-def sweeps(workers: ProcessPoolExecutor, regime: str, options: argparse.Namespace) -> dict:
-    """Each input by itself, τc at several scales, and the variance of the first prediction."""
-    inputs, temperatures = of_inputs(), of_encoder_temperature()
-    if options.quick:
-        inputs, temperatures = dict([*inputs.items()][:2]), dict([*temperatures.items()][:2])
-    found = _measured(
-        workers, regime, True, inputs | temperatures, options.front_batches, options, f"{regime}: inputs", 0
-    )
-    return {
-        "inputs": _nested({point: found[point] for point in inputs}),
-        "encoder temperature": _nested({(str(w), str(τc)): found[w, τc] for w, τc in temperatures}),
-        "initial velocity": workers.submit(variances, regime, 2 if options.quick else CAPTIONS).result(),
-    }
-
-
-def _nested(found: dict[tuple[str, ...], dict]) -> dict:
-    """{(a, b): x} as {a: {b: x}}."""
-    nested: dict = {}
-    for (*path, last), value in found.items():
-        place = nested
-        for key in path:
-            place = place.setdefault(key, {})
-        place[last] = value
-    return nested
-
-
 def _is_possible(method: str, regime: str) -> bool:
     """There is no checkpoint earlier than the earlier one."""
     return method != "autoguidance" or regime == "demo model"
-
-
-def _measured(workers, regime, prompted, settings: dict, batches: int, options, what: str, resamples=RESAMPLES) -> dict:
-    jobs = [
-        Job(regime, setting, "test", number, options.steps, prompted)
-        for number in range(batches)
-        for setting in settings.values()
-    ]
-    in_turn(workers, Job.do, [job for job in jobs if not job.file.exists()], what)
-    reference = real(batches * BATCH, "text to image, reference", held_out=prompted)
-    drawn = {key: seen(regime, s, "test", batches, options.steps, prompted) for key, s in settings.items()}
-    return {key: measure(reference, found, 0 if options.quick else resamples) for key, found in drawn.items()}
 
 
 def ceiling(pictures: int) -> dict:
@@ -148,15 +98,11 @@ def main() -> None:
     if options.quick:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
-    kept.start(options.quick)
-    if options.quick:
-        shutil.rmtree(kept.FOLDER, ignore_errors=True)
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), kept.start, (options.quick,)) as workers:
+    with processes(options.workers, options.quick) as workers:
         regimes = {
             regime: {
                 "prompted": table(workers, regime, True, options),
                 "unconditional": table(workers, regime, False, options),
-                **sweeps(workers, regime, options),
             }
             for regime in options.regimes
         }
@@ -168,7 +114,7 @@ def main() -> None:
     results.write("text_to_image", found, options.quick)
     picture = results.picture("text-to-image", options.quick)
     grid(regimes, picture, options.steps)
-    draw(json.loads(json.dumps(found)), picture.parent)
+    figures.fronts(found, picture.parent)
     for regime in regimes:
         print(
             f"\n{regime}\n{text_to_image(found, 'prompted', regime)}\n\n{text_to_image(found, 'unconditional', regime)}"

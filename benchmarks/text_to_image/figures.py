@@ -1,19 +1,12 @@
-"""The figures of `benchmarks.text_to_image`, drawn from its results file: `python -m benchmarks.text_to_image.figures`.
+"""Figure 2 of https://arxiv.org/abs/2504.13987: each method's front over its scales."""
 
-Each as PNG and SVG in docs. Okabe and Ito's colours, and a mark of its own for each line.
-"""
-
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from tools.environment import REPOSITORY
+from ..figure_style import save
 
-FOLDER = REPOSITORY / "docs"
-RESULTS = FOLDER / "results" / "text_to_image.json"
 STYLES = {  # of the methods whose fronts are shown
     "CFG": ("#000000", "o", "-"),
     "CFG with interval": ("#000000", "D", ":"),
@@ -26,16 +19,6 @@ STYLES = {  # of the methods whose fronts are shown
     "ERG": ("#D55E00", "*", "-"),
     "ERG + APG": ("#D55E00", "X", ":"),
 }
-LINES = [("#0072B2", "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#009E73", "D")]
-QUALITIES = ("exact", "density", "coverage")
-plt.rcParams.update({"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "entropy guidance"})
-
-
-def save(figure: Figure, name: str, folder: Path) -> None:
-    for kind in ("png", "svg"):
-        # No date in the file: the same results give the same bytes.
-        figure.savefig(folder / f"{name}.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)
-    plt.close(figure)
 
 
 def fronts(results: dict, folder: Path) -> None:
@@ -60,67 +43,3 @@ def _front(panel: Axes, table: dict, quality: str) -> None:
         points = table["fronts"][name].values()
         x, y = ([point[measure]["value"] for point in points] for measure in ("coverage", quality))
         panel.plot(x, y, line, color=colour, marker=mark, markersize=7, label=name, linewidth=1.4)
-
-
-def encoder_temperature(results: dict, folder: Path) -> None:
-    """C-ERG's τc at several scales."""
-    for regime, tables in results["regimes"].items():
-        figure, panels = plt.subplots(1, len(QUALITIES), figsize=(13, 4), layout="constrained")
-        for panel, measure in zip(panels, QUALITIES):
-            for (w, points), (colour, mark) in zip(tables["encoder temperature"].items(), LINES):
-                values = [row[measure]["value"] for row in points.values()]
-                panel.plot(range(len(points)), values, color=colour, marker=mark, label=f"w = {w}")
-            panel.set_xticks(range(len(points)), [*points])
-            panel.set(xlabel="τc (1: no guidance)", title=measure)
-            panel.axhline(tables["prompted"]["rows"]["none"][measure]["value"], color="#999999", linestyle=":")
-        panels[0].legend(title="dotted: no guidance", fontsize=9)
-        save(figure, f"encoder-temperature-{_file_name(regime)}", folder)
-
-
-def initial_velocity(results: dict, folder: Path) -> None:
-    """Marginal and conditional variance of the first prediction over scales."""
-    regimes = results["regimes"]
-    figure, panels = plt.subplots(2, len(regimes), figsize=(6.5 * len(regimes), 7), squeeze=False, layout="constrained")
-    for column, (regime, tables) in enumerate(regimes.items()):
-        for panel, kind in zip(panels[:, column], ("marginal", "conditional")):
-            for (method, scales), (colour, mark) in zip(tables["initial velocity"].items(), LINES):
-                values = [variances[kind] for variances in scales.values()]
-                panel.plot([*map(float, scales)], values, color=colour, marker=mark, label=method)
-            panel.set(xlabel="scale w", ylabel=f"{kind} variance of x̂0")
-            panel.set_title(regime, loc="left")
-    panels[0, 0].legend()
-    save(figure, "initial-velocity", folder)
-
-
-def inputs(results: dict, folder: Path) -> None:
-    """What each input of each node does, the others at their defaults."""
-    for regime, tables in results["regimes"].items():
-        panels_of = [(node, name) for node, found in tables["inputs"].items() for name in found]
-        figure, panels = plt.subplots(
-            -(-len(panels_of) // 4), 4, figsize=(15, 2.9 * -(-len(panels_of) // 4)), layout="constrained"
-        )
-        for panel, (node, name) in zip(panels.flat, panels_of):
-            points = tables["inputs"][node][name]
-            for measure, (colour, mark) in zip(QUALITIES, LINES):
-                values = [row[measure]["value"] for row in points.values()]
-                panel.plot(range(len(points)), values, color=colour, marker=mark, label=measure)
-            panel.set_xticks(range(len(points)), [*points], fontsize=9)
-            panel.set_title(f"{node}: {name}", fontsize=10, loc="left")
-        for panel in panels.flat[len(panels_of) :]:
-            panel.set_axis_off()
-        panels.flat[0].legend(fontsize=8)
-        save(figure, f"inputs-{_file_name(regime)}", folder)
-
-
-def _file_name(regime: str) -> str:
-    return regime.replace(" ", "-")
-
-
-def draw(results: dict, folder: Path) -> None:
-    """All of them."""
-    for figure in (fronts, encoder_temperature, initial_velocity, inputs):
-        figure(results, folder)
-
-
-if __name__ == "__main__":
-    draw(json.loads(RESULTS.read_text()), FOLDER)

@@ -1,6 +1,7 @@
 """Batches that were drawn stay in `.dev/benchmarks/text_to_image`, so that an interrupted run goes on."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -95,6 +96,11 @@ def scenes(purpose: str, batch: int) -> list[Scene]:
 def seen(regime: str, setting: Setting, purpose: str, batches: int, steps: int, prompted: bool) -> Seen:
     jobs = (Job(regime, setting, purpose, number, steps, prompted) for number in range(batches))
     return Seen.together([job.seen() for job in jobs])
+
+
+def forget() -> None:
+    """Deletes all batches."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 def start(quick: bool = False) -> None:

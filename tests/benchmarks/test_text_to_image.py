@@ -13,9 +13,10 @@ import torch.nn.functional as F
 
 from benchmarks import in_process
 from benchmarks.flatness import CHECKPOINT
-from benchmarks.text_to_image import kept, measures, rivals, sweeps
+from benchmarks.initial_velocity import METHODS as OF_VELOCITY
+from benchmarks.sensitivity import sweeps
+from benchmarks.text_to_image import kept, measures, rivals
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
-from benchmarks.text_to_image.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.text_to_image.methods import METHODS, UNCONDITIONAL
 from benchmarks.text_to_image.search import START
 from demo.scenes import render, sample_scene
@@ -143,7 +144,7 @@ def test_a_batch_is_kept_under_its_setting(tmp_path, monkeypatch):
 
 
 def test_a_quick_run_writes_results_and_figures():
-    """From nothing to tables: search, rows, fronts, sweeps, pictures; nothing into docs."""
+    """From nothing to tables: search, rows, fronts, pictures; nothing into docs."""
     command = [sys.executable, "-m", "benchmarks.text_to_image", "--quick", "--workers", "1"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]

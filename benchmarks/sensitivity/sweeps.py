@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from .drawing import SAME, Setting
-from .methods import ENCODER_LAYERS, LAYERS
+from ..text_to_image.drawing import SAME, Setting
+from ..text_to_image.methods import ENCODER_LAYERS, LAYERS
 
 SCALES = (1.5, 2.0, 3.0)
 ENCODER_TEMPERATURES = (0.0, 0.1, 0.3, 0.5, 0.8, 1.5, 3.0)

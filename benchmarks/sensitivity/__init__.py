@@ -1,0 +1,1 @@
+"""Each input by itself, and τc at several scales."""

@@ -1,0 +1,60 @@
+"""What each input of ERG, ERG Text Encoder and CADS does around its default, and τc at several scales (figure 4 of
+https://arxiv.org/abs/2504.13987): `python -m benchmarks.sensitivity`.
+
+Captions, noise, steps and measures are those of `benchmarks.text_to_image`; batches that were drawn are kept. Writes
+docs/results/sensitivity.json, docs/inputs-*.png and docs/encoder-temperature-*.png.
+"""
+
+import argparse
+
+from .. import results
+from ..text_to_image.drawing import REGIMES, Setting
+from ..text_to_image.kept import BATCH, SEEDS
+from ..text_to_image.rows import measured, processes
+from . import figures
+from .sweeps import of_encoder_temperature, of_inputs
+
+NONE = ("none",)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regimes", nargs="*", choices=REGIMES, default=["demo model"])
+    parser.add_argument("--batches", type=int, default=18, help=f"of {BATCH} pictures, for each value")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--quick", action="store_true", help="a few pictures of four values, in minutes; not into docs")
+    options = parser.parse_args()
+    inputs, temperatures = of_inputs(), of_encoder_temperature()
+    if options.quick:
+        inputs, temperatures = dict([*inputs.items()][:2]), dict([*temperatures.items()][:2])
+        options.batches, options.steps = 1, 2
+    settings = {NONE: Setting(), **inputs, **temperatures}
+    with processes(options.workers, options.quick) as workers:
+        rows = {}
+        for regime in options.regimes:
+            found = measured(workers, regime, settings, options.batches, options.steps, regime)
+            rows[regime] = {
+                "none": found[NONE],
+                "inputs": _nested({point: found[point] for point in inputs}),
+                "encoder temperature": _nested({(str(w), str(τc)): found[w, τc] for w, τc in temperatures}),
+            }
+    written = {"steps": options.steps, "pictures": options.batches * BATCH, "seeds": SEEDS, "rows": rows}
+    results.write("sensitivity", written, options.quick)
+    for draw in (figures.inputs, figures.encoder_temperature):
+        draw(written, results.folder(options.quick))
+
+
+def _nested(found: dict[tuple[str, ...], dict]) -> dict:
+    """{(a, b): x} as {a: {b: x}}."""
+    nested: dict = {}
+    for (*path, last), value in found.items():
+        place = nested
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return nested
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The figures of `benchmarks.sensitivity`."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from ..figure_style import LINES, save
+
+MEASURES = ("exact", "density", "coverage")
+COLUMNS = 4
+
+
+def encoder_temperature(results: dict, folder: Path) -> None:
+    """C-ERG's τc at several scales: figure 4 of https://arxiv.org/abs/2504.13987."""
+    for regime, found in results["rows"].items():
+        figure, panels = plt.subplots(1, len(MEASURES), figsize=(13, 4), layout="constrained")
+        for panel, measure in zip(panels, MEASURES):
+            for (w, points), (colour, mark) in zip(found["encoder temperature"].items(), LINES):
+                values = [row[measure]["value"] for row in points.values()]
+                panel.plot(range(len(points)), values, color=colour, marker=mark, label=f"w = {w}")
+            panel.set_xticks(range(len(points)), [*points])
+            panel.set(xlabel="τc (1: no guidance)", title=measure)
+            panel.axhline(found["none"][measure]["value"], color="#999999", linestyle=":")
+        panels[0].legend(title="dotted: no guidance", fontsize=9)
+        save(figure, f"encoder-temperature-{_file_name(regime)}", folder)
+
+
+def inputs(results: dict, folder: Path) -> None:
+    """What each input of each node does, the others at their defaults."""
+    for regime, found in results["rows"].items():
+        panels_of = [(node, name) for node, of_node in found["inputs"].items() for name in of_node]
+        rows = -(-len(panels_of) // COLUMNS)
+        figure, panels = plt.subplots(rows, COLUMNS, figsize=(15, 2.9 * rows), layout="constrained", squeeze=False)
+        for panel, (node, name) in zip(panels.flat, panels_of):
+            points = found["inputs"][node][name]
+            for measure, (colour, mark) in zip(MEASURES, LINES):
+                values = [row[measure]["value"] for row in points.values()]
+                panel.plot(range(len(points)), values, color=colour, marker=mark, label=measure)
+            panel.set_xticks(range(len(points)), [*points], fontsize=9)
+            panel.set_title(f"{node}: {name}", fontsize=10, loc="left")
+        for panel in panels.flat[len(panels_of) :]:
+            panel.set_axis_off()
+        panels.flat[0].legend(fontsize=8)
+        save(figure, f"inputs-{_file_name(regime)}", folder)
+
+
+def _file_name(regime: str) -> str:
+    return regime.replace(" ", "-")

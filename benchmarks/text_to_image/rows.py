@@ -1,0 +1,42 @@
+"""Rows of measures: for each setting its batches, drawn by several processes where they are not kept, and what is seen in them."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+from tqdm import tqdm
+
+from . import kept
+from .drawing import Setting
+from .kept import BATCH, Job, seen
+from .measures import measure, real
+
+
+def processes(count: int, quick: bool) -> ProcessPoolExecutor:
+    """So many, ready for jobs; this one, too. quick: apart from what a trained judge has seen, and anew."""
+    kept.start(quick)
+    if quick:
+        kept.forget()
+    return ProcessPoolExecutor(count, get_context("spawn"), kept.start, (quick,))
+
+
+def in_turn(workers: ProcessPoolExecutor, work: Callable, arguments: Iterable, name: str) -> list:
+    """work of each argument, in their order."""
+    waiting = [workers.submit(work, argument) for argument in arguments]
+    for done in tqdm(as_completed(waiting), desc=name, total=len(waiting)):
+        done.result()
+    return [one.result() for one in waiting]
+
+
+def measured(
+    workers: ProcessPoolExecutor, regime: str, settings: Mapping[Hashable, Setting], batches: int, steps: int, name: str,
+    *, prompted: bool = True, resamples: int = 0,
+) -> dict[Hashable, dict[str, dict[str, float]]]:  # fmt: skip
+    """The measures of so many test batches of each setting. resamples: of the bootstrap, 0 for no intervals."""
+    jobs = [Job(regime, s, "test", number, steps, prompted) for number in range(batches) for s in settings.values()]
+    in_turn(workers, Job.do, [job for job in jobs if not job.file.exists()], name)
+    reference = real(batches * BATCH, "text to image, reference", held_out=prompted)
+    return {
+        key: measure(reference, seen(regime, setting, "test", batches, steps, prompted), resamples)
+        for key, setting in settings.items()
+    }

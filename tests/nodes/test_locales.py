@@ -26,11 +26,13 @@ MESSAGE_SYNTAX = re.compile(r"[{}@|]")  # of the frontend's messages
 
 @pytest.fixture(scope="module")
 def classes(node):
+    """The pack's nodes, by their ids."""
     return {name: c for name, c in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("EntropyGuidance")}
 
 
 @cache
 def read(language: str) -> dict[str, dict]:
+    """The files of a language, by their names."""
     return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (LOCALES / language).iterdir()}
 
 
@@ -82,11 +84,11 @@ def test_one_string_has_one_translation(language):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_numbers_symbols_and_identifiers_survive(language, classes):
     """In a description or tooltip; names of our own nodes and inputs are those of the language."""
-    titles = names(language, "display_name")
+    own_titles = titles(language)
     for path, text, translation in pairs(language):
         if path[-1] not in ("description", "tooltip"):
             continue
-        ours = titles | labels_in(path, language)
+        ours = own_titles | labels_in(path, language)
         for name in sorted(ours, key=len, reverse=True):
             if said := len(re.findall(rf"(?<!\w){re.escape(name)}(?!\w)", text)):
                 assert translation.count(ours[name]) >= said, (path, name)
@@ -117,9 +119,9 @@ def identifiers(text: str) -> Counter:
 
 
 @cache
-def names(language: str, key: str) -> dict[str, str]:
+def titles(language: str) -> dict[str, str]:
     """What our nodes are called in a language, by what they are called in English, in full and without the brackets behind."""
-    found = {text: translation for path, text, translation in pairs(language) if path[-1] == key}
+    found = {text: translation for path, text, translation in pairs(language) if path[-1] == "display_name"}
     return found | {short(text): short(translation) for text, translation in found.items()}
 
 

@@ -1,40 +1,21 @@
 """The example workflows in ComfyUI's own frontend, in a headless Chromium."""
 
 import json
-import os
-import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
-
-BROWSER = (
-    os.environ.get("CHROMIUM")
-    or shutil.which("chromium")
-    or shutil.which("chromium-browser")
-    or shutil.which("google-chrome")
-)
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync",
-           "--disable-component-update", "--no-first-run"]  # fmt: skip
-READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
+from browser import needs_browser, open_frontend
 
 SET_STEPS = """steps => window.app.graph.nodes.filter(node => node.type === 'KSampler')
     .forEach(node => { node.widgets.find(widget => widget.name === 'steps').value = steps })"""
 SAVED_ERG = "() => window.app.graph.serialize().nodes.find(node => node.type === 'EntropyGuidanceERG')"
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium found: install the package 'chromium', or set CHROMIUM to a browser's path"
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def page(server):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
-        page = browser.new_page(viewport={"width": 1900, "height": 1000})
-        page.goto(server.url)
-        page.wait_for_function(READY, timeout=120_000)
+    with open_frontend(server.url) as page:
         yield page
-        browser.close()
 
 
 def open_workflow(page, workflow: dict) -> dict:

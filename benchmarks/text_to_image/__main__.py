@@ -26,13 +26,14 @@ from .search import REAL, Search, find
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 RESAMPLES = 200
+TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 
 
 def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: argparse.Namespace) -> dict:
     """What was tried of each method, and each method's row and front."""
     spaces = METHODS if prompted else UNCONDITIONAL
     names = [name for name in spaces if name in options.methods and _is_possible(name, regime)]
-    what = f"{regime}, {'prompted' if prompted else 'unconditional'}"
+    what = f"{regime}, {PROMPTED if prompted else UNPROMPTED}"
     searches = [Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps) for name in names]
     tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
     chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
@@ -67,7 +68,7 @@ def grid(regimes: dict, path: Path, steps: int) -> None:
     """A row of pictures for each method, of the same captions and noise."""
     rows, names = [], []
     for regime, tables in regimes.items():
-        for name, setting in tables["prompted"]["settings"].items():
+        for name, setting in tables[PROMPTED]["settings"].items():
             rows.append(Job(regime, Setting(**setting), "test", 0, steps).pictures()[:12])
             names.append(f"{regime}: {name}" if len(regimes) > 1 else name)
 
@@ -85,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regimes", nargs="*", choices=REGIMES, default=[*REGIMES])
     parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])
     parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
     parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
@@ -100,10 +102,7 @@ def main() -> None:
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
     with processes(options.workers, options.quick) as workers:
         regimes = {
-            regime: {
-                "prompted": table(workers, regime, True, options),
-                "unconditional": table(workers, regime, False, options),
-            }
+            regime: {kind: table(workers, regime, kind == PROMPTED, options) for kind in options.tables}
             for regime in options.regimes
         }
     found = {
@@ -115,10 +114,9 @@ def main() -> None:
     picture = results.picture("text-to-image", options.quick)
     grid(regimes, picture, options.steps)
     figures.fronts(found, picture.parent)
-    for regime in regimes:
-        print(
-            f"\n{regime}\n{text_to_image(found, 'prompted', regime)}\n\n{text_to_image(found, 'unconditional', regime)}"
-        )
+    for regime, tables in regimes.items():
+        for kind in tables:
+            print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,10 @@
 """The example workflows in ComfyUI's own frontend, in a headless Chromium."""
 
 import json
-import os
-import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-BROWSER = (
-    os.environ.get("CHROMIUM")
-    or shutil.which("chromium")
-    or shutil.which("chromium-browser")
-    or shutil.which("google-chrome")
-)
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync",
-           "--disable-component-update", "--no-first-run"]  # fmt: skip
-READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
+from tools.browser import BROWSER, frontend
 
 SET_STEPS = """steps => window.app.graph.nodes.filter(node => node.type === 'KSampler')
     .forEach(node => { node.widgets.find(widget => widget.name === 'steps').value = steps })"""
@@ -28,13 +17,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def page(server):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
-        page = browser.new_page(viewport={"width": 1900, "height": 1000})
-        page.goto(server.url)
-        page.wait_for_function(READY, timeout=120_000)
+    with frontend(server.url, 1900, 1000) as page:
         yield page
-        browser.close()
 
 
 def open_workflow(page, workflow: dict) -> dict:

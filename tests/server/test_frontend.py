@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from browser import needs_browser, open_frontend
+from browser import needs_browser
+
+from tools.browser import frontend
 
 SET_STEPS = """steps => window.app.graph.nodes.filter(node => node.type === 'KSampler')
     .forEach(node => { node.widgets.find(widget => widget.name === 'steps').value = steps })"""
@@ -14,7 +16,7 @@ pytestmark = needs_browser
 
 @pytest.fixture(scope="module")
 def page(server):
-    with open_frontend(server.url) as page:
+    with frontend(server.url) as page:
         yield page
 
 

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from browser import needs_browser, open_frontend
+from browser import needs_browser
 
+from tools.browser import frontend
 from tools.locales import LOCALES
 
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
@@ -38,7 +39,7 @@ def test_the_server_serves_a_language(server, language):
 
 @pytest.fixture(scope="module")
 def chinese(server):
-    with open_frontend(server.url, "zh-CN") as page:
+    with frontend(server.url, language="zh-CN") as page:
         yield page
 
 

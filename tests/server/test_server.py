@@ -15,6 +15,7 @@ from graphs import (
     recorded,
     text_to_image,
 )
+from help_page import assert_default, inputs
 from PIL import Image
 
 NODES = (
@@ -50,8 +51,11 @@ def test_nodes_explain_themselves(server, name):
     assert all(info["output_tooltips"])
     help_page = server.get_text(f"/extensions/ComfyUI-Entropy-Guidance/docs/{name}.md")
     assert help_page.startswith("# ")
-    for input_name in (*info["input"].get("required", {}), *info["input"].get("optional", {})):
-        assert f"`{input_name}`" in help_page, f"the help page of {name} says nothing of {input_name}"
+    schema = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    explained = inputs(help_page)
+    assert explained.keys() == schema.keys()
+    for input_name, default in explained.items():
+        assert_default(default, schema[input_name][1])
 
 
 @pytest.mark.smoke

@@ -28,6 +28,7 @@ class Client:
     def get_text(self, path: str) -> str:
         response = requests.get(self.url + path, timeout=30)
         response.raise_for_status()
+        response.encoding = "utf-8"  # which ComfyUI does not say of Markdown
         return response.text
 
     def post(self, path: str, data: dict) -> requests.Response:

@@ -321,7 +321,7 @@ def class_conditional(read: Read) -> str:
 
     def cells(name: str, row: dict):
         ratios = found["Fréchet, relative"].get(name, {})
-        numbers = (f"{row[m]['value']:.3f} ± {(row[m]['high'] - row[m]['low']) / 2:.3f}" for m in measures)
+        numbers = (_with_half_interval(row[m]) for m in measures)
         best = found["tried"][name][0]["setting"] if name in found["tried"] else {}
         scale = f"{best['scale'] or best['cfg']:g}" if best else "–"
         return name, scale, *numbers, *(f"{ratios[key]:.3f}" if ratios.get(key) else "–" for key in ("ours", "paper"))
@@ -337,12 +337,21 @@ def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     measures = [name for name in found["real pictures"] if prompted or name not in ("exact", "relation", "diversity")]
     settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
     return table(
-        "|".join(["", "cfg", *measures]),
+        "|".join(["", "w", *measures]),
         (
-            (name, settings.get(name, "–"), *(f"{row[measure]['value']:.3g}" for measure in measures))
+            (name, settings.get(name, "–"), *(_with_half_interval(row[measure]) for measure in measures))
             for name, row in (tables["rows"] | real).items()
         ),
     )
+
+
+def _with_half_interval(measured: dict[str, float]) -> str:
+    value = f"{measured['value']:.3f}"
+    return f"{value} ± {(measured['high'] - measured['low']) / 2:.3f}" if "high" in measured else value
+
+
+def text_to_image_prompted(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted")
 
 
 TABLES = {

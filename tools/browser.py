@@ -13,6 +13,11 @@ BROWSER = (
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync",
            "--disable-component-update", "--no-first-run"]  # fmt: skip
 READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
+SHOW_NODE = """type => {
+    const node = window.app.graph.nodes.find(node => node.type === type)
+    window.app.canvas.selectNode(node)
+    window.app.canvas.animateToBounds(node.boundingRect, { zoom: 0.4 })
+}"""
 
 
 @contextmanager
@@ -27,3 +32,9 @@ def frontend(url: str, width: int = 1900, height: int = 1000, language: str = "e
         page.wait_for_function(READY, timeout=120_000)
         yield page
         browser.close()
+
+
+def open_help(page, node_type: str) -> None:
+    """Selects the first node of a type and opens its help, as an artist does."""
+    page.evaluate(SHOW_NODE, node_type)
+    page.get_by_test_id("info-button").click()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .browser import BROWSER, frontend
+from .browser import BROWSER, frontend, open_help
 from .comfyui_server import running_server
 from .environment import DEV, PACK, REPOSITORY
 
@@ -20,11 +20,6 @@ WORKFLOW = REPOSITORY / "example_workflows" / "ERG at cfg 1 (demo model).json"
 WIDTH, HEIGHT = 1600, 900
 SETTLED = 2000  # milliseconds after which the frontend has drawn what it was asked for
 RUN = 600_000  # milliseconds that a queued graph may take
-CENTRE_ON_ERG = """() => {
-    const node = window.app.graph.nodes.find(node => node.type === 'EntropyGuidanceERG')
-    window.app.canvas.selectNode(node)
-    window.app.canvas.animateToBounds(node.boundingRect, { zoom: 0.4 })
-}"""
 DRAWN = """() => window.app.graph.nodes.filter(node => ['SaveImage', 'PreviewImage'].includes(node.type))
     .every(node => node.imgs?.length)"""
 LOADED = "() => [...document.images].filter(image => image.src.includes('workflow_templates')).every(image => image.naturalWidth)"
@@ -82,9 +77,7 @@ def _graph(page) -> None:
 
 def _help(page) -> None:
     """The help of ERG beside its node."""
-    page.evaluate(CENTRE_ON_ERG)
-    page.wait_for_timeout(SETTLED)
-    page.get_by_test_id("info-button").click()
+    open_help(page, "EntropyGuidanceERG")
     _save(page, "help")
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from browser import needs_browser
 
-from tools.browser import frontend
+from tools.browser import frontend, open_help
 
 SET_STEPS = """steps => window.app.graph.nodes.filter(node => node.type === 'KSampler')
     .forEach(node => { node.widgets.find(widget => widget.name === 'steps').value = steps })"""
@@ -180,3 +180,13 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
         "Calibration Report", "Save Guidance Classifier", "Load ADM (guided-diffusion)", "Load DiT / SiT", "Class Condition",
         "Record Guidance", "Plot Guidance",
     }  # fmt: skip
+
+
+def test_the_help_of_a_node_shows_its_picture(page, workflows):
+    (path,) = [path for path in workflows if path.name == "ERG at cfg 1 (demo model).json"]
+    open_workflow(page, json.loads(path.read_text()))
+    page.keyboard.press("Escape")  # a new user's first window
+    open_help(page, "EntropyGuidanceERG")
+    picture = page.locator("img[src$='/docs/images/erg.webp']")
+    picture.wait_for()
+    assert picture.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 500

@@ -23,7 +23,15 @@ import nodes  # noqa: E402  (ComfyUI's)
 
 def load_nodes() -> None:
     """Registers ComfyUI's own extra nodes and this pack's."""
+    load_pack()
+    load_core_nodes()
+
+
+def load_pack() -> None:
     asyncio.run(nodes.load_custom_node(str(REPOSITORY)))
+
+
+def load_core_nodes() -> None:
     asyncio.run(nodes.init_builtin_extra_nodes())
 
 

@@ -354,10 +354,34 @@ def text_to_image_prompted(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted")
 
 
+def coverage(read: Read) -> str:
+    def share(row: dict, kind: str) -> str:
+        ran, of = row[f"{kind} that ran"], row[kind]
+        return f"{ran / of:.1%} of {of:,}" if of else "–"
+
+    rows = read("coverage")["rows"].items()
+    return table(
+        "folder | tests | lines | branches",
+        ((f"`{name}`", f"`{row['tests']}`", share(row, "lines"), share(row, "branches")) for name, row in rows),
+    )
+
+
+def mutants(read: Read) -> str:
+    rows = read("mutants")["rows"].items()
+    return table(
+        "file | changes | noticed | not noticed",
+        (
+            (f"`{name}`", f"{row['changes']}", f"{row['changes'] - len(row['unnoticed'])}", f"{len(row['unnoticed'])}")
+            for name, row in rows
+        ),
+    )
+
+
 TABLES = {
     function.__name__: function
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
+        coverage, mutants,
     )
 }  # fmt: skip

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import folder_paths
 
@@ -46,7 +47,7 @@ def folder_names() -> list[str]:
     return [DEMO, *sorted(parents - {DEMO})]
 
 
-def fingerprint(name: str | None):
+def fingerprint(name: str | None) -> str | float:
     """Changes with what a folder holds; NaN, which is never the same, for one that another node chooses."""
     if name is None:
         return float("nan")
@@ -80,7 +81,7 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     _check_variety(name, {classes[file.parts[0]] for file in usable}, skipped, classifier)
     held_out = _held_out(usable)
 
-    def pictures(files):
+    def pictures(files: Any) -> Any:
         return Pictures(tuple(root / file for file in files), tuple(classes[file.parts[0]] for file in files), size)
 
     return ExampleFolder(name, pictures([f for f in usable if f not in held_out]), pictures(held_out), tuple(skipped))

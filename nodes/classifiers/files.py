@@ -5,8 +5,10 @@ torchvision network. Nothing in a file is executed: weights are read as safetens
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import folder_paths
 import torch
@@ -36,7 +38,7 @@ def classifier_names() -> list[str]:
     return [*BUNDLED, *sorted(found - BUNDLED.keys())]
 
 
-def _names_below(root: Path):
+def _names_below(root: Path) -> Iterator[str]:
     if not root.is_dir():
         return
     for path in sorted(root.rglob("*")):
@@ -95,19 +97,21 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     return target.relative_to(root).as_posix()
 
 
-def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict]:
+def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict[str, Any]]:
     if path.is_dir():
-        from .hugging_face import load
+        from . import hugging_face
 
-        return load(path, prompts)
+        return hugging_face.load(path, prompts)
     if prompts:
         raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
     weights, metadata = read_weights(path)
     if is_adm(weights):
-        from .adm_file import load
-    else:
-        from .torchvision import load
-    return load(weights, metadata, path.stem)
+        from . import adm_file
+
+        return adm_file.load(weights, metadata, path.stem)
+    from . import torchvision
+
+    return torchvision.load(weights, metadata, path.stem)
 
 
 def _path(name: str) -> Path:

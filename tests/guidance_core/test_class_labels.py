@@ -40,6 +40,19 @@ def test_bad_labels(text, message):
         parse_labels(text, ANIMALS)
 
 
+@pytest.mark.parametrize(
+    ("word", "classes", "nearest"),
+    [
+        ("zat", ("bat", "cat", "hat", "rat", "elephant"), r"'\wat', '\wat', '\wat'"),
+        ("abxy", ("abcd", "zzzz"), "'abcd'"),  # half of it is enough
+        ("xyz", ANIMALS, "'tench, Tinca tinca', 'crane'"),  # none: the first and the last
+    ],
+)
+def test_the_nearest_names_are_told(word, classes, nearest):
+    with pytest.raises(ValueError, match=rf"Did you mean {nearest}\?$"):
+        parse_labels(word, classes)
+
+
 @given(st.lists(st.integers(0, len(IMAGENET) - 1), min_size=1, max_size=8))
 def test_every_imagenet_class_by_number_and_by_its_whole_name(numbers):
     assert parse_labels(", ".join(map(str, numbers)), IMAGENET) == tuple(numbers)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from .browser import BROWSER, frontend, open_help
 from .comfyui_server import running_server
 from .environment import DEV, PACK, REPOSITORY
+from .frontend import CHROMIUM, frontend, open_help
 
 FOLDER = REPOSITORY / "docs" / "screenshots"
 WORKFLOW = REPOSITORY / "example_workflows" / "ERG at cfg 1 (demo model).json"
@@ -31,7 +31,7 @@ SET = (
 
 
 def main() -> None:
-    if BROWSER is None:
+    if CHROMIUM is None:
         sys.exit("Screenshots need Chromium: install the package 'chromium', or set CHROMIUM to a browser's path.")
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ import json
 import pytest
 from browser import needs_browser
 
-from tools.browser import frontend
+from tools.frontend import frontend
 from tools.locales import LOCALES
 
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())

@@ -16,7 +16,7 @@ from .environment import DEV, PACK, REPOSITORY
 from .frontend import CHROMIUM, frontend, open_help
 
 FOLDER = REPOSITORY / "docs" / "screenshots"
-WORKFLOW = REPOSITORY / "example_workflows" / "ERG at cfg 1 (demo model).json"
+WORKFLOW = REPOSITORY / "example_workflows" / "A first look at ERG (demo model).json"
 WIDTH, HEIGHT = 1600, 900
 SETTLED = 2000  # milliseconds after which the frontend has drawn what it was asked for
 RUN = 600_000  # milliseconds that a queued graph may take
@@ -66,7 +66,7 @@ def _templates(page) -> None:
 
 
 def _graph(page) -> None:
-    """The template of ERG at cfg 1 after it has run."""
+    """The first template after it has run."""
     page.evaluate("workflow => window.app.loadGraphData(workflow)", json.loads(WORKFLOW.read_text()))
     page.evaluate("() => window.app.queuePrompt(0, 1)")
     page.get_by_text("layers, 20 of 20 steps").wait_for(timeout=RUN)

@@ -44,7 +44,7 @@ class ClassifierScore:
             raise ValueError(f"entropy_weight = {self.entropy_weight}: it must be a finite number.")
         if self.divergence != "none" and self.divergence not in DIVERGENCES:
             names = ", ".join(("none", *DIVERGENCES))
-            raise ValueError(f"divergence = '{self.divergence}': it must be one of {names}.")
+            raise ValueError(f"divergence = {self.divergence!r}: it must be one of {names}.")
         if self.target_confidence > 1:
             raise ValueError(f"target_confidence = {self.target_confidence}: it must lie between 0 and 1.")
         if self._regularised and DIVERGENCES[self.divergence].needs_full_support and self.target_confidence == 1:

@@ -56,6 +56,8 @@ class EntropyGuidanceCalibrationReport(io.ComfyNode):
         percents="0.25, 0.5, 0.75", decode="auto", resolution=256,
     ) -> io.NodeOutput:  # fmt: skip
         check_relplot()
+        if pictures not in PICTURES:
+            raise ValueError(f"pictures = {pictures!r}: it must be one of {', '.join(PICTURES)}.")
         view = guidance_view(classifier, model, conditioning, vae, decode)
         folder = open_folder(image_folder, classifier, resolution)
         shown = folder.held_out if pictures == "held out" else folder.everything

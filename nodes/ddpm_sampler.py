@@ -56,7 +56,7 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
         if variance not in VARIANCES:
-            raise ValueError(f"variance = '{variance}': it must be one of {', '.join(VARIANCES)}.")
+            raise ValueError(f"variance = {variance!r}: it must be one of {', '.join(VARIANCES)}.")
         sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, Feedback.of(cls))
         if scale == 0:
             sampler.feedback.say_without_effect("scale is 0. Set it above 0.")

@@ -39,6 +39,7 @@ class Training:
         check_number("steps", self.steps, lowest=1)
         check_number("batch_size", self.batch_size, lowest=1)
         check_number("learning_rate", self.learning_rate, lowest=1e-12)
+        check_number("seed", self.seed, lowest=0, highest=2**64 - 1)  # what PyTorch takes
 
     @property
     def settings(self) -> dict:

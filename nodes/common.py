@@ -29,14 +29,6 @@ VAE = io.Vae.Input(
 )  # fmt: skip
 
 
-def check_number(name: str, value: float, lowest: float = -math.inf, highest: float = math.inf) -> None:
-    """Raises ValueError for an input that is not finite, too low or too high: linked values pass ComfyUI unchecked."""
-    if not (abs(value) < math.inf and lowest <= value <= highest):
-        limit = "" if lowest == -math.inf else f" of {lowest:g} or more"
-        limit = limit if highest == math.inf else f" from {lowest} to {highest}"
-        raise ValueError(f"{name} = {value}: it must be a finite number{limit}.")
-
-
 @dataclass(frozen=True)
 class PercentWindow:
     """A share of the sampling process, 0 ≤ start < end ≤ 1, in ComfyUI's percent."""

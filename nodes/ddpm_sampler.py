@@ -4,9 +4,10 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..guidance_core.ddpm_variance import VARIANCES
+from ..guidance_core.number_range import check_number
 from .classifiers.guidance_score import ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
-from .common import CATEGORY, TILT, VAE, check_number
+from .common import CATEGORY, TILT, VAE
 from .feedback import HIDDEN, Feedback
 
 

@@ -12,6 +12,7 @@ from ...guidance_core.layer_selection import LayerSelection
 from .compiled import CompiledTempering, can_run_compiled
 from .copies import copies_of_chunks
 from .effect import check_changed
+from .kinds import KINDS
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
 from .preferred import preferred_attention
@@ -35,6 +36,8 @@ class TemperedEvaluation:
     _compiled: CompiledTempering = field(init=False, repr=False)
 
     def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"attention = {self.kind!r}: it must be one of {', '.join(KINDS)}.")
         self._compiled = CompiledTempering(self.energy.fixed_temperature)
 
     @property

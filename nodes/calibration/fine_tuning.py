@@ -13,8 +13,8 @@ import torch
 from ...guidance_core.calibration_error import CalibrationError
 from ...guidance_core.calibration_objective import CalibrationObjective
 from ...guidance_core.fine_tuning import FineTuning
+from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
-from ..common import check_number
 from .example_views import ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 from ...guidance_core.class_labels import parse_labels
+from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
-from ..common import check_number
 from .pictures import Pictures, problem_of, shown
 from .progress import Progress
 

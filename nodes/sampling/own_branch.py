@@ -13,7 +13,7 @@ from itertools import count
 from uuid import uuid4
 
 from ...guidance_core import own_weak_branch
-from ..common import check_number
+from ...guidance_core.number_range import check_number
 from .condition_names import BRANCH, COPY_OF, ConditionNames, is_positive
 
 _numbers = count()

@@ -43,3 +43,8 @@ mutants: setup
 .PHONY: doctor
 doctor: setup
 	@$(RUN) -m tools.doctor
+
+# Graphs at random, to find what neither draws a picture nor says clearly why not; it goes on where it was stopped.
+.PHONY: fuzz
+fuzz: setup
+	@$(RUN) -m benchmarks.fuzzing $(ARGS)

@@ -377,11 +377,17 @@ def mutants(read: Read) -> str:
     )
 
 
+def fuzzing(read: Read) -> str:
+    """What came of graphs at random."""
+    return table("outcome | graphs", ((kind, str(count)) for kind, count in read("fuzzing")["rows"].items()))
+
+
 TABLES = {
     function.__name__: function
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
         coverage, mutants,
+        fuzzing,
     )
 }  # fmt: skip

@@ -68,6 +68,8 @@ class EntropyGuidanceCalibrationReport(io.ComfyNode):
         resolution: int = 256,
     ) -> io.NodeOutput:
         check_relplot()
+        if pictures not in PICTURES:
+            raise ValueError(f"pictures = {pictures!r}: it must be one of {', '.join(PICTURES)}.")
         view = guidance_view(classifier, model, conditioning, vae, decode)
         folder = open_folder(image_folder, classifier, resolution)
         shown = folder.held_out if pictures == "held out" else folder.everything

@@ -57,7 +57,7 @@ def _class(network: ClassConditional, labels: str, null: Any) -> Any:
             raise ValueError("labels is empty, and this model has no null class: write the class that it shall draw.")
         return null
     if not network.class_names:
-        raise ValueError(f"labels = '{labels}': this model is unconditional and has no classes. Leave labels empty.")
+        raise ValueError(f"labels = {labels!r}: this model is unconditional and has no classes. Leave labels empty.")
     return class_condition(network, parse_labels(labels, network.class_names, "model"))
 
 

@@ -31,13 +31,6 @@ VAE = io.Vae.Input(
 )  # fmt: skip
 
 
-def check_number(name: str, value: float, lowest: float = -math.inf) -> None:
-    """Raises ValueError for an input that is not finite or too low: linked values pass ComfyUI unchecked."""
-    if not math.isfinite(value) or value < lowest:
-        limit = "" if lowest == -math.inf else f" of {lowest:g} or more"
-        raise ValueError(f"{name} = {value}: it must be a finite number{limit}.")
-
-
 @dataclass(frozen=True)
 class PercentWindow:
     """A share of the sampling process, 0 ≤ start < end ≤ 1, in ComfyUI's percent."""

@@ -6,9 +6,10 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..guidance_core.ddpm_variance import VARIANCES
+from ..guidance_core.number_range import check_number
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
-from .common import CATEGORY, TILT, VAE, check_number
+from .common import CATEGORY, TILT, VAE
 from .feedback import HIDDEN, Feedback
 
 
@@ -60,7 +61,7 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
         if variance not in VARIANCES:
-            raise ValueError(f"variance = '{variance}': it must be one of {', '.join(VARIANCES)}.")
+            raise ValueError(f"variance = {variance!r}: it must be one of {', '.join(VARIANCES)}.")
         sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, Feedback.of(cls))
         if scale == 0:
             sampler.feedback.say_without_effect("scale is 0. Set it above 0.")

@@ -5,7 +5,8 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .common import CATEGORY, check_number
+from ..guidance_core.number_range import check_number
+from .common import CATEGORY
 from .feedback import HIDDEN, Feedback
 from .sampling.entropy_guider import EntropyGuider
 

@@ -15,6 +15,7 @@ from ...guidance_core.layer_selection import LayerSelection
 from .compiled import CompiledTempering, can_run_compiled
 from .copies import copies_of_chunks
 from .effect import check_changed
+from .kinds import KINDS
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
 from .preferred import preferred_attention
@@ -39,6 +40,8 @@ class TemperedEvaluation:
     _compiled: CompiledTempering | None = field(init=False, repr=False)  # None: for a flatness
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"attention = {self.kind!r}: it must be one of {', '.join(KINDS)}.")
         temperature = self.energy.fixed_temperature
         self._compiled = None if temperature is None else CompiledTempering(temperature)
 

@@ -15,8 +15,8 @@ import torch
 from ...guidance_core.calibration_error import CalibrationError
 from ...guidance_core.calibration_objective import CalibrationObjective
 from ...guidance_core.fine_tuning import FineTuning
+from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
-from ..common import check_number
 from .example_views import Batch, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
@@ -41,6 +41,7 @@ class Training:
         check_number("steps", self.steps, lowest=1)
         check_number("batch_size", self.batch_size, lowest=1)
         check_number("learning_rate", self.learning_rate, lowest=1e-12)
+        check_number("seed", self.seed, lowest=0, highest=2**64 - 1)  # what PyTorch takes
 
     @property
     def settings(self) -> dict[str, Any]:

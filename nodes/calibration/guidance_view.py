@@ -123,7 +123,7 @@ def parse_percents(text: str) -> tuple[float, ...]:
         percents = [-1.0]
     if not all(0 <= percent < 1 for percent in percents):
         raise ValueError(
-            f"percents = '{text}': write shares of the sampling from 0 up to 1, separated by commas, such as 0.25, 0.5, "
+            f"percents = {text!r}: write shares of the sampling from 0 up to 1, separated by commas, such as 0.25, 0.5, "
             "0.75."
         )
     return (*percents, FINISHED)

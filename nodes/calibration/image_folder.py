@@ -15,6 +15,7 @@ from typing import Any
 import folder_paths
 
 from ...guidance_core.class_labels import parse_labels
+from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
 from .pictures import Pictures, problem_of, shown
 from .progress import Progress
@@ -23,6 +24,7 @@ DEMO = "entropy-guidance-demo"
 HELD_OUT = 0.2  # of each class
 MOST_HELD_OUT = 500  # pictures of all classes, or one of each
 SHOWN = 20  # names in a message
+LARGEST_SIZE = 8192  # pixels: beyond it one picture takes gigabytes
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     Raises ValueError for a folder without usable pictures of two classes or more, with sub-folders that are no classes
     of the classifier, or that is not below ComfyUI's input folder.
     """
+    check_number("resolution", size, lowest=1, highest=LARGEST_SIZE)
     files = _files(name)
     classes = _classes(name, sorted({file.parts[0] for file in files}), classifier)
     root, usable, skipped, progress = _path(name), [], [], Progress(len(files))
@@ -99,7 +102,7 @@ def _files(name: str) -> list[Path]:
     """Relative paths of the pictures: sub-folder first."""
     if name not in folder_names():
         raise ValueError(
-            f"image_folder = '{name}': there is no such folder with sub-folders in ComfyUI's input folder "
+            f"image_folder = {name!r}: there is no such folder with sub-folders in ComfyUI's input folder "
             f"{folder_paths.get_input_directory()}."
         )
     files = _listed(_path(name))

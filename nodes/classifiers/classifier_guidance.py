@@ -10,9 +10,10 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 
 from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
+from ...guidance_core.number_range import check_number
 from ...guidance_core.sampling_steps import step_at
 from ...guidance_core.tilted_sampling import tilted_weights
-from ..common import PercentWindow, check_number
+from ..common import PercentWindow
 from ..feedback import Feedback, StepCount
 from .score_gradient import ScoreGradient, is_flow, tell_observers
 

@@ -78,6 +78,8 @@ class _Decode(torch.nn.Module):
 
 def latent_decoder(model: ModelPatcher, vae: Any, mode: str) -> LatentDecoder:
     """The decoder for a model's predictions. Raises ValueError where `vae` or `decode` do not fit the model."""
+    if mode not in MODES:
+        raise ValueError(f"decode = {mode!r}: it must be one of {', '.join(MODES)}.")
     latent = _normal(model.get_model_object("latent_format"))
     pixels = latent.latent_channels == 3 and (vae is None or latent.spacial_downscale_ratio == 1)
     if pixels and (vae is None or vae.latent_channels == 3):

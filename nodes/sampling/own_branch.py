@@ -18,7 +18,7 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ...guidance_core import own_weak_branch
-from ..common import check_number
+from ...guidance_core.number_range import check_number
 from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, is_positive
 
 _numbers = count()

@@ -32,6 +32,8 @@ def test_names_synonyms_and_numbers(text, labels):
         ("godlfish", "knows no class 'godlfish'. Did you mean 'goldfish, Carassius auratus'"),
         ("5", "no class 5; the classifier has 5, numbered from 0"),
         ("-1", "knows no class '-1'"),
+        ("9" * 5000, "there is no class 999"),  # too long for Python to read it as a number
+        ("\ud800", r"knows no class '\\ud800'"),  # half a character, which no log can hold
         ("crane", r"2 classes are called 'crane'; write one's number: \[2, 4\]"),
     ],
 )

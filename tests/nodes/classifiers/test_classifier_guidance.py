@@ -424,6 +424,7 @@ def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):
         ({"start_percent": 0.8, "end_percent": 0.2}, "must end after it starts"),
         ({"vae": None}, "vae: the model works in a latent space of 4 channels"),
         ({"decode": "taesd"}, "decode = 'taesd': there is no"),
+        ({"decode": "tiny"}, "decode = 'tiny': it must be one of auto, full, half, taesd"),
         ({"labels": "blu"}, "no class 'blu'. Did you mean 'blue'"),
         ({"labels": ""}, "names no class"),
         ({"divergence": "forward_kl", "target_confidence": 1.0}, "choose a value below 1"),

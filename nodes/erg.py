@@ -30,7 +30,10 @@ class EntropyGuidanceERG(io.ComfyNode):
             description="Flattens the attention of the weak branch of guidance, so that guidance leads away from a "
             "blurred version of the model itself. With scale 0 the weak branch is the sampler's negative one, whatever its "
             "prompt, and a step costs as much as CFG. With scale above 0 it is one of its own, for any cfg, 1 included.",
-            search_aliases=["entropy rectifying guidance", "i-erg", "attention temperature", "guidance", "cfg"],
+            search_aliases=[
+                "erg", "entropy rectifying guidance", "i-erg", "attention temperature", "guidance", "cfg", "cfg alternative",
+                "cfg 1", "distilled model", "diversity",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to guide, with or without LoRA."),
                 io.Float.Input(

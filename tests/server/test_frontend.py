@@ -27,6 +27,16 @@ DROP = """async encoded => {
     const bytes = Uint8Array.from(atob(encoded), character => character.charCodeAt(0));
     await window.app.handleFile(new File([bytes], 'picture.png', { type: 'image/png' }));
 }"""
+STORE = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s.get"
+SEARCH = (
+    f"""words => {STORE}('nodeDef').nodeSearchService.searchNode(words, [], {{ limit: 20 }}).map(node => node.name)"""
+)
+FAULTY = f"() => String({STORE}('executionError').lastExecutionErrorNodeId)"
+CONNECT = """([output, input]) => {
+    const [from, to] = ['EntropyGuidanceLoadDemo', 'EntropyGuidanceERG'].map(type => LiteGraph.createNode(type));
+    for (const node of [from, to]) window.app.graph.add(node);
+    return Boolean(from.connect(output, to, input));
+}"""
 OPENED = """() => ({
     types: window.app.graph.nodes.map(node => node.type),
     missing: window.app.graph.nodes.filter(node => !(node.type in LiteGraph.registered_node_types)
@@ -134,7 +144,7 @@ def cells(sheet: bytes, columns: int, rows: int, side: int) -> list[bytes]:
 
 
 def test_the_recorded_workflow_runs_from_the_frontend(page, server, workflows):
-    assert len(set(run(page, server, in_few_steps(named(workflows, "Record and plot"), 3)))) == 10
+    assert len(set(run(page, server, in_few_steps(named(workflows, "Record and plot"), 8)))) == 10
 
 
 def test_the_checkpoint_workflow_runs_from_the_frontend(page, server, workflows):
@@ -327,6 +337,33 @@ def test_the_nodes_are_in_the_menu_with_their_names(page):
         "Calibration Report", "Save Guidance Classifier", "Load ADM (guided-diffusion)", "Load DiT / SiT", "Class Condition",
         "Record Guidance", "Plot Guidance",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "node"),
+    [
+        ("ERG", "ERG"), ("entropy", "ERG"), ("CFG alternative", "ERG"), ("cfg 1", "ERG"), ("diversity", "CADS"),
+        ("classifier", "Apply"), ("guidance", "ERG"),
+    ],
+)  # fmt: skip
+def test_the_search_of_nodes_finds_ours(page, words, node):
+    assert f"EntropyGuidance{node}" in page.evaluate(SEARCH, words)
+
+
+def test_a_wire_of_another_type_is_refused(page):
+    open_workflow(page, {"nodes": [], "links": [], "version": 0.4})
+    assert page.evaluate(CONNECT, ["MODEL", "model"])
+    assert not page.evaluate(CONNECT, ["CLIP", "model"])
+
+
+def test_an_error_shows_on_the_node_that_it_is_of(page, workflows):
+    workflow = in_few_steps(named(workflows, "ERG at cfg 1"), 2)
+    (erg,) = [node for node in workflow["nodes"] if node["type"] == "EntropyGuidanceERG"]
+    erg["widgets_values"][erg["widgets_values"].index("40%-50%")] = "99"
+    open_workflow(page, workflow)
+    assert run_workflow(page)["status"]["status_str"] == "error"
+    page.wait_for_function(f"id => ({FAULTY})() === id", arg=str(erg["id"]), timeout=30_000)
+    page.get_by_text("12 layers").first.wait_for(timeout=30_000)  # what the model has, in the error's words
 
 
 def test_the_help_of_a_node_shows_its_picture(page, workflows):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from browser import needs_browser
+from help_panel import shown_help
 
 from tools.browser import frontend
 
@@ -168,6 +169,11 @@ def test_example_workflows_survive_saving_and_opening(page, workflows):
             for n in original
             if n["type"].startswith("Entropy")
         }
+
+
+def test_help_is_shown_in_english(page):
+    title, picture = shown_help(page, "EntropyGuidanceERG")
+    assert title == "Entropy Rectifying Guidance (ERG)" and picture > 100
 
 
 def test_the_nodes_are_in_the_menu_with_their_names(page):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from browser import needs_browser
+from help_panel import shown_help
 
 from tools.browser import frontend
 from tools.locales import LOCALES
@@ -60,3 +61,9 @@ def test_nodes_are_named_and_described_in_chinese(chinese):
             assert shown["inputs"][name] == of_input["name"], (node, name)
         for place, output in strings.get("outputs", {}).items():
             assert "name" not in output or shown["outputs"][int(place)] == output["name"], (node, place)
+
+
+@needs_browser
+def test_help_is_shown_in_chinese(chinese):
+    title, picture = shown_help(chinese, "EntropyGuidanceERG")
+    assert title == read("zh", "nodeDefs.json")["EntropyGuidanceERG"]["display_name"] and picture > 100

@@ -29,7 +29,22 @@ serve: setup
 bench: setup
 	@$(RUN) -m benchmarks $(ARGS)
 
+# What the tests run of the pack, and whether they notice changes of its formulas. Neither is part of `make test`.
+.PHONY: coverage mutants
+coverage: setup
+	@$(RUN) -m benchmarks.coverage $(ARGS)
+	@$(RUN) -m benchmarks.numbers
+
+mutants: setup
+	@$(RUN) -m benchmarks.mutants $(ARGS)
+	@$(RUN) -m benchmarks.numbers
+
 # Whether the pack fits your ComfyUI, and what has moved in it.
 .PHONY: doctor
 doctor: setup
 	@$(RUN) -m tools.doctor
+
+# Graphs at random, to find what neither draws a picture nor says clearly why not; it goes on where it was stopped.
+.PHONY: fuzz
+fuzz: setup
+	@$(RUN) -m benchmarks.fuzzing $(ARGS)

@@ -23,7 +23,15 @@ import nodes  # noqa: E402  (ComfyUI's)
 
 def load_nodes() -> None:
     """Registers ComfyUI's own extra nodes and this pack's."""
+    load_pack()
+    load_core_nodes()
+
+
+def load_pack() -> None:
     asyncio.run(nodes.load_custom_node(str(REPOSITORY)))
+
+
+def load_core_nodes() -> None:
     asyncio.run(nodes.init_builtin_extra_nodes())
 
 
@@ -45,5 +53,14 @@ def run_node(node_id: str, **inputs):
 
 def pack_module(name: str):
     """A module of this pack as ComfyUI loaded it, such as nodes.classifiers.adm."""
-    pack = next(loaded for loaded in sys.modules if loaded.endswith(".nodes.erg")).removesuffix(".nodes.erg")
-    return importlib.import_module(f"{pack}.{name}")
+    return importlib.import_module(f"{_pack()}.{name}")
+
+
+def pack_node_ids() -> set[str]:
+    """Of the nodes that ComfyUI has loaded from this pack."""
+    return set(sys.modules[_pack()].NODES) & set(nodes.NODE_CLASS_MAPPINGS)
+
+
+def _pack() -> str:
+    """The name under which ComfyUI loaded this pack."""
+    return next(loaded for loaded in sys.modules if loaded.endswith(".nodes.erg")).removesuffix(".nodes.erg")

@@ -321,7 +321,7 @@ def class_conditional(read: Read) -> str:
 
     def cells(name: str, row: dict):
         ratios = found["Fréchet, relative"].get(name, {})
-        numbers = (f"{row[m]['value']:.3f} ± {(row[m]['high'] - row[m]['low']) / 2:.3f}" for m in measures)
+        numbers = (_with_half_interval(row[m]) for m in measures)
         best = found["tried"][name][0]["setting"] if name in found["tried"] else {}
         scale = f"{best['scale'] or best['cfg']:g}" if best else "–"
         return name, scale, *numbers, *(f"{ratios[key]:.3f}" if ratios.get(key) else "–" for key in ("ours", "paper"))
@@ -337,12 +337,49 @@ def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     measures = [name for name in found["real pictures"] if prompted or name not in ("exact", "relation", "diversity")]
     settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
     return table(
-        "|".join(["", "cfg", *measures]),
+        "|".join(["", "w", *measures]),
         (
-            (name, settings.get(name, "–"), *(f"{row[measure]['value']:.3g}" for measure in measures))
+            (name, settings.get(name, "–"), *(_with_half_interval(row[measure]) for measure in measures))
             for name, row in (tables["rows"] | real).items()
         ),
     )
+
+
+def _with_half_interval(measured: dict[str, float]) -> str:
+    value = f"{measured['value']:.3f}"
+    return f"{value} ± {(measured['high'] - measured['low']) / 2:.3f}" if "high" in measured else value
+
+
+def text_to_image_prompted(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted")
+
+
+def coverage(read: Read) -> str:
+    def share(row: dict, kind: str) -> str:
+        ran, of = row[f"{kind} that ran"], row[kind]
+        return f"{ran / of:.1%} of {of:,}" if of else "–"
+
+    rows = read("coverage")["rows"].items()
+    return table(
+        "folder | tests | lines | branches",
+        ((f"`{name}`", f"`{row['tests']}`", share(row, "lines"), share(row, "branches")) for name, row in rows),
+    )
+
+
+def mutants(read: Read) -> str:
+    rows = read("mutants")["rows"].items()
+    return table(
+        "file | changes | noticed | not noticed",
+        (
+            (f"`{name}`", f"{row['changes']}", f"{row['changes'] - len(row['unnoticed'])}", f"{len(row['unnoticed'])}")
+            for name, row in rows
+        ),
+    )
+
+
+def fuzzing(read: Read) -> str:
+    """What came of graphs at random."""
+    return table("outcome | graphs", ((kind, str(count)) for kind, count in read("fuzzing")["rows"].items()))
 
 
 TABLES = {
@@ -350,5 +387,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
+        coverage, mutants,
+        fuzzing,
     )
 }  # fmt: skip

@@ -17,6 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
+from .number_range import check_number
+
+MOST_ITERATIONS = 1000
+
 
 @dataclass(frozen=True)
 class AttentionEnergy:
@@ -38,11 +42,11 @@ class AttentionEnergy:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "alpha", "step_size"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} = {value}: it must be a finite number of 0 or more.")
-        if self.iterations < 1:
-            raise ValueError(f"iterations = {self.iterations}: it must be a whole number of 1 or more.")
+            check_number(name, getattr(self, name), lowest=0)
+        if not 1 <= self.iterations <= MOST_ITERATIONS:
+            raise ValueError(
+                f"iterations = {self.iterations}: it must be a whole number of 1 or more, and at most {MOST_ITERATIONS}."
+            )
         if not (self.flatness == -1 or 0 <= self.flatness <= 1):
             raise ValueError(f"flatness = {self.flatness}: it must be -1 (use temperature) or between 0 and 1.")
 

@@ -6,13 +6,13 @@
 paper's baseline; with both 0 it is plain fine-tuning.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .entropy_constraint import entropy_constraint
+from .number_range import check_number
 from .smooth_ece import FORMS, smooth_ece
 
 
@@ -30,9 +30,7 @@ class CalibrationObjective:
 
     def __post_init__(self) -> None:
         for name in ("ece_weight", "ece_beta", "entropy_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} = {value}: it must be a finite number of 0 or more.")
+            check_number(name, getattr(self, name), lowest=0)
         if self.ece_form not in FORMS:
             raise ValueError(f"ece_form = {self.ece_form!r}: it must be one of {', '.join(FORMS)}.")
 

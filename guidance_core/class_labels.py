@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+MOST_DIGITS = 9  # of a class number; Python reads no numbers of thousands of digits
+
 
 def parse_labels(text: str, classes: Sequence[str], owner: str = "classifier") -> tuple[int, ...]:
     """The class numbers that a text names. owner: whose classes they are, for messages.
@@ -21,7 +23,7 @@ def parse_labels(text: str, classes: Sequence[str], owner: str = "classifier") -
         words = [line] if line.casefold() in known else filter(None, map(str.strip, line.split(",")))
         labels += [_class_number(word, known, classes, owner) for word in words]
     if not labels:
-        raise ValueError(f"labels = '{text}' names no class: write class names or numbers, such as '{classes[0]}'.")
+        raise ValueError(f"labels = {text!r} names no class: write class names or numbers, such as '{classes[0]}'.")
     return tuple(labels)
 
 
@@ -52,9 +54,9 @@ def _class_number(word: str, known: dict[str, set[int]], classes: Sequence[str],
     if numbers:
         raise ValueError(f"labels: {len(numbers)} classes are called '{word}'; write one's number: {sorted(numbers)}.")
     if word.isdecimal():
-        if int(word) < len(classes):
+        if len(word) <= MOST_DIGITS and int(word) < len(classes):
             return int(word)
         raise ValueError(f"labels: there is no class {word}; the {owner} has {len(classes)}, numbered from 0.")
     near = get_close_matches(word.casefold(), known, n=3, cutoff=0.5)
     names = ", ".join(f"'{classes[min(known[name])]}'" for name in near) or f"'{classes[0]}', '{classes[-1]}'"
-    raise ValueError(f"labels: the {owner} knows no class '{word}'. Did you mean {names}?")
+    raise ValueError(f"labels: the {owner} knows no class {word!r}. Did you mean {names}?")

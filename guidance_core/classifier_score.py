@@ -7,13 +7,13 @@ Paper: Divergence-regularised classifier guidance, https://arxiv.org/abs/2511.05
 ∂S/∂f is a closed form, so one vector-Jacobian product through the classifier gives ∇_x S for every divergence.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .divergence import DIVERGENCES
+from .number_range import check_number
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,11 @@ class ClassifierScore:
 
     def __post_init__(self) -> None:
         for name in ("divergence_weight", "target_confidence", "joint_temperature", "marginal_temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} = {value}: it must be a finite number of 0 or more.")
-        if not math.isfinite(self.entropy_weight):
-            raise ValueError(f"entropy_weight = {self.entropy_weight}: it must be a finite number.")
+            check_number(name, getattr(self, name), lowest=0)
+        check_number("entropy_weight", self.entropy_weight)
         if self.divergence != "none" and self.divergence not in DIVERGENCES:
             names = ", ".join(("none", *DIVERGENCES))
-            raise ValueError(f"divergence = '{self.divergence}': it must be one of {names}.")
+            raise ValueError(f"divergence = {self.divergence!r}: it must be one of {names}.")
         if self.target_confidence > 1:
             raise ValueError(f"target_confidence = {self.target_confidence}: it must lie between 0 and 1.")
         if self._regularised and DIVERGENCES[self.divergence].needs_full_support and self.target_confidence == 1:

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .number_range import check_number
 from .sampling_steps import CLOSE
+
+LARGEST_NOISE = 1e30  # its statistics are those of the condition again, so that it may be large
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class ConditionAnnealing:
     tau2: float = 0.9
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_scale) and self.noise_scale >= 0):
-            raise ValueError(f"noise_scale = {self.noise_scale}: it must be a finite number of 0 or more.")
+        check_number("noise_scale", self.noise_scale, lowest=0, highest=LARGEST_NOISE)
         for name in ("mixing", "tau1", "tau2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: it must lie between 0 and 1.")

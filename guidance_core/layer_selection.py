@@ -18,7 +18,7 @@ SECTIONS = ("input", "middle", "output")
 Part = tuple[Literal["percent"], float, float] | tuple[Literal["numbers"], int, int] | tuple[Literal["section"], str]
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%?\s*-\s*(\d+(?:\.\d+)?)%")
-_NUMBERS = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+_NUMBERS = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?")  # Python reads no numbers of thousands of digits
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def parse_layers(text: str) -> LayerSelection:
     """Parses a selection; raises ValueError for text outside the grammar, or empty."""
     words = [word.strip().lower() for word in text.split(",")]
     if not all(words):
-        raise ValueError(f"layers = '{text}' is empty or has an empty part: write {GRAMMAR}.")
+        raise ValueError(f"layers = {text!r} is empty or has an empty part: write {GRAMMAR}.")
     return LayerSelection(text, tuple(_parse_part(word, text) for word in words))
 
 
@@ -57,13 +57,13 @@ def _parse_part(word: str, text: str) -> Part:
         low, high = map(float, percents.groups())
         if low < high <= 100:
             return ("percent", low, high)
-        raise ValueError(f"layers = '{text}': '{word}' must rise and end at 100% or before.")
+        raise ValueError(f"layers = {text!r}: {word!r} must rise and end at 100% or before.")
     if numbers := _NUMBERS.fullmatch(word):
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if first <= last:
             return ("numbers", first, last)
-        raise ValueError(f"layers = '{text}': '{word}' must rise.")
-    raise ValueError(f"layers = '{text}': cannot read '{word}'. Write {GRAMMAR}.")
+        raise ValueError(f"layers = {text!r}: {word!r} must rise.")
+    raise ValueError(f"layers = {text!r}: cannot read {word!r}. Write {GRAMMAR}.")
 
 
 def _selects(part: Part, layer: int, sections: Sequence[str | None]) -> bool:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from .number_range import check_number
+
 _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 
 
@@ -22,7 +24,8 @@ class SmoothReLU(TorchFunctionMode):
 
     def __init__(self, beta: float):
         super().__init__()
-        if not 0 < beta < float("inf"):
+        check_number("softplus_beta", beta)
+        if beta <= 0:
             raise ValueError(f"softplus_beta = {beta}: it must be a finite number above 0.")
         self.beta = beta
 

@@ -1,10 +1,13 @@
 """Classifier guidance: moves each x0 prediction along the gradient of a score, for any model and sampler."""
 
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from .classifiers.classifier_guidance import ClassifierGuidance
-from .classifiers.guidance_score import ScoreSocket
+from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.latent_decoder import MODES
 from .classifiers.score_gradient import score_gradient
 from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow
@@ -59,7 +62,17 @@ class EntropyGuidanceApply(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, score, scale, tilt, normalize, start_percent, end_percent, every, vae=None, decode="auto"
+        cls,
+        model: ModelPatcher,
+        score: GuidanceScore,
+        scale: float,
+        tilt: float,
+        normalize: bool,
+        start_percent: float,
+        end_percent: float,
+        every: int,
+        vae: Any = None,
+        decode: str = "auto",
     ) -> io.NodeOutput:
         guidance = ClassifierGuidance(
             score_gradient(score, model, vae, decode), scale, tilt, normalize,

@@ -4,6 +4,7 @@ Condition-Annealed Diffusion Sampler, https://arxiv.org/abs/2310.17347. The form
 guidance_core/condition_annealing.py.
 """
 
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
@@ -64,7 +65,9 @@ class EntropyGuidanceCADS(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, noise_scale, mixing, tau1, tau2, apply_to, seed) -> io.NodeOutput:
+    def execute(
+        cls, model: ModelPatcher, noise_scale: float, mixing: float, tau1: float, tau2: float, apply_to: str, seed: int
+    ) -> io.NodeOutput:
         annealing = ConditionAnnealing(noise_scale, mixing, tau1, tau2)
         conditions = AnnealedConditions(annealing, apply_to, seed, Feedback.of(cls))
         model = model.clone()

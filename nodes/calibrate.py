@@ -1,5 +1,8 @@
 """Fine-tunes a classifier until it is only as sure as it is right; the loss is in guidance_core/calibration_objective.py."""
 
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..guidance_core.calibration_error import check_relplot
@@ -10,7 +13,7 @@ from .calibration.guidance_view import guidance_view
 from .calibration.image_folder import fingerprint, open_folder
 from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
 from .calibration.reliability_picture import reliability_picture, skipped_note
-from .classifiers.guidance_classifier import ClassifierSocket
+from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier
 from .common import CATEGORY
 
 
@@ -72,15 +75,29 @@ class EntropyGuidanceCalibrate(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, image_folder, **_):
+    def fingerprint_inputs(cls, image_folder: str | None, **_: Any) -> str | float:
         return fingerprint(image_folder)
 
     @classmethod
     def execute(
-        cls, classifier, image_folder, steps, learning_rate, batch_size, ece_weight, ece_beta, seed,
-        ece_form="per_sample", entropy_weight=0.0, model=None, conditioning=None, vae=None, percents="0.25, 0.5, 0.75",
-        decode="auto", resolution=256,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        classifier: GuidanceClassifier,
+        image_folder: str,
+        steps: int,
+        learning_rate: float,
+        batch_size: int,
+        ece_weight: float,
+        ece_beta: float,
+        seed: int,
+        ece_form: str = "per_sample",
+        entropy_weight: float = 0.0,
+        model: ModelPatcher | None = None,
+        conditioning: Any = None,
+        vae: Any = None,
+        percents: str = "0.25, 0.5, 0.75",
+        decode: str = "auto",
+        resolution: int = 256,
+    ) -> io.NodeOutput:
         check_relplot()
         objective = CalibrationObjective(ece_weight, ece_beta, ece_form, entropy_weight)
         training = Training(objective, steps, learning_rate, batch_size, seed)

@@ -1,5 +1,8 @@
 """How well a classifier's confidence fits its accuracy, as numbers and as a picture."""
 
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..guidance_core.calibration_error import check_relplot
@@ -9,6 +12,7 @@ from .calibration.image_folder import fingerprint, open_folder
 from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
 from .calibration.measurement import measure
 from .calibration.reliability_picture import reliability_picture, skipped_note
+from .classifiers.guidance_classifier import GuidanceClassifier
 from .common import CATEGORY
 
 PICTURES = ("held out", "all")
@@ -47,15 +51,25 @@ class EntropyGuidanceCalibrationReport(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, image_folder, **_):
+    def fingerprint_inputs(cls, image_folder: str | None, **_: Any) -> str | float:
         return fingerprint(image_folder)
 
     @classmethod
     def execute(
-        cls, classifier, image_folder, pictures="held out", model=None, conditioning=None, vae=None,
-        percents="0.25, 0.5, 0.75", decode="auto", resolution=256,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        classifier: GuidanceClassifier,
+        image_folder: str,
+        pictures: str = "held out",
+        model: ModelPatcher | None = None,
+        conditioning: Any = None,
+        vae: Any = None,
+        percents: str = "0.25, 0.5, 0.75",
+        decode: str = "auto",
+        resolution: int = 256,
+    ) -> io.NodeOutput:
         check_relplot()
+        if pictures not in PICTURES:
+            raise ValueError(f"pictures = {pictures!r}: it must be one of {', '.join(PICTURES)}.")
         view = guidance_view(classifier, model, conditioning, vae, decode)
         folder = open_folder(image_folder, classifier, resolution)
         shown = folder.held_out if pictures == "held out" else folder.everything

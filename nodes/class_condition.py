@@ -1,5 +1,8 @@
 """The class that a class-conditional model draws, by name or number."""
 
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
@@ -37,7 +40,7 @@ class EntropyGuidanceClassCondition(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, labels) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, labels: str) -> io.NodeOutput:
         network = model.model
         if not isinstance(network, ClassConditional):
             raise ValueError(
@@ -48,21 +51,21 @@ class EntropyGuidanceClassCondition(io.ComfyNode):
         return io.NodeOutput(_class(network, labels, null), null)
 
 
-def _class(network: ClassConditional, labels: str, null):
+def _class(network: ClassConditional, labels: str, null: Any) -> Any:
     if not labels.strip():
         if isinstance(null, ExecutionBlocker):
             raise ValueError("labels is empty, and this model has no null class: write the class that it shall draw.")
         return null
     if not network.class_names:
-        raise ValueError(f"labels = '{labels}': this model is unconditional and has no classes. Leave labels empty.")
+        raise ValueError(f"labels = {labels!r}: this model is unconditional and has no classes. Leave labels empty.")
     return class_condition(network, parse_labels(labels, network.class_names, "model"))
 
 
-def _null_class(network: ClassConditional):
+def _null_class(network: ClassConditional) -> Any:
     """No class, where the model knows what that is; otherwise an error for whoever uses it."""
     if network.class_names and network.null_class is None:
         return ExecutionBlocker(
             "null class: this model was trained without one, so that CFG has nothing to compare with. Wire the class to "
             "the negative too, with cfg 1 or with ERG."
         )
-    return class_condition(network, (network.null_class,))
+    return class_condition(network, () if network.null_class is None else (network.null_class,))

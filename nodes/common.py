@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 CATEGORY = "entropy guidance"
 
@@ -29,13 +31,6 @@ VAE = io.Vae.Input(
 )  # fmt: skip
 
 
-def check_number(name: str, value: float, lowest: float = -math.inf) -> None:
-    """Raises ValueError for an input that is not finite or too low: linked values pass ComfyUI unchecked."""
-    if not math.isfinite(value) or value < lowest:
-        limit = "" if lowest == -math.inf else f" of {lowest:g} or more"
-        raise ValueError(f"{name} = {value}: it must be a finite number{limit}.")
-
-
 @dataclass(frozen=True)
 class PercentWindow:
     """A share of the sampling process, 0 ≤ start < end ≤ 1, in ComfyUI's percent."""
@@ -43,7 +38,7 @@ class PercentWindow:
     start: float
     end: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("start", "end"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= 1):
@@ -65,12 +60,12 @@ class PercentWindow:
             "sampler does its steps."
         )
 
-    def sigmas(self, model_sampling) -> tuple[float, float]:
+    def sigmas(self, model_sampling: Any) -> tuple[float, float]:
         """The window's first and last sigma, from high to low; both ends belong to it, as in ComfyUI's own nodes."""
         return model_sampling.percent_to_sigma(self.start), model_sampling.percent_to_sigma(self.end)
 
     @staticmethod
-    def holds(sigma, sigmas: tuple[float, float]) -> bool:
+    def holds(sigma: Tensor, sigmas: tuple[float, float]) -> bool:
         """Whether an evaluation at sigma, [B], lies in a window of such `sigmas`. Reading sigma waits for the device."""
         start, end = sigmas
         return end <= sigma[0].item() <= start

@@ -1,12 +1,15 @@
 """The DDPM sampler with classifier guidance on a sine schedule, as the papers use it."""
 
+from typing import Any
+
 import comfy.samplers
 from comfy_api.latest import io
 
 from ..guidance_core.ddpm_variance import VARIANCES
-from .classifiers.guidance_score import ScoreSocket
+from ..guidance_core.number_range import check_number
+from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
-from .common import CATEGORY, TILT, VAE, check_number
+from .common import CATEGORY, TILT, VAE
 from .feedback import HIDDEN, Feedback
 
 
@@ -51,12 +54,14 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, score, scale, gamma, tilt, vae=None, variance="small") -> io.NodeOutput:
+    def execute(
+        cls, score: GuidanceScore, scale: float, gamma: float, tilt: float, vae: Any = None, variance: str = "small"
+    ) -> io.NodeOutput:
         check_number("scale", scale, lowest=0)
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
         if variance not in VARIANCES:
-            raise ValueError(f"variance = '{variance}': it must be one of {', '.join(VARIANCES)}.")
+            raise ValueError(f"variance = {variance!r}: it must be one of {', '.join(VARIANCES)}.")
         sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, Feedback.of(cls))
         if scale == 0:
             sampler.feedback.say_without_effect("scale is 0. Set it above 0.")

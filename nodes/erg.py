@@ -3,6 +3,7 @@
 Entropy Rectifying Guidance, https://arxiv.org/abs/2504.13987. The formulas are in guidance_core/attention_energy.py.
 """
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
@@ -99,9 +100,22 @@ class EntropyGuidanceERG(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, temperature, layers, start_percent, end_percent, attention, alpha, step_size, iterations,
-        scale=0.0, rescale=0.0, outside=OUTSIDE[0], flatness=-1.0, share_trunk=True,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model: ModelPatcher,
+        temperature: float,
+        layers: str,
+        start_percent: float,
+        end_percent: float,
+        attention: str,
+        alpha: float,
+        step_size: float,
+        iterations: int,
+        scale: float = 0.0,
+        rescale: float = 0.0,
+        outside: str = OUTSIDE[0],
+        flatness: float = -1.0,
+        share_trunk: bool = True,
+    ) -> io.NodeOutput:
         energy = AttentionEnergy(temperature, alpha, step_size, iterations, flatness)
         window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)

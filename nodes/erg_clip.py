@@ -3,6 +3,8 @@
 Entropy Rectifying Guidance, https://arxiv.org/abs/2504.13987.
 """
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..guidance_core.attention_energy import AttentionEnergy
@@ -49,7 +51,7 @@ class EntropyGuidanceCLIP(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, clip, temperature, layers, flatness=-1.0) -> io.NodeOutput:
+    def execute(cls, clip: Any, temperature: float, layers: str, flatness: float = -1.0) -> io.NodeOutput:
         energy, selection = AttentionEnergy(temperature, flatness=flatness), parse_layers(layers)
         feedback = Feedback.of(cls)
         if energy.is_ordinary:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from traceback import walk_tb
+from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..guidance_core.sampling_steps import step_at
 
@@ -40,7 +42,7 @@ class Feedback:
         # Looked up rather than imported: a host without a server may not have what that needs.
         server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
         send, client = (getattr(server, name, None) for name in ("send_progress_text", "client_id"))
-        if None not in (self.node, send, client):
+        if send is not None and None not in (self.node, client):
             send(text.translate(AS_TEXT), self.node, client)
 
     def say_without_effect(self, why_not: str) -> None:
@@ -68,11 +70,11 @@ def _is_ours(error: Exception) -> bool:
 class StepCount:
     """In how many steps of a sampling something was done. It waits for the device when it is read, and not before."""
 
-    _done: list = field(default_factory=list)  # sigmas of evaluations
-    _others: list = field(default_factory=list)
-    _schedule: object | None = None
+    _done: list[Tensor] = field(default_factory=list)  # sigmas of evaluations
+    _others: list[Tensor] = field(default_factory=list)
+    _schedule: Tensor | None = None
 
-    def note(self, sigma, options: dict, done: bool) -> None:
+    def note(self, sigma: Tensor, options: dict[str, Any], done: bool) -> None:
         """An evaluation at sigma, [B]. options: its transformer options. done: whether it was done there."""
         (self._done if done else self._others).append(sigma)
         self._schedule = options.get("sample_sigmas")

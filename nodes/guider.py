@@ -1,8 +1,12 @@
 """ERG and an artist's own negative prompt at once, for SamplerCustomAdvanced."""
 
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .common import CATEGORY, check_number
+from ..guidance_core.number_range import check_number
+from .common import CATEGORY
 from .feedback import HIDDEN, Feedback
 from .sampling.entropy_guider import EntropyGuider
 
@@ -45,7 +49,15 @@ class EntropyGuidanceGuider(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, positive, weak, scale, negative=None, negative_scale=2.0) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        positive: Any,
+        weak: Any,
+        scale: float,
+        negative: Any = None,
+        negative_scale: float = 2.0,
+    ) -> io.NodeOutput:
         check_number("scale", scale, lowest=0)
         check_number("negative_scale", negative_scale, lowest=0)
         guider = EntropyGuider(model, Feedback.of(cls))

@@ -39,7 +39,7 @@ class EntropyGuidanceLoadADM(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model_name, clip_denoised=True) -> io.NodeOutput:
+    def execute(cls, model_name: str, clip_denoised: bool = True) -> io.NodeOutput:
         model = load_model(model_name, read)
         if clip_denoised:
             model.set_model_sampler_post_cfg_function(held_to_pictures)

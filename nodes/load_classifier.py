@@ -37,6 +37,6 @@ class EntropyGuidanceLoadClassifier(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, classifier_name, prompts="") -> io.NodeOutput:
+    def execute(cls, classifier_name: str, prompts: str = "") -> io.NodeOutput:
         lines = tuple(filter(None, map(str.strip, prompts.splitlines())))
         return io.NodeOutput(load_classifier(classifier_name, lines))

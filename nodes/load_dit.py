@@ -32,5 +32,5 @@ class EntropyGuidanceLoadDiT(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model_name) -> io.NodeOutput:
+    def execute(cls, model_name: str) -> io.NodeOutput:
         return io.NodeOutput(load_model(model_name, read))

@@ -1,11 +1,13 @@
 """Draws what Record Guidance saw of a sampling."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from .common import CATEGORY
 from .drawing.figure import check_matplotlib
 from .recording.guidance_picture import guidance_picture
-from .recording.recorder import RecordSocket
+from .recording.recorder import Recorder, RecordSocket
 
 
 class EntropyGuidancePlot(io.ComfyNode):
@@ -30,7 +32,7 @@ class EntropyGuidancePlot(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, record, latent) -> io.NodeOutput:
+    def execute(cls, record: Recorder, latent: dict[str, Any]) -> io.NodeOutput:
         check_matplotlib()
         samples = latent["samples"]
         samples = samples.unbind()[0] if samples.is_nested else samples

@@ -1,5 +1,6 @@
 """Records what guidance does in a sampling, for Plot Guidance."""
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from .common import CATEGORY
@@ -34,7 +35,7 @@ class EntropyGuidanceRecord(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher) -> io.NodeOutput:
         recorder = Recorder() if cls.hidden.unique_id is None else Recorder(cls.hidden.unique_id)
         model = model.clone()
         recorder.add_to(model)

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from .classifiers.files import save_classifier
-from .classifiers.guidance_classifier import ClassifierSocket
+from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier
 from .common import CATEGORY
 
 
@@ -28,5 +28,5 @@ class EntropyGuidanceSaveClassifier(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, classifier, filename_prefix) -> io.NodeOutput:
+    def execute(cls, classifier: GuidanceClassifier, filename_prefix: str) -> io.NodeOutput:
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {save_classifier(classifier, filename_prefix)}"))

@@ -1,12 +1,14 @@
 """The score that classifier guidance climbs: a classifier, the wanted classes, and the formula of the score."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..guidance_core.class_labels import parse_labels
 from ..guidance_core.classifier_score import ClassifierScore
 from ..guidance_core.divergence import DIVERGENCES
 from ..guidance_core.smooth_relu import SmoothReLU
-from .classifiers.guidance_classifier import ClassifierSocket
+from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .common import CATEGORY
 
@@ -66,9 +68,17 @@ class EntropyGuidanceScore(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, classifier, labels, divergence, divergence_weight, target_confidence, joint_temperature,
-        marginal_temperature, entropy_weight, softplus_beta,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        classifier: GuidanceClassifier,
+        labels: Any,
+        divergence: str,
+        divergence_weight: float,
+        target_confidence: float,
+        joint_temperature: float,
+        marginal_temperature: float,
+        entropy_weight: float,
+        softplus_beta: float,
+    ) -> io.NodeOutput:
         formula = ClassifierScore(
             divergence, divergence_weight, target_confidence, joint_temperature, marginal_temperature, entropy_weight
         )

@@ -1,6 +1,6 @@
-"""From nothing to a picture: draws prompts with CFG and with ERG in a real headless ComfyUI, and labels them.
+"""From nothing to a picture: draws prompts with CFG and with ERG in a real headless ComfyUI.
 
-Runs the shipped example workflow once for each prompt, with the same seeds on both sides.
+Runs the shipped example workflow once for each prompt; it compares both with the same seeds in one labelled picture.
 """
 
 import importlib.util
@@ -12,10 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
 from .comfyui_server import running_server
 from .environment import DEV, REPOSITORY
@@ -27,7 +24,6 @@ PROMPTS = (
     "a large orange triangle above a small green square on a black background",
     "a purple square right of a yellow circle on a gray background",
 )
-METHODS = ("CFG", "ERG")
 
 
 def main() -> None:
@@ -39,23 +35,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         print("==> Starting ComfyUI", flush=True)
         with running_server(DEV / "demo-server.log", "--output-directory", folder) as port:
-            rows = [_draw(prompt, port, Path(folder) / str(i)) for i, prompt in enumerate(PROMPTS)]
-            sheet = _labelled(rows)
+            sheet = _below_each_other([_draw(prompt, port, Path(folder), i) for i, prompt in enumerate(PROMPTS)])
     path = OUTPUT / "demo.png"
     sheet.save(path)
     print(f"ERG beside CFG, same prompts and seeds: {path}")
 
 
-def _draw(prompt: str, port: int, folder: Path) -> dict[str, list[Path]]:
-    """Runs the example workflow on a prompt; the pictures of each method, in the order of their seeds."""
+def _draw(prompt: str, port: int, folder: Path, number: int) -> Image.Image:
+    """Runs the example workflow on a prompt; the picture that it saves."""
     print(f"==> Drawing: {prompt}", flush=True)
     workflow = json.loads(WORKFLOW.read_text())
     for node in workflow["nodes"]:
         if node["type"] == "PrimitiveStringMultiline":
             node["widgets_values"] = [prompt]
         if node["type"] == "SaveImage":
-            node["widgets_values"] = [f"{folder.name}/{node['title']}"]
-    folder.mkdir()
+            node["widgets_values"] = [f"{number}"]
     file = folder / "workflow.json"
     file.write_text(json.dumps(workflow))
     command = [
@@ -71,33 +65,22 @@ def _draw(prompt: str, port: int, folder: Path) -> dict[str, list[Path]]:
     ]
     address = ["--host", "127.0.0.1", "--port", str(port)]
     done = subprocess.run([*command, *address], env={**os.environ, "DO_NOT_TRACK": "1"})
-    pictures = {method: sorted(folder.glob(f"{method}_*.png")) for method in METHODS}
-    if done.returncode or not all(pictures.values()):
+    pictures = sorted(folder.glob(f"{number}_*.png"))
+    if done.returncode or not pictures:
         sys.exit(f"ComfyUI drew no picture; its log is {DEV / 'demo-server.log'}")
-    return pictures
+    return Image.open(pictures[0]).convert("RGB")
 
 
-def _labelled(rows: list[dict[str, list[Path]]]) -> Image.Image:
-    """One picture: a row for each prompt under its text, CFG on the left and ERG on the right."""
-    blocks = [
-        [
-            make_grid(torch.stack([pil_to_tensor(Image.open(p)) for p in row[m]]), padding=4, pad_value=255)
-            for m in METHODS
-        ]
-        for row in rows
-    ]
-    height, width = blocks[0][0].shape[1:]
-    caption, gap, title = 30, 24, 44
-    sheet = Image.new("RGB", (2 * width + gap, title + len(rows) * (height + caption)), "white")
-    draw, large, small = ImageDraw.Draw(sheet), ImageFont.load_default(26), ImageFont.load_default(17)
-    for column, method in enumerate(METHODS):
-        x = column * (width + gap)
-        draw.text((x + 6, 6), method, "black", large)
-        for i, (prompt, row) in enumerate(zip(PROMPTS, blocks)):
-            y = title + i * (height + caption)
-            sheet.paste(to_pil_image(row[column]), (x, y + caption))
-            if column == 0:
-                draw.text((6, y + 5), prompt, "black", small)
+def _below_each_other(pictures: list[Image.Image]) -> Image.Image:
+    """One picture: each under its prompt."""
+    caption = 34
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (width, len(pictures) * (height + caption)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
+    for i, (prompt, picture) in enumerate(zip(PROMPTS, pictures)):
+        y = i * (height + caption)
+        draw.text((6, y + 6), prompt, "black", font)
+        sheet.paste(picture, (0, y + caption))
     return sheet
 
 

@@ -35,10 +35,10 @@ def check_own_comfyui() -> None:
         sys.exit(f"COMFYUI_PYTHON={python} cannot import torch and aiohttp: name the Python that runs your ComfyUI.")
 
 
-def link_pack(folder: Path) -> None:
-    """Links this repository into a custom_nodes folder, replacing a link that points elsewhere."""
+def link_pack(folder: Path, name: str = PACK) -> None:
+    """Links this repository into a folder, such as custom_nodes, replacing a link that points elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    link = folder / PACK
+    link = folder / name
     if link.is_symlink() and link.resolve() == REPOSITORY:
         return
     if link.exists() and not link.is_symlink():

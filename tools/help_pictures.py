@@ -1,6 +1,6 @@
 """Draws the pictures of the help pages, web/docs/images, with the bundled models: `python -m tools.help_pictures [NAME ...]`.
 
-Each shows what one node does: rows of the same seeds without and with it. Two minutes on two cores.
+Each shows what one node does: rows of the same seeds without and with it. Some minutes on two cores.
 """
 
 import argparse
@@ -55,12 +55,16 @@ def demo(text: str, seed: int, cfg: float = 1.0, count: int = 4, same_noise: boo
     return run_node("VAEDecode", samples=drawn, vae=vae)[0]
 
 
-def sampled(model, positive, latent: dict, seed: int, cfg: float, negative,
-            sampler: str = "euler", scheduler: str = "simple") -> dict:  # fmt: skip
+def sampled(model, positive, latent: dict, seed: int, cfg: float, negative, *how: str) -> dict:
+    guider = run_node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg)[0]
+    return sampled_by(guider, model, latent, seed, *how)
+
+
+def sampled_by(guider, model, latent: dict, seed: int, sampler: str = "euler", scheduler: str = "simple") -> dict:
     return run_node(
         "SamplerCustomAdvanced",
         noise=run_node("RandomNoise", noise_seed=seed)[0],
-        guider=run_node("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg)[0],
+        guider=guider,
         sampler=run_node("KSamplerSelect", sampler_name=sampler)[0],
         sigmas=run_node("BasicScheduler", model=model, scheduler=scheduler, steps=20, denoise=1.0)[0],
         latent_image=latent,
@@ -109,15 +113,7 @@ def _guided_away(negative: str | None) -> Tensor:
     other = {} if negative is None else {"negative": encoded(clip, f"{text} {negative}")}
     (guider,) = run_node("EntropyGuidanceGuider", model=erg()(model), positive=encoded(clip, text),
                          weak=encoded(clip, ""), **other)  # fmt: skip
-    samples = run_node(
-        "SamplerCustomAdvanced",
-        noise=run_node("RandomNoise", noise_seed=5)[0],
-        guider=guider,
-        sampler=run_node("KSamplerSelect", sampler_name="euler")[0],
-        sigmas=run_node("BasicScheduler", model=model, scheduler="simple", steps=20, denoise=1.0)[0],
-        latent_image=latent,
-    )[0]
-    return run_node("VAEDecode", samples=samples, vae=vae)[0]
+    return run_node("VAEDecode", samples=sampled_by(guider, model, latent, 5), vae=vae)[0]
 
 
 def draw_cads() -> Image.Image:

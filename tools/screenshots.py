@@ -11,20 +11,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from .browser import BROWSER, frontend
 from .comfyui_server import running_server
 from .environment import DEV, PACK, REPOSITORY
+from .frontend import CHROMIUM, frontend, open_help
 
 FOLDER = REPOSITORY / "docs" / "screenshots"
-WORKFLOW = REPOSITORY / "example_workflows" / "ERG at cfg 1 (demo model).json"
+WORKFLOW = REPOSITORY / "example_workflows" / "A first look at ERG (demo model).json"
 WIDTH, HEIGHT = 1600, 900
 SETTLED = 2000  # milliseconds after which the frontend has drawn what it was asked for
 RUN = 600_000  # milliseconds that a queued graph may take
-CENTRE_ON_ERG = """() => {
-    const node = window.app.graph.nodes.find(node => node.type === 'EntropyGuidanceERG')
-    window.app.canvas.selectNode(node)
-    window.app.canvas.animateToBounds(node.boundingRect, { zoom: 0.4 })
-}"""
 DRAWN = """() => window.app.graph.nodes.filter(node => ['SaveImage', 'PreviewImage'].includes(node.type))
     .every(node => node.imgs?.length)"""
 LOADED = "() => [...document.images].filter(image => image.src.includes('workflow_templates')).every(image => image.naturalWidth)"
@@ -36,7 +31,7 @@ SET = (
 
 
 def main() -> None:
-    if BROWSER is None:
+    if CHROMIUM is None:
         sys.exit("Screenshots need Chromium: install the package 'chromium', or set CHROMIUM to a browser's path.")
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +66,7 @@ def _templates(page) -> None:
 
 
 def _graph(page) -> None:
-    """The template of ERG at cfg 1 after it has run."""
+    """The first template after it has run."""
     page.evaluate("workflow => window.app.loadGraphData(workflow)", json.loads(WORKFLOW.read_text()))
     page.evaluate("() => window.app.queuePrompt(0, 1)")
     page.get_by_text("layers, 20 of 20 steps").wait_for(timeout=RUN)
@@ -82,9 +77,7 @@ def _graph(page) -> None:
 
 def _help(page) -> None:
     """The help of ERG beside its node."""
-    page.evaluate(CENTRE_ON_ERG)
-    page.wait_for_timeout(SETTLED)
-    page.get_by_test_id("info-button").click()
+    open_help(page, "EntropyGuidanceERG")
     _save(page, "help")
 
 

@@ -27,6 +27,7 @@ PIP = ("-m", "pip", "--disable-pip-version-check")
 def main() -> None:
     if sys.version_info < (3, 10):
         sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make setup PYTHON=python3.12")
+    link_pack(DEV / "types", "entropy_guidance")  # as pyproject.toml names it to mypy
     if OWN_COMFYUI:
         check_own_comfyui()
         return

@@ -9,9 +9,11 @@ place where ComfyUI's own wrapper puts its compiled network. The network itself 
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MethodType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -31,7 +33,7 @@ PREVIOUS = "entropy_guidance_previous"  # in transformer options: the override t
 
 # Networks that torch.compile cannot take as a whole, by what is patched in them.
 _in_pieces: WeakKeyDictionary[torch.nn.Module, set[frozenset[str]]] = WeakKeyDictionary()
-_twins: WeakKeyDictionary[torch.nn.Module, dict] = WeakKeyDictionary()  # compiled, by how they were
+_twins: WeakKeyDictionary[torch.nn.Module, dict[str, Any]] = WeakKeyDictionary()  # compiled, by how they were
 
 
 def can_run_compiled(call: NetworkCall) -> bool:
@@ -55,10 +57,14 @@ class CompiledTempering:
     """Scales the queries of the weak branch by τ in compiled code."""
 
     temperature: float
-    _factors: dict = field(default_factory=dict, repr=False)  # they do not change from step to step
-    _refused: set = field(default_factory=set, repr=False)  # forward passes that are to run without compiled code
+    # They do not change from step to step.
+    _factors: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict, repr=False)
+    # Forward passes that are to run without compiled code.
+    _refused: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
 
-    def run(self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], labels: tuple[bool, ...]):
+    def run(
+        self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], labels: tuple[bool, ...]
+    ) -> torch.Tensor | None:
         """The prediction, or None where compiled code cannot do it. labels: of each row, as the network runs them."""
         forward = layers.of_calls, replaced_blocks(call.options)
         if forward in self._refused:
@@ -73,14 +79,16 @@ class CompiledTempering:
 
 
 @torch.inference_mode(False)
-def _factors(temperature: float, labels: tuple[bool, ...], changed: tuple[bool, ...], device) -> torch.Tensor:
+def _factors(
+    temperature: float, labels: tuple[bool, ...], changed: tuple[bool, ...], device: torch.device
+) -> torch.Tensor:
     """For each attention call of a network, and each row of its batch, what scales its queries: [calls, rows]."""
     factors = torch.ones(len(changed), len(labels), device=device)
     factors[list(changed)] = scale_of_rows(labels, len(labels), 1, temperature, factors.dtype, device)
     return factors
 
 
-def run_compiled(call: NetworkCall, factors: torch.Tensor):
+def run_compiled(call: NetworkCall, factors: torch.Tensor) -> torch.Tensor | None:
     """The prediction with scaled queries, or None where compiled code cannot do it.
 
     factors: [attention calls, rows]. None is returned where the network makes another number of calls, or calls with rows
@@ -93,7 +101,7 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor):
     scaled = [0]
     try:
         result = replace(call, executor=_with_twin(call)).run(
-            compiled=True, **{OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}
+            {OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}, compiled=True
         )
     except torch._dynamo.exc.TorchDynamoException:
         _in_pieces.setdefault(call.network, set()).add(call.patched)
@@ -108,7 +116,7 @@ def _with_twin(call: NetworkCall) -> WrapperExecutor:
     return WrapperExecutor(executor.original, executor.class_obj, [*executor.wrappers, wrapper], executor.idx)
 
 
-def _twin(network: torch.nn.Module, options: dict) -> torch.nn.Module:
+def _twin(network: torch.nn.Module, options: dict[str, Any]) -> torch.nn.Module:
     twins = _twins.setdefault(network, {})
     key = str(options)
     if key not in twins:
@@ -120,7 +128,13 @@ def _twin(network: torch.nn.Module, options: dict) -> torch.nn.Module:
     return twins[key]
 
 
-def scale_queries(attention, q, *args, transformer_options, **kwargs):
+def scale_queries(
+    attention: Callable[..., torch.Tensor],
+    q: torch.Tensor,
+    *args: Any,
+    transformer_options: dict[str, Any],
+    **kwargs: Any,
+) -> torch.Tensor:
     """An attention override that scales each row of q by its factor, and counts the calls in which it could."""
     number, factors = transformer_options[CALL][0], transformer_options[FACTORS]
     previous = transformer_options[PREVIOUS]

@@ -6,6 +6,7 @@ conditions last first: so copies have the numbers of their originals, and come a
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ PER_CHUNK = (
 )  # lists in transformer options with an entry for each chunk of rows
 
 
-def with_copies_as_originals(call: NetworkCall) -> tuple[NetworkCall, Callable]:
+def with_copies_as_originals(call: NetworkCall) -> tuple[NetworkCall, Callable[..., Any]]:
     """The call for other nodes, and what puts its prediction [rows, ...] back in order.
 
     It is the call as it is where there are no copies, or where a node around it has seen to them.
@@ -34,7 +35,7 @@ def with_copies_as_originals(call: NetworkCall) -> tuple[NetworkCall, Callable]:
     return _reordered_call(replace(call, options=options), order)
 
 
-def copies_of_chunks(options: dict) -> dict[int, int]:
+def copies_of_chunks(options: dict[str, Any]) -> dict[int, int]:
     """Of an evaluation's chunks those that are copies, each with the chunk of the very entry that it was copied from."""
     originals, of_numbers = options.get(UUIDS_OF_ORIGINALS, {}), options.get(ORIGINALS, ())
     entries = [(of_numbers[number], uuid) for number, uuid in zip(options["cond_or_uncond"], options.get("uuids", ()))]
@@ -43,7 +44,7 @@ def copies_of_chunks(options: dict) -> dict[int, int]:
     return {chunk: chunk_of[original] for chunk, original in wanted if original in chunk_of}
 
 
-def _reordered_call(call: NetworkCall, order: list[int]) -> tuple[NetworkCall, Callable]:
+def _reordered_call(call: NetworkCall, order: list[int]) -> tuple[NetworkCall, Callable[..., Any]]:
     patched = any(call.options.get(name) for name in ("patches", "patches_replace"))
     rows = len(call.inputs[0])
     if not patched or order == sorted(order) or rows % len(order):
@@ -60,11 +61,11 @@ def _reordered_call(call: NetworkCall, order: list[int]) -> tuple[NetworkCall, C
     return reordered, lambda prediction: _reordered(prediction, back, rows)
 
 
-def _as_it_is(prediction):
+def _as_it_is(prediction: torch.Tensor) -> torch.Tensor:
     return prediction
 
 
-def _reordered(value, order: list[int], rows: int):
+def _reordered(value: Any, order: list[int], rows: int) -> Any:
     """Nested values in which tensors of so many rows have their chunks in that order."""
 
     def reorder(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+
+from comfy.samplers import CFGGuider
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ..common import PercentWindow
@@ -37,7 +39,7 @@ class Effect:
         self._asked.append(len(call.options.get("cond_or_uncond", ())) or 1)
         self._steps.note(call.inputs[1], call.options, False)
 
-    def note_change(self, call: NetworkCall, layers: set[int], of: int) -> None:
+    def note_change(self, call: NetworkCall, layers: Set[int], of: int) -> None:
         """layers: the numbers of those that an evaluation changed, of so many."""
         if layers:
             self._layers |= layers
@@ -50,7 +52,7 @@ class Effect:
         evaluations = (sum(self._asked) - sum(self.spared)) / steps
         return f"{len(self._layers)} of {self._of_layers} layers, {changed} of {steps} steps, {evaluations:.1f} evaluations a step"
 
-    def why_not(self, window: PercentWindow, own: bool, guider) -> str:
+    def why_not(self, window: PercentWindow, own: bool, guider: CFGGuider) -> str:
         """Why a whole sampling was left as it was. own: whether the weak branch was to be one of its own."""
         if not self.weak and own:
             return "its sampler asked for no prediction in the way of ComfyUI's guiders."

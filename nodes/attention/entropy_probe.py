@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -44,16 +45,25 @@ class EntropyProbe(OurOverride):
 
     network: torch.nn.Module
     layers: LayerMap
-    previous: Callable | None
-    preferred: Callable | None
+    previous: Callable[..., Any] | None
+    preferred: Callable[..., Any] | None
     _layer_of: CallReader = field(init=False)
     _places: list[tuple[int, tuple[str, ...]]] = field(default_factory=list, init=False)  # of calls
     _values: list[torch.Tensor] = field(default_factory=list, init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._layer_of = CallReader(self.layers)
 
-    def __call__(self, attention, q, k, v, heads, *args, **kwargs):
+    def __call__(
+        self,
+        attention: Callable[..., torch.Tensor],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         options = kwargs["transformer_options"]
         layer, rows = self._layer(options), _rows_of_branches(self.network, q.shape[0], options)
         if layer is not None and rows:
@@ -62,7 +72,7 @@ class EntropyProbe(OurOverride):
             self._values.append(_entropies(tuple(rows.values()), q, k, heads, mask, kwargs.get("scale")))
         return self.of_others(attention, options)(q, k, v, heads, *args, **kwargs)
 
-    def _layer(self, options: dict) -> int | None:
+    def _layer(self, options: dict[str, Any]) -> int | None:
         # The network may run once more, to try what is shared.
         if self._layer_of.unkeyed == len(self.layers.of_unkeyed_calls):
             self._layer_of = CallReader(self.layers)
@@ -87,7 +97,7 @@ class EntropyProbe(OurOverride):
 class EntropyProbing:
     """Of one sampling."""
 
-    def __init__(self, options: dict):
+    def __init__(self, options: dict[str, Any]) -> None:
         """options: its transformer options."""
         self._once = SamplingState()
         compiled = COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
@@ -109,13 +119,15 @@ class EntropyProbing:
             return None
         preferred, differ = self._once.find(preferred_attention, call.network)
         if differ:  # which an override would take away
-            return self._give_up("its checkpoint asks for several attention functions")
+            self._give_up("its checkpoint asks for several attention functions")
+            return None
         try:
             layers = layer_map(call, self._once.find(structure_of, call.network))
         except RuntimeError as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
-            return self._give_up("this network's attention cannot be reached")
+            self._give_up("this network's attention cannot be reached")
+            return None
         return EntropyProbe(call.network, layers, call.options.get(OVERRIDE), preferred)
 
     def _give_up(self, why: str) -> None:
@@ -123,7 +135,7 @@ class EntropyProbing:
         logging.info("Record Guidance: no attention entropy is recorded: %s.", why)
 
 
-def _rows_of_branches(network: torch.nn.Module, rows: int, options: dict) -> dict[str, int]:
+def _rows_of_branches(network: torch.nn.Module, rows: int, options: dict[str, Any]) -> dict[str, int]:
     """For each branch in an attention call the first of its rows; none where they cannot be told.
 
     options: those of the call, in which a block that runs on some rows alone has the chunks of those.
@@ -138,7 +150,9 @@ def _rows_of_branches(network: torch.nn.Module, rows: int, options: dict) -> dic
     return found
 
 
-def _entropies(rows: tuple[int, ...], q, k, heads: int, mask, scale) -> torch.Tensor:
+def _entropies(
+    rows: tuple[int, ...], q: torch.Tensor, k: torch.Tensor, heads: int, mask: torch.Tensor | None, scale: float | None
+) -> torch.Tensor:
     """The mean relative entropy [rows] of some heads and queries of those rows of a call."""
     q, k = in_heads(q, k, heads)
     every = math.ceil(k.shape[2] / HEADS)

@@ -56,13 +56,20 @@ def find_places(
     of_group = [[row for row in range(rows) if owners[row // each] == owner] for owner in groups]
     windows = min(QUERIES, max(map(len, of_group)))
     chosen = [[of_one[i * len(of_one) // windows] for i in range(windows)] for of_one in of_group]
-    numbers = {None: 0, **{owner: number for number, owner in enumerate(groups, 1)}}
+    numbers: dict[int | None, int] = {None: 0, **{owner: number for number, owner in enumerate(groups, 1)}}
     of_row = [numbers[measured[row // each]] for row in range(rows)]
     places = chosen, evenly_spread(queries, math.ceil(QUERIES / windows)), of_row
     return Places(*(torch.tensor(numbers, device=device) for numbers in places))
 
 
-def factor_of_all_heads(flatness: float, q, k, heads: int, mask=None, scale=None) -> torch.Tensor:
+def factor_of_all_heads(
+    flatness: float,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> torch.Tensor:
     """As `factor_of_heads`, where each row is changed and measured itself: of text encoders, which may have any bias."""
     rows = tuple(range(q.shape[0]))
     places = find_places(rows, rows, q.shape[0], q.shape[-2], q.device)
@@ -82,7 +89,14 @@ def evenly_spread(count: int, most: int) -> list[int]:
 
 
 def factor_of_heads(
-    flatness: float, places: Places, q, k, heads: int, mask=None, scale=None, any_bias: bool = False
+    flatness: float,
+    places: Places,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None = None,
+    scale: float | None = None,
+    any_bias: bool = False,
 ) -> torch.Tensor:
     """τ for the heads of changed rows, 1 for others, of a shape that multiplies q: [rows, 1, H·D] or [rows, H, 1, 1].
 
@@ -98,7 +112,7 @@ def factor_of_heads(
     return factors.repeat_interleave(q.shape[-1] // heads, dim=1)[:, None]
 
 
-def _logits(places: Places, q, k, heads: int, scale) -> torch.Tensor:
+def _logits(places: Places, q: torch.Tensor, k: torch.Tensor, heads: int, scale: float | None) -> torch.Tensor:
     """Of the places, [groups, H, queries, M]."""
     q, k = in_heads(q, k, heads)
     rows = places.rows.flatten()
@@ -108,7 +122,7 @@ def _logits(places: Places, q, k, heads: int, scale) -> torch.Tensor:
     return _of_groups(logits, places)
 
 
-def in_heads(q, k, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+def in_heads(q: torch.Tensor, k: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys as attention gets them, as [rows, N, H, D] and [rows, M, H or fewer, D]."""
     if q.ndim == 4:
         return q.transpose(1, 2), k.transpose(1, 2)
@@ -116,17 +130,17 @@ def in_heads(q, k, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
     return _split(q, width), _split(k, width)
 
 
-def _split(tensor, width: int):
+def _split(tensor: torch.Tensor, width: int) -> torch.Tensor:
     """[rows, N, H·D] as [rows, N, H, D]; some networks give their keys like that."""
     return tensor.flatten(2).unflatten(2, (-1, width))
 
 
-def _bias(mask, places: Places):
+def _bias(mask: torch.Tensor | None, places: Places) -> torch.Tensor | None:
     """A mask as what is added to the logits of the places, [groups, H or 1, queries, M]."""
     return None if mask is None else _of_groups(bias_at(mask, places.rows.flatten(), places.queries), places)
 
 
-def bias_at(mask, rows, queries) -> torch.Tensor:
+def bias_at(mask: torch.Tensor, rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """A mask as what is added to logits, [chosen rows, H or 1, chosen queries, M]."""
     mask = mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
     if len(mask) > 1:
@@ -138,6 +152,6 @@ def bias_at(mask, rows, queries) -> torch.Tensor:
     return mask.expand(len(rows), -1, len(queries), -1)
 
 
-def _of_groups(tensor, places: Places):
+def _of_groups(tensor: torch.Tensor, places: Places) -> torch.Tensor:
     """[groups · windows, H, queries, M] as [groups, H, windows · queries, M]."""
     return tensor.unflatten(0, places.rows.shape).transpose(1, 2).flatten(2, 3)

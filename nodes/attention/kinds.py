@@ -7,9 +7,12 @@ node's. Elsewhere cross-attention reads a sequence of another length than its qu
 from collections.abc import Callable
 from functools import wraps
 from types import MethodType
+from typing import Any
 
+import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from .object_patches import add_patches
 from .reach import KIND, name_of
@@ -26,7 +29,7 @@ def tell_kinds(model: ModelPatcher) -> None:
     add_patches(model, KEY, _patch)
 
 
-def kind_of_call(network, q, k, options: dict) -> str | None:
+def kind_of_call(network: torch.nn.Module, q: Tensor, k: Tensor, options: dict[str, Any]) -> str | None:
     """'self' or 'cross', or None for a call of a U-Net that comes from another node."""
     if "transformer_index" in options:  # which U-Nets alone count
         return options.get(KIND)
@@ -49,9 +52,9 @@ def _patch(model: ModelPatcher) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _telling(forward: MethodType | Callable, kind: str) -> Callable:
+def _telling(forward: MethodType | Callable[..., Any], kind: str) -> Callable[..., Any]:
     @wraps(forward)
-    def telling(*args, transformer_options={}, **kwargs):
+    def telling(*args: Any, transformer_options: dict[str, Any] = {}, **kwargs: Any) -> Any:
         return forward(*args, transformer_options={**transformer_options, KIND: kind}, **kwargs)
 
     return telling

@@ -13,10 +13,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
+from torch.utils.hooks import RemovableHandle
 
 from .network_call import OVERRIDE, NetworkCall
 from .reach import COUNTED, OWNERS
@@ -31,7 +33,11 @@ BLOCK_KEYS = ("block", "block_type", "block_index")
 LISTS_OF_BLOCKS = (torch.nn.ModuleList, torch.nn.ModuleDict, TimestepEmbedSequential)
 
 
-def block_key(options: dict) -> tuple | None:
+# A block by the key that it tells, or by the path of its module.
+Name = tuple[Any, ...] | str
+
+
+def block_key(options: dict[str, Any]) -> tuple[Any, ...] | None:
     """What the network says of the block that is running, or None where it says nothing."""
     key = tuple(options.get(name) for name in BLOCK_KEYS)
     return None if key == (None, None, None) else key
@@ -70,11 +76,11 @@ class LayerMap:
     ends: for each block that ran, by its name, how many attention calls of the pass were over when it ended for good.
     """
 
-    numbers: dict[tuple | str, int]
-    names: tuple[tuple | str, ...]
+    numbers: dict[Name, int]
+    names: tuple[Name, ...]
     rows: dict[int, RowsOfCalls] = field(default_factory=dict)
     size: tuple[int, ...] = ()
-    strangers: set[tuple] = field(default_factory=set)
+    strangers: set[tuple[Any, ...]] = field(default_factory=set)
     ends: dict[str, int] = field(default_factory=dict)
 
     def blocks_before(self, selected: frozenset[int]) -> tuple[str, ...]:
@@ -98,7 +104,7 @@ class LayerMap:
         return tuple(self.numbers.get(name) for name in self.names if isinstance(name, str))
 
     @cached_property
-    def keys(self) -> frozenset[tuple]:
+    def keys(self) -> frozenset[tuple[Any, ...]]:
         return frozenset(name for name in self.names if not isinstance(name, str))
 
     @cached_property
@@ -114,11 +120,11 @@ class LayerMap:
 class CallReader:
     """Tells the layer of each attention call of one forward pass."""
 
-    def __init__(self, layers: LayerMap):
+    def __init__(self, layers: LayerMap) -> None:
         self.layers, self.unkeyed = layers, 0
-        self.unknown: set[tuple] = set()  # keys that the map has never seen
+        self.unknown: set[tuple[Any, ...]] = set()  # keys that the map has never seen
 
-    def __call__(self, options: dict) -> int | None:
+    def __call__(self, options: dict[str, Any]) -> int | None:
         """The layer; None for a call outside of the layers (a reader of the prompt, another node's attention)."""
         key = block_key(options)
         if key is not None:
@@ -131,7 +137,7 @@ class CallReader:
         return of_calls[call] if call < len(of_calls) else None
 
 
-def structure_of(network: torch.nn.Module) -> tuple:
+def structure_of(network: torch.nn.Module) -> tuple[Any, ...]:
     """The lists of blocks of a network. Other nodes put other lists in their place, for a clone or for an evaluation."""
     lists = ((name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.ModuleList))
     return tuple((name, *map(type, blocks)) for name, blocks in lists)
@@ -139,10 +145,10 @@ def structure_of(network: torch.nn.Module) -> tuple:
 
 # For each network, by its structure: its maps by the blocks that other nodes replace in it and, where passes of one network
 # make other calls, by the shapes of what it gets; None for the shapes of the first pass.
-_known: WeakKeyDictionary[torch.nn.Module, dict[tuple, dict[tuple, LayerMap]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[torch.nn.Module, dict[tuple[Any, ...], dict[tuple[Any, ...], LayerMap]]] = WeakKeyDictionary()
 
 
-def layer_map(call: NetworkCall, structure: tuple, *, renew: bool = False) -> LayerMap:
+def layer_map(call: NetworkCall, structure: tuple[Any, ...], *, renew: bool = False) -> LayerMap:
     """The layer map of a diffusion network; the first call for a network costs one evaluation of it.
 
     A map for blocks that other nodes replace costs one more evaluation, for a network that tells no keys, and keeps the
@@ -163,7 +169,13 @@ def known_map(network: torch.nn.Module) -> LayerMap:
     return _known[network][structure_of(network)][frozenset(), None]
 
 
-def _find_or_learn(known: dict, replaced: frozenset, call: NetworkCall, renew: bool, learn) -> LayerMap:
+def _find_or_learn(
+    known: dict[tuple[Any, ...], LayerMap],
+    replaced: frozenset[tuple[str, Any]],
+    call: NetworkCall,
+    renew: bool,
+    learn: Callable[..., Any],
+) -> LayerMap:
     usual = known.get((replaced, None))
     if not renew and usual is not None and len(known) == len({of for of, _ in known}):
         return usual  # spares looking at shapes as long as all passes are alike
@@ -174,19 +186,25 @@ def _find_or_learn(known: dict, replaced: frozenset, call: NetworkCall, renew: b
     return found
 
 
-def replaced_blocks(options: dict) -> frozenset:
+def replaced_blocks(options: dict[str, Any]) -> frozenset[tuple[str, Any]]:
     """The blocks that other nodes replace (skip layer guidance, for one), by ComfyUI's names for them."""
     return frozenset((kind, name) for kind, names in options.get("patches_replace", {}).items() for name in names)
 
 
 def _census(call: NetworkCall, whole: LayerMap | None = None) -> LayerMap:
     """Learns a map from one forward pass. whole: the map without the blocks that other nodes replace, where they are to run."""
-    calls: list[tuple[tuple | None, str | None, tuple | None]] = []
+    calls: list[tuple[tuple[Any, ...] | None, str | None, tuple[float, float] | None]] = []
     running: list[str] = []
     ends: dict[str, int] = {}
     network, (batch, *size) = call.network, call.inputs[0].shape
 
-    def record(attention, q, *args, transformer_options=None, **kwargs):
+    def record(
+        attention: Callable[..., torch.Tensor],
+        q: torch.Tensor,
+        *args: Any,
+        transformer_options: dict[str, Any],
+        **kwargs: Any,
+    ) -> torch.Tensor:
         if COUNTED not in transformer_options:
             rows = None if OWNERS in transformer_options else (q.shape[0] / batch, q.shape[0] / batch * q.shape[-2])
             calls.append((block_key(transformer_options), running[0] if running else None, rows))
@@ -205,7 +223,9 @@ def _census(call: NetworkCall, whole: LayerMap | None = None) -> LayerMap:
     return LayerMap(numbers, names, _rows(numbers, names, [rows for *_, rows in calls]), tuple(size), ends=ends)
 
 
-def _rows(numbers: dict, names: tuple, of_calls: list[tuple | None]) -> dict[int, RowsOfCalls]:
+def _rows(
+    numbers: dict[Name, int], names: tuple[Name, ...], of_calls: list[tuple[float, float] | None]
+) -> dict[int, RowsOfCalls]:
     of_layer = defaultdict(set)
     for name, rows in zip(names, of_calls):
         if rows is not None and name in numbers:
@@ -213,11 +233,11 @@ def _rows(numbers: dict, names: tuple, of_calls: list[tuple | None]) -> dict[int
     return {layer: RowsOfCalls(*map(frozenset, zip(*seen))) for layer, seen in of_layer.items()}
 
 
-def _number(names: tuple[tuple | str, ...]) -> dict[tuple | str, int]:
+def _number(names: tuple[Name, ...]) -> dict[Name, int]:
     return {name: i for i, name in enumerate(n for n in dict.fromkeys(names) if not _reads_the_condition(n))}
 
 
-def _reads_the_condition(name: tuple | str) -> bool:
+def _reads_the_condition(name: Name) -> bool:
     return isinstance(name, str) and READERS_OF_THE_CONDITION.search(name) is not None
 
 
@@ -236,15 +256,16 @@ def _parents(name: str) -> Iterator[str]:
 class _BlockTrail:
     """For one forward pass, keeps the names of the running blocks, outermost first. ended: called with each that ends."""
 
-    def __init__(self, network: torch.nn.Module, running: list[str], ended: Callable[[str], None]):
-        self.network, self.running, self.ended, self.handles = network, running, ended, []
+    def __init__(self, network: torch.nn.Module, running: list[str], ended: Callable[[str], None]) -> None:
+        self.network, self.running, self.ended = network, running, ended
+        self.handles: list[RemovableHandle] = []
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         for name, block in blocks_of(self.network):
             enter = block.register_forward_pre_hook(lambda *_, name=name: self.running.append(name))
             leave = block.register_forward_hook(lambda *_: self.ended(self.running.pop()), always_call=True)
             self.handles += [enter, leave]
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         for handle in self.handles:
             handle.remove()

@@ -1,6 +1,9 @@
 """How queries and outputs of ComfyUI's attention lie in memory, which the general energy has to mix."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -8,9 +11,9 @@ class OutputLayout:
     """Queries come as [B, N, H·D] or, with skip_reshape, [B, H, N, D]; outputs too, with skip_output_reshape."""
 
     heads: int
-    kwargs: dict
+    kwargs: dict[str, Any]
 
-    def of_queries(self, q, retrieved):
+    def of_queries(self, q: Tensor, retrieved: Tensor) -> Tensor:
         """Queries in the output's layout. Raises RuntimeError where values are wider or narrower than queries."""
         split_in, split_out = (self.kwargs.get(name, False) for name in ("skip_reshape", "skip_output_reshape"))
         if split_in and not split_out:
@@ -24,7 +27,7 @@ class OutputLayout:
             )
         return q
 
-    def to_queries(self, state, q):
+    def to_queries(self, state: Tensor, q: Tensor) -> Tensor:
         """The inverse of `of_queries`, to the layout of q."""
         if state.ndim == q.ndim:
             return state

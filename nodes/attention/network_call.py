@@ -3,8 +3,9 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -24,10 +25,10 @@ class NetworkCall:
     """inputs: x, t, c_concat and c_crossattn. options: the transformer options. The rest as ComfyUI names it."""
 
     executor: WrapperExecutor
-    inputs: tuple
-    control: dict | None
-    options: dict
-    conditions: dict
+    inputs: tuple[Any, ...]
+    control: dict[str, Any] | None
+    options: dict[str, Any]
+    conditions: dict[str, Any]
 
     @property
     def network(self) -> torch.nn.Module:
@@ -51,20 +52,22 @@ class NetworkCall:
         return frozenset(self.executor.class_obj.current_patcher.object_patches)
 
     @property
-    def compile_options(self) -> dict:
+    def compile_options(self) -> dict[str, Any]:
         """How it was compiled, as torch.compile's arguments."""
         return self.executor.class_obj.current_patcher.model_options[TORCH_COMPILE_KWARGS]
 
     @property
-    def shapes(self) -> tuple:
+    def shapes(self) -> tuple[Any, ...] | None:
         """Of all that the network gets, by which forward passes of different attention calls are told apart."""
         return _shapes((self.inputs, self.conditions))
 
     @property
-    def shapes_of_control(self) -> tuple | None:
+    def shapes_of_control(self) -> tuple[Any, ...] | None:
         return _shapes(self.control)
 
-    def run(self, eagerly: bool = False, compiled: bool = False, **more_options):
+    def run(
+        self, more_options: dict[str, Any] | None = None, *, eagerly: bool = False, compiled: bool = False
+    ) -> torch.Tensor:
         """The network's prediction, with further transformer options.
 
         eagerly: without its compiled code. compiled: with compiled code that reads these options.
@@ -77,7 +80,7 @@ class NetworkCall:
         with options_in_reach(options, compiled), self._without_compiled_code() if eagerly else nullcontext():
             return self.executor(*self.inputs, control, options, **self.conditions)
 
-    def run_without_nodes(self, more_options: dict, replacing: bool = False) -> None:
+    def run_without_nodes(self, more_options: dict[str, Any], replacing: bool = False) -> None:
         """Runs the network without other nodes' wrappers and patches. replacing: but with the blocks that they replace.
 
         Their object patches stay, which are part of this clone's network. Some networks write into their inputs (SD3's
@@ -93,9 +96,9 @@ class NetworkCall:
 
     def other_nodes(self) -> str:
         """The packs and modules of whatever else changes this evaluation, for a message that is to name it."""
-        return ", ".join(sorted({_origin(change) for change in self._changes()} - {None})) or "another node"
+        return ", ".join(sorted({name for name in map(_origin, self._changes()) if name})) or "another node"
 
-    def _changes(self, within: bool = False) -> Iterator:
+    def _changes(self, within: bool = False) -> Iterator[Any]:
         """within: those alone that have a part in an evaluation, none of a sampling's other wrappers and objects."""
         options, patcher = self.options, getattr(self.executor.class_obj, "current_patcher", None)
         for patches in options.get("patches", {}).values():
@@ -117,14 +120,14 @@ class NetworkCall:
         """Whether other nodes change what the network computes of its inputs, so that rows may be told apart in there."""
         return any(_origin(change) is not None for change in self._changes(within=True))
 
-    def _without_compiled_code(self):
+    def _without_compiled_code(self) -> AbstractContextManager[Any]:
         return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
 
 
 OUR_PACKAGE = __name__.rpartition(".nodes.")[0]
 
 
-def _origin(change) -> str | None:
+def _origin(change: object) -> str | None:
     """The custom node pack, or else the module, that some function or object is of; None for ComfyUI's and our own."""
     function = getattr(change, "__func__", change)
     module = getattr(function, "__module__", None) or type(function).__module__
@@ -134,7 +137,7 @@ def _origin(change) -> str | None:
     return pack[1] if pack else module.removeprefix("comfy_extras.")
 
 
-def with_tensors(value, make: Callable[[torch.Tensor], torch.Tensor]):
+def with_tensors(value: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """A copy of nested lists, tuples and dictionaries with another tensor in the place of each."""
     if isinstance(value, list) or type(value) is tuple:
         parts = [with_tensors(part, make) for part in value]
@@ -144,12 +147,12 @@ def with_tensors(value, make: Callable[[torch.Tensor], torch.Tensor]):
     return make(value) if torch.is_tensor(value) else value
 
 
-def copied(value):
+def copied(value: Any) -> Any:
     """Lists, tuples, dictionaries and tensors of their own."""
     return with_tensors(value, torch.clone)
 
 
-def _shapes(value) -> tuple | None:
+def _shapes(value: Any) -> tuple[Any, ...] | None:
     if torch.is_tensor(value):
         return tuple(value.shape)
     if isinstance(value, dict):

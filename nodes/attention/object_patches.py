@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
@@ -15,7 +16,7 @@ def add_patches(model: ModelPatcher, key: str, patch: Callable[[ModelPatcher], t
     model.add_callback_with_key(CallbacksMP.ON_CLONE, key, partial(_follow, key, patch))
 
 
-def _follow(key: str, patch: Callable, original: ModelPatcher, clone: ModelPatcher) -> None:
+def _follow(key: str, patch: Callable[..., Any], original: ModelPatcher, clone: ModelPatcher) -> None:
     """A clone with another copy of the network needs patches that are bound to that copy."""
     if clone.model is original.model:
         return

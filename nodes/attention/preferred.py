@@ -1,6 +1,7 @@
 """The attention function that a checkpoint asks for (ComfyUI 0.40 on: INT8 attention), which an override switches off."""
 
 from collections.abc import Callable
+from typing import Any
 
 import comfy.ldm.modules.attention
 import torch
@@ -9,7 +10,7 @@ import torch
 HOLDER = "ComfyAttention"
 
 
-def preferred_attention(network: torch.nn.Module) -> tuple[Callable | None, bool]:
+def preferred_attention(network: torch.nn.Module) -> tuple[Callable[..., Any] | None, bool]:
     """The function that all attention of a network is to use, if any; and whether there is none because they differ."""
     holder = getattr(comfy.ldm.modules.attention, HOLDER, None)
     if holder is None:

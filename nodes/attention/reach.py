@@ -6,13 +6,15 @@ below, a line a network: tests/nodes/attention/test_compatibility.py runs every 
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ..sampling.own_branch import Batch
 from .object_patches import add_patches
@@ -63,16 +65,16 @@ LINEAR = {
 }
 
 # The options of the evaluation that is running, for attention to which its network gives none. Each thread has its own.
-_current: ContextVar[dict | None] = ContextVar("transformer_options", default=None)
+_current: ContextVar[dict[str, Any] | None] = ContextVar("transformer_options", default=None)
 # The same for compiled code, which cannot read a ContextVar. ComfyUI tells torch.compile to guard nothing of this name.
-transformer_options_of_compiled_code: dict[str, dict | None] = {"now": None}
+transformer_options_of_compiled_code: dict[str, dict[str, Any] | None] = {"now": None}
 
 
 def name_of(network: torch.nn.Module) -> str:
     return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
-def reach_attention(model) -> None:
+def reach_attention(model: ModelPatcher) -> None:
     """Adds to a ModelPatcher whatever its network needs, so that every attention gets to an override.
 
     The patches do nothing by themselves, and nothing outside of `options_in_reach`.
@@ -89,7 +91,7 @@ def reach_attention(model) -> None:
 
 
 @contextmanager
-def options_in_reach(options: dict, compiled: bool = False):
+def options_in_reach(options: dict[str, Any], compiled: bool = False) -> Iterator[None]:
     """Within, attention that gets no transformer options from its network takes these."""
     options = {**options, REACHED: True}
     token = _current.set(options)
@@ -101,7 +103,7 @@ def options_in_reach(options: dict, compiled: bool = False):
         _current.reset(token)
 
 
-def _options_in_reach() -> dict | None:
+def _options_in_reach() -> dict[str, Any] | None:
     return transformer_options_of_compiled_code["now"] if torch.compiler.is_compiling() else _current.get()
 
 
@@ -112,7 +114,7 @@ def batch_of(network: torch.nn.Module) -> Batch:
     return Batch.TWO_HALVES if name_of(network) in SWAPS_HALVES else Batch.ANY
 
 
-def order_of_rows(network: torch.nn.Module, labels: tuple) -> tuple:
+def order_of_rows(network: torch.nn.Module, labels: tuple[Any, ...]) -> tuple[Any, ...]:
     """The labels of a batch's rows in the order in which the network runs them."""
     if batch_of(network) is not Batch.TWO_HALVES:
         return labels
@@ -126,13 +128,13 @@ def order_of_partners(network: torch.nn.Module, partners: tuple[int, ...]) -> tu
     return tuple(order.index(partners[row]) for row in order)
 
 
-def labels_of_call(options: dict, labels: tuple[bool, ...]) -> tuple[bool, ...]:
+def labels_of_call(options: dict[str, Any], labels: tuple[bool, ...]) -> tuple[bool, ...]:
     """Of an attention call's rows, whether they are weak; each label stands for equally many rows."""
     owners = options.get(OWNERS)
     return labels if owners is None else tuple(labels[owner] for owner in owners)
 
 
-def _patch(model) -> tuple[str, ...]:
+def _patch(model: ModelPatcher) -> tuple[str, ...]:
     """Adds the patches of a network, and returns the names of what they replace."""
     network, names = model.model.diffusion_model, []
     for table, meanings in MEANINGS:
@@ -147,8 +149,8 @@ def _patch(model) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _with_current_options(attention: Callable) -> Callable:
-    def with_options(*args, **kwargs):
+def _with_current_options(attention: Callable[..., Any]) -> Callable[..., Any]:
+    def with_options(*args: Any, **kwargs: Any) -> torch.Tensor:
         if not kwargs.get("transformer_options"):
             kwargs["transformer_options"] = _options_in_reach()
         return attention(*args, **kwargs)
@@ -156,17 +158,19 @@ def _with_current_options(attention: Callable) -> Callable:
     return with_options
 
 
-def _choosing_with_current_options(choose: Callable) -> Callable:
+def _choosing_with_current_options(choose: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: _with_current_options(choose(*args, **kwargs))
 
 
 _owners: ContextVar[list[int]] = ContextVar("owners")  # of each token of the packed batch that attention gets next
 
 
-def _keeping_owners(repeat_concat_idx: Callable) -> Callable:
+def _keeping_owners(repeat_concat_idx: Callable[..., Any]) -> Callable[..., Any]:
     """The function that packs the tokens of a batch into windows; it tells whose they are in the same way."""
 
-    def keeping(video_lengths, text_lengths, windows, *args, **kwargs):
+    def keeping(
+        video_lengths: torch.Tensor, text_lengths: torch.Tensor, windows: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         pack, *others = repeat_concat_idx(video_lengths, text_lengths, windows, *args, **kwargs)
         if _options_in_reach() is None:
             return pack, *others
@@ -174,7 +178,7 @@ def _keeping_owners(repeat_concat_idx: Callable) -> Callable:
         of_video = rows.repeat_interleave(windows.to(rows)).repeat_interleave(video_lengths)
         owners = pack(of_video, rows.repeat_interleave(text_lengths.to(rows))).tolist()
 
-        def packing(*tokens):
+        def packing(*tokens: torch.Tensor) -> Any:
             _owners.set(owners)
             return pack(*tokens)
 
@@ -183,10 +187,10 @@ def _keeping_owners(repeat_concat_idx: Callable) -> Callable:
     return keeping
 
 
-def _of_owners(var_attention: Callable) -> Callable:
+def _of_owners(var_attention: Any) -> Callable[..., Any]:
     """The attention of a packed batch, each of whose calls says whose sequences it gets."""
 
-    def of_owners(*args, cu_seqlens_q, **kwargs):
+    def of_owners(*args: Any, cu_seqlens_q: Any, **kwargs: Any) -> Any:
         options = _options_in_reach()
         if options is None:
             return var_attention(*args, cu_seqlens_q=cu_seqlens_q, **kwargs)
@@ -199,16 +203,18 @@ def _of_owners(var_attention: Callable) -> Callable:
     return of_owners
 
 
-_sequences: ContextVar = ContextVar("sequences")  # the owners of those that attention has not got yet
-_further: ContextVar[dict] = ContextVar("further")  # options of the next part of what is one attention call
+_sequences: ContextVar[Iterator[int]] = ContextVar("sequences")  # the owners of those that attention has not got yet
+_further: ContextVar[dict[str, Any]] = ContextVar("further")  # options of the next part of what is one attention call
 
 
-def _namespace_of_owners(module) -> SimpleNamespace:
-    def attention(q, *args, **kwargs):
+def _namespace_of_owners(module: ModuleType) -> SimpleNamespace:
+    def attention(q: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         rows = (q.peek() if hasattr(q, "peek") else q).shape[0]
         of_call = {OWNERS: tuple(islice(_sequences.get(), rows)), **_further.get()}
         _further.set({COUNTED: True})
-        kwargs["transformer_options"] = {**_options_in_reach(), **of_call}
+        options = _options_in_reach()
+        assert options is not None  # `of_owners` calls it only then
+        kwargs["transformer_options"] = {**options, **of_call}
         return module.optimized_attention(q, *args, **kwargs)
 
     return SimpleNamespace(**{**vars(module), "optimized_attention": attention})

@@ -8,9 +8,10 @@ and the module of every other clone keeps the original. The other globals are th
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType, FunctionType, MethodType
+from typing import Any
 
 
-def rebound(method: MethodType, name: str, make: Callable[[Callable], Callable]) -> MethodType:
+def rebound(method: MethodType, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> MethodType:
     """The same method with make(what is meant) where its code says `name`.
 
     make: gets what is meant; for a function, one that calls whatever `name` means in the method's module at the time (its
@@ -30,13 +31,16 @@ def _says(code: CodeType, name: str) -> bool:
 
 
 @lru_cache(maxsize=512)
-def rebound_function(function: FunctionType, name: str, make: Callable[[Callable], Callable]) -> FunctionType:
+def rebound_function(
+    function: FunctionType, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> FunctionType:
     """As `rebound`, for a function of a module."""
     meanings = function.__globals__
 
-    def meant(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         return meanings[name](*args, **kwargs)
 
+    meant: Any = call  # a function of any type may have attributes, which types do not tell
     meant.now = lambda: meanings[name]
     names = {**meanings, name: make(meant if callable(meanings[name]) else meanings[name])}
     names.pop("__name__", None)  # torch.compile would look a module of that name up, and find the original there
@@ -49,7 +53,7 @@ def with_code_of_its_own(function: FunctionType) -> FunctionType:
     return _function(function, function.__globals__)
 
 
-def _function(function: FunctionType, names: dict) -> FunctionType:
+def _function(function: FunctionType, names: dict[str, Any]) -> FunctionType:
     code = function.__code__.replace()
     copy = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
     for attribute in ("__kwdefaults__", "__qualname__", "__module__", "__doc__"):

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 
-def label_rows(weak: tuple[bool, ...], rows: int, options: dict, others: Callable[[], str]) -> tuple[bool, ...]:
+def label_rows(
+    weak: tuple[bool, ...], rows: int, options: dict[str, Any], others: Callable[[], str]
+) -> tuple[bool, ...]:
     """For each row of an evaluation's input whether it is the weak branch's.
 
     weak: the same for each chunk, of equally many rows, one chunk after the other. options: the evaluation's transformer
@@ -53,7 +56,12 @@ def index_of_rows(labels: tuple[bool, ...], rows: int, device: torch.device) -> 
 
 @torch.inference_mode(False)
 def scale_of_rows(
-    labels: tuple[bool, ...], rows: int, dimensions: int, temperature: float, dtype, device
+    labels: tuple[bool, ...],
+    rows: int,
+    dimensions: int,
+    temperature: float,
+    dtype: torch.dtype | None,
+    device: torch.device,
 ) -> torch.Tensor:
     """τ for rows of the weak branch and 1 for others: [rows, 1, ...], to scale q with so many dimensions."""
     scale = torch.ones(rows, *(1,) * (dimensions - 1), dtype=dtype, device=device)
@@ -68,7 +76,7 @@ class RowTaker:
     rows: torch.Tensor
     count: int
 
-    def __call__(self, value):
+    def __call__(self, value: Any) -> Any:
         if torch.is_tensor(value) and value.ndim > 2 and value.shape[0] == self.count:
             return value[self.rows]
         return value

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -60,12 +61,12 @@ class SharedRows:
     trunk: dict[torch.nn.Module, None]
     map: RowMap
     ran: set[torch.nn.Module] = field(default_factory=set)
-    _taken_by_block: tuple | None = None  # of the one that is running: none runs within another
+    _taken_by_block: tuple[Any, ...] | None = None  # of the one that is running: none runs within another
     # Repeated results of the block before: each with its version and the rows that it was made of.
     _results: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = field(default_factory=dict)
 
     @contextmanager
-    def in_force(self):
+    def in_force(self) -> Iterator[None]:
         """Within, the trunk's blocks run on some rows alone, in this network: other GPUs have copies of their own.
 
         By hooks of PyTorch's, for this one evaluation. Object patches go by names, under which another node may put other
@@ -80,12 +81,14 @@ class SharedRows:
                 hook.remove()
             self._results.clear()
 
-    def _before(self, block: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def _before(
+        self, block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """What a block gets, of the rows that differ."""
         self._taken_by_block = taken = self._take(args, kwargs)
         return None if taken is None else taken[:2]
 
-    def _after(self, block: torch.nn.Module, args: tuple, results):
+    def _after(self, block: torch.nn.Module, args: tuple[Any, ...], results: Any) -> Any:
         """A block's results, for all rows."""
         if self._taken_by_block is None:
             return results
@@ -96,7 +99,7 @@ class SharedRows:
         is_last = block is next(reversed(self.trunk))
         return _mapped(results, lambda tensor: self._repeated(tensor, folds, keep=not is_last), top=True)
 
-    def _take(self, args: tuple, kwargs: dict) -> tuple | None:
+    def _take(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         """The arguments for the rows that run, how often rows are folded, and transformer options beside their copies.
 
         None for a block that gets no rows, and for one that gets tensors in a dictionary, into which it may write.
@@ -115,7 +118,7 @@ class SharedRows:
             behind = tensor.shape[0] - rows
             return self._taken(tensor, 1, behind) if behind in references else tensor
 
-        def take_options(original: dict) -> dict:
+        def take_options(original: dict[str, Any]) -> dict[str, Any]:
             options.append((original, self._options(original)))
             return options[-1][1]
 
@@ -128,13 +131,15 @@ class SharedRows:
 
     def _taken(self, tensor: torch.Tensor, folds: int, behind: int = 0) -> torch.Tensor:
         """Memory of its own: blocks write into what they get."""
-        repeated, version, rows = self._results.pop(id(tensor), (None, 0, None))
-        if repeated is tensor and tensor._version == version:  # nobody has written into it since
-            return rows
+        result = self._results.pop(id(tensor), None)
+        if result is not None:
+            repeated, version, rows = result
+            if repeated is tensor and tensor._version == version:  # nobody has written into it since
+                return rows
         return tensor.index_select(0, self.map.index("keep", tensor.device, folds, behind))
 
-    def _options(self, options: dict) -> dict:
-        def of_rows(entries):
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        def of_rows(entries: Any) -> list[Any]:
             return [entries[chunk] for chunk in self.map.chunks]
 
         return {**options, **{name: of_rows(options[name]) for name in PER_CHUNK if name in options}}
@@ -155,7 +160,7 @@ class _WritableDict(Exception):
     pass
 
 
-def _tensors(value) -> Iterator[torch.Tensor]:
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
     """All with rows in nested tuples, lists and dictionaries."""
     if torch.is_tensor(value) and value.ndim:
         yield value
@@ -166,7 +171,12 @@ def _tensors(value) -> Iterator[torch.Tensor]:
         yield from _tensors(tuple(value.values()))
 
 
-def _mapped(value, of_tensor: Callable, of_options: Callable = lambda options: options, top: bool = False):
+def _mapped(
+    value: Any,
+    of_tensor: Callable[..., Any],
+    of_options: Callable[..., Any] = lambda options: options,
+    top: bool = False,
+) -> Any:
     """A copy of nested tuples, lists, dataclasses and, at the top, a dictionary, with other tensors in it."""
     if torch.is_tensor(value):
         return of_tensor(value) if value.ndim else value
@@ -185,6 +195,6 @@ def _mapped(value, of_tensor: Callable, of_options: Callable = lambda options: o
         value.batch_size = len(value.data)
         return value
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: _mapped(getattr(value, f.name), of_tensor, of_options) for f in fields(value)}
-        return type(value)(**parts)
+        of_fields = {f.name: _mapped(getattr(value, f.name), of_tensor, of_options) for f in fields(value)}
+        return type(value)(**of_fields)
     return value

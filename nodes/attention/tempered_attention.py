@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -36,9 +37,9 @@ class TemperedAttention(OurOverride):
     chunks: tuple[bool, ...]
     labels: tuple[bool, ...]
     size: tuple[int, ...]
-    previous: Callable | None
-    preferred: Callable | None
-    made: dict
+    previous: Callable[..., Any] | None
+    preferred: Callable[..., Any] | None
+    made: dict[tuple[Any, ...], Any]
     partners: tuple[int, ...] = ()
     calls: int = 0
     changed: set[int] = field(default_factory=set)  # layers
@@ -46,10 +47,19 @@ class TemperedAttention(OurOverride):
     misfits: set[int] = field(default_factory=set)  # layers whose rows cannot be told
     layer_of: CallReader = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.layer_of = CallReader(self.layers)
 
-    def __call__(self, attention, q, k, v, heads, *args, **kwargs):
+    def __call__(
+        self,
+        attention: Callable[..., torch.Tensor],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         options = kwargs["transformer_options"]
         layer = self.layer_of(options)
         self.calls += 1
@@ -70,7 +80,15 @@ class TemperedAttention(OurOverride):
             return retrieved
         return self._descend(attention, retrieved, labels, factor, q, k, v, heads, args, kwargs)
 
-    def _factor(self, labels: tuple[bool, ...], q, k, heads, args, kwargs) -> torch.Tensor:
+    def _factor(
+        self,
+        labels: tuple[bool, ...],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        heads: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> torch.Tensor:
         """What multiplies q: τ for weak rows, 1 for others."""
         if (temperature := self.energy.fixed_temperature) is not None:
             return self._once(scale_of_rows, labels, q.shape[0], q.ndim, temperature, q.dtype, q.device)
@@ -80,7 +98,7 @@ class TemperedAttention(OurOverride):
         mask = args[0] if args else kwargs.get("mask")
         return factor_of_heads(self.energy.flatness, places, q, k, heads, mask, kwargs.get("scale"))
 
-    def _owners(self, options: dict) -> tuple[int, ...]:
+    def _owners(self, options: dict[str, Any]) -> tuple[int, ...]:
         """Of each labelled row of a call which row of the network's input it is."""
         return options.get(OWNERS, tuple(range(len(self.labels))))
 
@@ -88,20 +106,20 @@ class TemperedAttention(OurOverride):
         """The same for another evaluation, which has seen no call yet."""
         return replace(self, calls=0, changed=set(), of_other_kind=False, misfits=set())
 
-    def _once(self, make, *key):
+    def _once(self, make: Callable[..., Any], *key: Any) -> Any:
         key = (make, *key)
         if key not in self.made:
             self.made[key] = make(*key[1:])
         return self.made[key]
 
-    def _is_kind(self, q, k, options) -> bool:
+    def _is_kind(self, q: torch.Tensor, k: torch.Tensor, options: dict[str, Any]) -> bool:
         if self.kind == "all":
             return True
         is_kind = kind_of_call(self.network, q, k, options) == self.kind
         self.of_other_kind |= not is_kind
         return is_kind
 
-    def _rows_fit(self, layer: int, q, options) -> bool:
+    def _rows_fit(self, layer: int, q: torch.Tensor, options: dict[str, Any]) -> bool:
         known = self.layers.rows.get(layer)
         if OWNERS in options or COUNTED in options:
             return True
@@ -109,7 +127,19 @@ class TemperedAttention(OurOverride):
             return q.shape[0] % len(self.labels) == 0
         return known.fit(q, len(self.labels), self.size == self.layers.size)
 
-    def _descend(self, attention, retrieved, labels, factor, q, k, v, heads, args, kwargs):
+    def _descend(
+        self,
+        attention: Callable[..., torch.Tensor],
+        retrieved: torch.Tensor,
+        labels: tuple[bool, ...],
+        factor: torch.Tensor,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> torch.Tensor:
         """The general energy: the weak rows of what attention retrieved become K_iter descent steps, at one temperature."""
         rows = self._once(index_of_rows, labels, q.shape[0], q.device)
         energy, layout = self.energy, OutputLayout(heads, kwargs)
@@ -122,7 +152,7 @@ class TemperedAttention(OurOverride):
             )
             temperature, factor = energy.fixed_temperature, factor[rows]
 
-            def attend(query):
+            def attend(query: torch.Tensor) -> torch.Tensor:
                 query = layout.to_queries(query, q)
                 return attention(query * factor if temperature is None else query, k, v, heads, *args, **kwargs)
 
@@ -131,7 +161,7 @@ class TemperedAttention(OurOverride):
             state = descend(state, attend, further)
         return retrieved.index_copy(0, rows, state)
 
-    def _options_of_weak_rows(self, options: dict, labels: tuple[bool, ...], rows: int) -> dict:
+    def _options_of_weak_rows(self, options: dict[str, Any], labels: tuple[bool, ...], rows: int) -> dict[str, Any]:
         """Transformer options for attention of the weak rows alone, for overrides of other nodes within this one."""
         owners = self._once(owners_of_weak_rows, labels, rows, self._owners(options))
         conditions = [c for c, is_weak in zip(options.get("cond_or_uncond", ()), self.chunks) if is_weak]

@@ -6,12 +6,16 @@ selections of layers, and both hold for any sampling.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
 from .compiled import CompiledTempering, can_run_compiled
 from .copies import copies_of_chunks
 from .effect import check_changed
+from .kinds import KINDS
 from .layers import LayerMap, layer_map, replaced_blocks, structure_of
 from .network_call import OVERRIDE, NetworkCall
 from .preferred import preferred_attention
@@ -31,25 +35,29 @@ class TemperedEvaluation:
     layers: LayerSelection
     kind: str
     share_trunk: bool
-    _made: dict = field(default_factory=dict, init=False, repr=False)  # factors of rows, selections of layers
-    _compiled: CompiledTempering = field(init=False, repr=False)
+    # Factors of rows, and selections of layers.
+    _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False)
+    _compiled: CompiledTempering | None = field(init=False, repr=False)  # None: for a flatness
 
-    def __post_init__(self):
-        self._compiled = CompiledTempering(self.energy.fixed_temperature)
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"attention = {self.kind!r}: it must be one of {', '.join(KINDS)}.")
+        temperature = self.energy.fixed_temperature
+        self._compiled = None if temperature is None else CompiledTempering(temperature)
 
     @property
     def runs_compiled(self) -> bool:
         """Whether it does what compiled code can: scaling the queries of all attention in a layer by one temperature."""
-        return self.energy.only_scales_queries and self.energy.fixed_temperature is not None and self.kind == "all"
+        return self.energy.only_scales_queries and self._compiled is not None and self.kind == "all"
 
     def run(
         self, call: NetworkCall, weak: tuple[bool, ...], sampling: SamplingState, nodes: list["TemperedEvaluation"]
-    ):
+    ) -> Tensor:
         """The network's prediction. weak: for each chunk whether it is the weak branch's. nodes: all of the graph."""
         labels = label_rows(weak, len(call.inputs[0]), call.options, call.other_nodes)
         labels = order_of_rows(call.network, labels)
-        if self._can_run_compiled(call, sampling, nodes):
-            result = self._run_compiled(call, labels, sampling)
+        if self._compiled is not None and self._can_run_compiled(call, sampling, nodes):
+            result = self._run_compiled(self._compiled, call, labels, sampling)
             if result is not None:
                 return result
         return self._run(call, weak, labels, sampling, alone=len(nodes) == 1)
@@ -59,19 +67,21 @@ class TemperedEvaluation:
             return False
         return all(node.runs_compiled for node in nodes)  # all or none
 
-    def _run_compiled(self, call: NetworkCall, labels: tuple[bool, ...], sampling: SamplingState):
+    def _run_compiled(
+        self, compiled: CompiledTempering, call: NetworkCall, labels: tuple[bool, ...], sampling: SamplingState
+    ) -> Tensor | None:
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers, selected = self._layers(call, sampling.find(structure_of, call.network), renew=False)
         changed = selected.intersection(layers.of_calls)
         check_changed(bool(changed), self.kind, False, type(call.network).__name__, call.other_nodes)
-        result = self._compiled.run(call, layers, selected, labels)
+        result = compiled.run(call, layers, selected, labels)
         if result is not None:
             sampling.effect.note_change(call, changed, len(layers.numbers))
         return result
 
     def _run(
         self, call: NetworkCall, weak: tuple[bool, ...], labels: tuple[bool, ...], sampling: SamplingState, alone: bool
-    ):
+    ) -> Tensor:
         structure = sampling.find(structure_of, call.network)
         for renew in (False, True):
             layers, selected = self._layers(call, structure, renew)
@@ -89,16 +99,16 @@ class TemperedEvaluation:
         weak: tuple[bool, ...],
         sampling: SamplingState,
         alone: bool,
-    ):
+    ) -> Tensor:
         sharing = sampling.find(TrunkSharing, call.network)
         if self.share_trunk and alone:
             result = sharing.run(call, attention, weak, copies_of_chunks(call.options) or None)
         else:
-            result = call.run(eagerly=True, **{OVERRIDE: attention})
+            result = call.run({OVERRIDE: attention}, eagerly=True)
         sampling.effect.spared.append(sharing.spared if attention.calls else len(weak))
         return result
 
-    def _layers(self, call: NetworkCall, structure: tuple, renew: bool) -> tuple[LayerMap, frozenset[int]]:
+    def _layers(self, call: NetworkCall, structure: tuple[Any, ...], renew: bool) -> tuple[LayerMap, frozenset[int]]:
         """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""
         layers = layer_map(call, structure, renew=renew)
         try:
@@ -109,7 +119,13 @@ class TemperedEvaluation:
             return self._layers(call, structure, renew=True)
 
     def _attention(
-        self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], weak, labels, sampling: SamplingState
+        self,
+        call: NetworkCall,
+        layers: LayerMap,
+        selected: frozenset[int],
+        weak: tuple[bool, ...],
+        labels: tuple[bool, ...],
+        sampling: SamplingState,
     ) -> TemperedAttention:
         preferred, differ = sampling.find(preferred_attention, call.network)
         if differ:

@@ -13,8 +13,10 @@ import re
 from collections.abc import Callable
 from functools import cache, partial, wraps
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
 from ...guidance_core.attention_energy import AttentionEnergy
@@ -29,11 +31,19 @@ CALLBACK_KEY = "entropy_guidance_clip"
 NOT_TEXT = ("vision", "visual", "audio")  # towers for other inputs inside multimodal encoders
 
 
-def _on_scaled_queries(attention: Callable, energy: AttentionEnergy) -> Callable:
+def _on_scaled_queries(attention: Callable[..., Any], energy: AttentionEnergy) -> Callable[..., Any]:
     """An attention function whose q·k is tempered; a bias in the mask, such as a position's, is not."""
 
-    def on_scaled_queries(q, k, v, heads, mask=None, *rest, **more):
-        factor = energy.fixed_temperature
+    def on_scaled_queries(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        mask: torch.Tensor | None = None,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
+        factor: float | torch.Tensor | None = energy.fixed_temperature
         if factor is None:
             factor = factor_of_all_heads(energy.flatness, q, k, heads, mask, more.get("scale"))
         return attention(q * factor, k, v, heads, mask, *rest, **more)
@@ -41,16 +51,24 @@ def _on_scaled_queries(attention: Callable, energy: AttentionEnergy) -> Callable
     return on_scaled_queries
 
 
-def _of_chosen_function(choose: Callable, energy: AttentionEnergy) -> Callable:
+def _of_chosen_function(choose: Callable[..., Any], energy: AttentionEnergy) -> Callable[..., Any]:
     """`optimized_attention_for_device`: what it returns is the attention function."""
     return lambda *args, **kwargs: _on_scaled_queries(choose(*args, **kwargs), energy)
 
 
-def _with_sinks(attention: Callable, energy: AttentionEnergy) -> Callable:
+def _with_sinks(attention: Callable[..., Any], energy: AttentionEnergy) -> Callable[..., Any]:
     """gpt-oss's attention, which has one more key in each head: a sink, with a logit of its own that is not tempered."""
 
-    def with_sinks(q, k, v, sinks, mask, heads, *rest):
-        factor = energy.fixed_temperature
+    def with_sinks(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        sinks: torch.Tensor,
+        mask: torch.Tensor | None,
+        heads: int,
+        *rest: Any,
+    ) -> Any:
+        factor: float | torch.Tensor | None = energy.fixed_temperature
         if factor is None:
             keys = torch.nn.functional.pad(k, (0, 0, 0, 1))
             bias = q.new_zeros(q.shape[-2], k.shape[-2]) if mask is None else mask[..., : k.shape[-2]]
@@ -62,7 +80,7 @@ def _with_sinks(attention: Callable, energy: AttentionEnergy) -> Callable:
     return with_sinks
 
 
-def _of_capped_logits(torch_module, energy: AttentionEnergy) -> SimpleNamespace:
+def _of_capped_logits(torch_module: Any, energy: AttentionEnergy) -> SimpleNamespace:
     """T5Gemma's logits are what `torch.tanh` caps; the rest of `torch` as it is.
 
     The temperature multiplies what enters the softmax: after the cap, before the mask. On the queries it would come
@@ -89,7 +107,7 @@ INLINE = {
 WITHOUT_TRANSFORMER = ("comfy.text_encoders.minimax_music.MiniMaxMusic3TEModel",)
 
 
-def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection, feedback: Feedback):
+def temper_text_encoders(clip: Any, energy: AttentionEnergy, layers: LayerSelection, feedback: Feedback) -> Any:
     """A clone of a CLIP object whose text self-attention has its logits multiplied by a temperature.
 
     The temperature is the energy's, or for a flatness what that takes in each text, layer and head, measured where it is used.
@@ -115,7 +133,7 @@ def temper_text_encoders(clip, energy: AttentionEnergy, layers: LayerSelection, 
     return clone
 
 
-def _patch(patcher, paths: list[str], energy: AttentionEnergy) -> None:
+def _patch(patcher: ModelPatcher, paths: list[str], energy: AttentionEnergy) -> None:
     for path in paths:
         forward = patcher.get_model_object(f"{path}.forward")
         inline = INLINE.get(name_of(patcher.get_model_object(path)))
@@ -124,12 +142,12 @@ def _patch(patcher, paths: list[str], energy: AttentionEnergy) -> None:
 
 
 @cache
-def _at(energy: AttentionEnergy, temper: Callable) -> Callable:
+def _at(energy: AttentionEnergy, temper: Callable[..., Any]) -> Callable[..., Any]:
     """`temper` for one energy; the same object each time, so that all layers share one rebound function."""
     return lambda value: temper(value, energy)
 
 
-def _follow(paths: list[str], energy: AttentionEnergy, original, clone) -> None:
+def _follow(paths: list[str], energy: AttentionEnergy, original: Any, clone: Any) -> None:
     """Where a clone of the patched CLIP gets another copy of the text encoder, that copy needs patches of its own."""
     if clone.model is original.model:
         return
@@ -185,12 +203,12 @@ def _pattern(path: str) -> str:
     return re.sub(r"\d+", "#", path)
 
 
-def _tempered(forward, energy: AttentionEnergy):
+def _tempered(forward: Callable[..., Any], energy: AttentionEnergy) -> Callable[..., Any]:
     """`forward` with the attention function that it is given tempered."""
     signature = inspect.signature(forward)
 
     @wraps(forward)
-    def tempered_forward(*args, **kwargs):
+    def tempered_forward(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         attention = bound.arguments[ATTENTION_ARGUMENT]
         bound.arguments[ATTENTION_ARGUMENT] = _on_scaled_queries(attention, energy)

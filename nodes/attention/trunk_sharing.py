@@ -6,13 +6,16 @@ first evaluation of its kind runs both ways.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import torch
+from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
+from ..sampling.condition_names import Conditions
 from .network_call import OVERRIDE, NetworkCall, copied
 from .reach import options_in_reach
 from .shared_trunk import RowMap, SharedRows
@@ -23,24 +26,31 @@ from .tempered_attention import TemperedAttention
 CONDITIONS = "entropy_guidance_conditions"
 
 # For each network what was measured: whether it yields the same where rows are shared, by what was shared.
-_measured: WeakKeyDictionary[torch.nn.Module, dict[tuple, bool]] = WeakKeyDictionary()
+_measured: WeakKeyDictionary[torch.nn.Module, dict[tuple[Any, ...], bool]] = WeakKeyDictionary()
 
 
 def telling_conditions(executor: WrapperExecutor) -> WrapperExecutor:
     """The rest of a CALC_COND_BATCH, in which transformer options hold the tensors of the conditions as all nodes left them."""
 
-    def tell(executor, model, conds, x, timestep, model_options):
+    def tell(
+        executor: WrapperExecutor,
+        model: BaseModel,
+        conds: Conditions,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any],
+    ) -> Any:
         options = {**model_options.get("transformer_options", {}), CONDITIONS: _tensors_of(conds)}
         return executor(model, conds, x, timestep, {**model_options, "transformer_options": options})
 
     return _with_innermost(executor, tell)
 
 
-def _with_innermost(executor: WrapperExecutor, wrapper) -> WrapperExecutor:
+def _with_innermost(executor: WrapperExecutor, wrapper: Callable[..., Any]) -> WrapperExecutor:
     return WrapperExecutor(executor.original, executor.class_obj, [*executor.wrappers, wrapper], executor.idx)
 
 
-def _tensors_of(conds: list[list[dict] | None]) -> tuple[torch.Tensor, ...] | None:
+def _tensors_of(conds: Conditions) -> tuple[torch.Tensor, ...] | None:
     entries = [entry for of_condition in conds for entry in of_condition or ()]
     if not all(type(control).__module__.startswith("comfy.") for entry in entries for control in _controls(entry)):
         return None
@@ -48,14 +58,14 @@ def _tensors_of(conds: list[list[dict] | None]) -> tuple[torch.Tensor, ...] | No
     return tuple(tensor for condition in conditions for tensor in _tensors(condition))
 
 
-def _controls(entry: dict) -> Iterator:
+def _controls(entry: dict[str, Any]) -> Iterator[Any]:
     control = entry.get("control")
     while control is not None:
         yield control
         control = getattr(control, "previous_controlnet", None)
 
 
-def _tensors(value) -> Iterator[torch.Tensor]:
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
     """All in nested tuples, lists and dictionaries."""
     if torch.is_tensor(value):
         yield value
@@ -68,7 +78,7 @@ def _tensors(value) -> Iterator[torch.Tensor]:
 class _Twins:
     """What was found of one kind of evaluation: the twin of each chunk that has one, where conditions are those tensors."""
 
-    conditions: tuple[ref, ...] = ()
+    conditions: tuple[ref[torch.Tensor], ...] = ()
     twins: dict[int, int] | None = None  # None: not compared
 
 
@@ -78,9 +88,9 @@ class TrunkSharing:
 
     network: torch.nn.Module
     spared: float = 0.0
-    _twins: dict[tuple, _Twins] = field(default_factory=dict)
-    _measured_here: dict[tuple, bool] = field(default_factory=dict)  # where other nodes change the network
-    _trunks: dict[tuple, dict[str, torch.nn.Module]] = field(default_factory=dict)
+    _twins: dict[tuple[Any, ...], _Twins] = field(default_factory=dict)
+    _measured_here: dict[tuple[Any, ...], bool] = field(default_factory=dict)  # where other nodes change the network
+    _trunks: dict[tuple[Any, ...], dict[str, torch.nn.Module]] = field(default_factory=dict)
 
     def run(
         self,
@@ -98,13 +108,20 @@ class TrunkSharing:
         if trunk and any(weak) and not all(weak):
 
             def share(
-                executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
-            ):
+                executor: WrapperExecutor,
+                x: torch.Tensor,
+                t: torch.Tensor,
+                c_concat: torch.Tensor | None = None,
+                c_crossattn: torch.Tensor | None = None,
+                control: Any = None,
+                transformer_options: dict[str, Any] = {},
+                **conditions: Any,
+            ) -> torch.Tensor:
                 inner = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
                 return self._share(inner, call, trunk, weak, copies)
 
             call = replace(call, executor=_with_innermost(call.executor, share))
-        return call.run(eagerly=True, **{OVERRIDE: attention})
+        return call.run({OVERRIDE: attention}, eagerly=True)
 
     def _trunk(self, attention: TemperedAttention) -> dict[str, torch.nn.Module]:
         key = attention.layers.names, attention.selected
@@ -114,7 +131,12 @@ class TrunkSharing:
         return self._trunks[key]
 
     def _share(
-        self, call: NetworkCall, outer: NetworkCall, trunk: dict, weak: tuple[bool, ...], copies
+        self,
+        call: NetworkCall,
+        outer: NetworkCall,
+        trunk: dict[str, torch.nn.Module],
+        weak: tuple[bool, ...],
+        copies: Mapping[int, int] | None,
     ) -> torch.Tensor:
         """call: as other nodes around the network left it. outer: as ComfyUI asked for it."""
         if not self._is_as_asked(call, outer):
@@ -154,8 +176,11 @@ class TrunkSharing:
             return {}
         key = (weak, numbers, tuple(call.options.get("uuids", ())), call.shapes, call.shapes_of_control)
         known = self._twins.get(key)
-        are_those = known is not None and len(known.conditions) == len(conditions)
-        are_those = are_those and all(of() is tensor for of, tensor in zip(known.conditions, conditions))
+        are_those = (
+            known is not None
+            and len(known.conditions) == len(conditions)
+            and all(of() is tensor for of, tensor in zip(known.conditions, conditions))
+        )
         if known is None or are_those and known.twins is None:
             self._twins[key] = known = _Twins(tuple(map(ref, conditions)), self._compare(call, weak, numbers))
         elif not are_those:  # compared as soon as they stay for two evaluations: other nodes may change them in each
@@ -176,7 +201,9 @@ class TrunkSharing:
         equal = zip(pairs, _are_equal(tensors, pairs, len(weak)))
         return {a: b for (a, b), same in reversed([*equal]) if same}
 
-    def _measure(self, call: NetworkCall, shared: SharedRows, measured: dict, key: tuple) -> torch.Tensor:
+    def _measure(
+        self, call: NetworkCall, shared: SharedRows, measured: dict[tuple[Any, ...], bool], key: tuple[Any, ...]
+    ) -> torch.Tensor:
         """The prediction without sharing, for once."""
         found = why_not = None
         try:

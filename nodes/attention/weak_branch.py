@@ -9,12 +9,17 @@ model lives in that evaluation's own options.
 import logging
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
+from torch import Tensor
 
 from ..common import PercentWindow
 from ..feedback import Feedback
-from ..sampling.condition_names import ConditionNames, positive_name
+from ..sampling.condition_names import ConditionNames, Conditions, positive_name
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .copies import with_copies_as_originals
 from .effect import Effect
@@ -40,7 +45,7 @@ class WeakBranchAttention:
     # Since the model was made ready to run; None while it is not.
     _evaluations: int | None = field(default=None, init=False, repr=False)
 
-    def add_to(self, model, key: str) -> None:
+    def add_to(self, model: ModelPatcher, key: str) -> None:
         """Adds the wrappers and callbacks to a ModelPatcher, and whatever its network needs for ERG to reach its attention."""
         reach_attention(model)
         if self.evaluation.kind != "all":
@@ -53,7 +58,7 @@ class WeakBranchAttention:
         model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, key, self.make_ready)
         model.add_callback_with_key(CallbacksMP.ON_CLEANUP, key, self.clean_up)
 
-    def sample(self, executor, *args, **kwargs):
+    def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
         with self.feedback.saying_errors():
             outer, sampling = self._sampling, self._new_sampling(executor.class_obj)
@@ -66,13 +71,13 @@ class WeakBranchAttention:
             self._say_what_was_done(sampling.effect, executor.class_obj)
         return result
 
-    def _say_what_was_done(self, effect: Effect, guider) -> None:
+    def _say_what_was_done(self, effect: Effect, guider: CFGGuider) -> None:
         if effect.changed:
             self.feedback.say(effect.what())
         else:
             self._say_without_effect(effect.why_not(self.window, self.own is not None, guider))
 
-    def _new_sampling(self, guider) -> SamplingState:
+    def _new_sampling(self, guider: CFGGuider) -> SamplingState:
         """Raises RuntimeError where a guider has no condition for a weak branch of its own."""
         names = ConditionNames(guider)
         if self.own is None:
@@ -85,10 +90,17 @@ class WeakBranchAttention:
         batch = batch_of(guider.model_patcher.model.diffusion_model)
         return SamplingState(names, OwnBranchOfSampling(self.own, names, batch))
 
-    def predict(self, executor, x, timestep, model_options={}, seed=None):
+    def predict(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] = {},
+        seed: int | None = None,
+    ) -> Tensor:
         """A wrapper for ComfyUI's PREDICT_NOISE: guidance away from a weak branch of its own, on top of the guider's."""
         sampling = self._sampling
-        if sampling is None:
+        if sampling is None or sampling.own is None:
             return executor(x, timestep, model_options, seed)
         sampling.effect.weak = True
         if not self._is_time(timestep, executor.class_obj.inner_model.model_sampling, sampling):
@@ -96,11 +108,11 @@ class WeakBranchAttention:
         sampling.effect.in_time = True
         return sampling.own.predict(executor, x, timestep, model_options, seed)
 
-    def make_ready(self, model) -> None:
+    def make_ready(self, model: ModelPatcher) -> None:
         """A callback for ComfyUI's ON_PRE_RUN."""
         self._evaluations = 0
 
-    def clean_up(self, model) -> None:
+    def clean_up(self, model: ModelPatcher) -> None:
         """A callback for ComfyUI's ON_CLEANUP, which also models have whose wrappers their guider does not call."""
         evaluations, self._evaluations = self._evaluations, None
         if self._sampling is None and evaluations == 0:
@@ -113,19 +125,37 @@ class WeakBranchAttention:
         logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", why_not)
         self.feedback.say_without_effect(why_not)
 
-    def name_conditions(self, executor, model, conds, x, timestep, model_options):
+    def name_conditions(
+        self,
+        executor: WrapperExecutor,
+        model: BaseModel,
+        conds: Conditions,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any],
+    ) -> Any:
         """A wrapper for ComfyUI's CALC_COND_BATCH: an evaluation knows the names of its conditions."""
         sampling, rest = self._sampling or SamplingState(), telling_conditions(executor)
 
-        def execute(model, conds, x, timestep, model_options):
+        def execute(
+            model: BaseModel, conds: Conditions, x: Tensor, timestep: Tensor, model_options: dict[str, Any]
+        ) -> Any:
             return rest(model, conds, x, timestep, sampling.names.tell(conds, model_options))
 
         evaluate = execute if sampling.own is None else partial(sampling.own.evaluate, execute)
         return evaluate(model, conds, x, timestep, model_options)
 
     def __call__(
-        self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
-    ):
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},
+        **conditions: Any,
+    ) -> Tensor:
         """A wrapper for ComfyUI's APPLY_MODEL."""
         self._evaluations = (self._evaluations or 0) + 1
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
@@ -135,7 +165,7 @@ class WeakBranchAttention:
             call, in_order = with_copies_as_originals(call)
             return in_order(self._evaluate(call))
 
-    def _evaluate(self, call: NetworkCall):
+    def _evaluate(self, call: NetworkCall) -> Tensor:
         """The network's prediction, with another attention energy for the rows of the weak branch, if it has any now."""
         sampling = self._sampling or SamplingState()
         sampling.effect.note_evaluation(call)
@@ -149,12 +179,12 @@ class WeakBranchAttention:
         sampling.effect.in_time = True
         return self.evaluation.run(call, weak, sampling, _all_in_graph(call))
 
-    def _weak_chunks(self, options: dict, sampling: SamplingState) -> tuple[bool, ...]:
+    def _weak_chunks(self, options: dict[str, Any], sampling: SamplingState) -> tuple[bool, ...]:
         if self.own is None:
             return weak_chunks(options, sampling.names.of_guider)
         return tuple(name == self.own.name for name in names_of_chunks(options) or ())
 
-    def _is_time(self, sigma, model_sampling, sampling: SamplingState) -> bool:
+    def _is_time(self, sigma: Tensor, model_sampling: Any, sampling: SamplingState) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
         return self.window.holds(sigma, sampling.find(self.window.sigmas, model_sampling))

@@ -1,5 +1,7 @@
 """Which of a guider's conditions is the weak branch, and so which chunks of a batch are its rows."""
 
+from typing import Any
+
 from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE, POSITIVE, is_positive
 
 # In transformer options: the names of an evaluation's chunks, where their numbers are those of other conditions.
@@ -26,7 +28,7 @@ def weak_names(names: frozenset[str]) -> frozenset[str]:
     return frozenset()
 
 
-def names_of_chunks(options: dict) -> tuple[str | None, ...] | None:
+def names_of_chunks(options: dict[str, Any]) -> tuple[str | None, ...] | None:
     """For each chunk of a batch the name of its condition, or of the branch that it is a copy for; None where no one tells.
 
     options: the transformer options of an evaluation.
@@ -37,7 +39,7 @@ def names_of_chunks(options: dict) -> tuple[str | None, ...] | None:
     return None if names is None else tuple(names[number] for number in options.get("cond_or_uncond", ()))
 
 
-def weak_chunks(options: dict, names: frozenset[str]) -> tuple[bool, ...]:
+def weak_chunks(options: dict[str, Any], names: frozenset[str]) -> tuple[bool, ...]:
     """For each chunk of a batch whether it is the weak branch's. Raises RuntimeError where that cannot be told.
 
     options: the transformer options of an evaluation. names: those of the guider's conditions.
@@ -56,7 +58,7 @@ def weak_chunks(options: dict, names: frozenset[str]) -> tuple[bool, ...]:
     return tuple(number == 1 for number in numbers)
 
 
-def partner_chunks(options: dict, weak: tuple[bool, ...]) -> tuple[int, ...]:
+def partner_chunks(options: dict[str, Any], weak: tuple[bool, ...]) -> tuple[int, ...]:
     """For each chunk of a batch the positive chunk of the same pictures; itself where there is none.
 
     options: the transformer options of an evaluation. weak: for each chunk whether it is the weak branch's. Entries of a

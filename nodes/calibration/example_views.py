@@ -14,6 +14,7 @@ from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
 from .pictures import Pictures
 
 MEMORY_SHARE = 0.25  # of what is free at the start
+Key = int | tuple[str, int]  # of a view, or of a picture's "latent"
 Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
 
 
@@ -23,10 +24,12 @@ class ExampleViews:
     device: of the batches. seed: any text; of the noise, which differs from view to view.
     """
 
-    def __init__(self, view: PictureView, pictures: Pictures, percents: Sequence[float], device, seed: str):
+    def __init__(
+        self, view: PictureView, pictures: Pictures, percents: Sequence[float], device: torch.device, seed: str
+    ) -> None:
         self.view, self.pictures, self.percents, self.device, self.seed = view, pictures, percents, device, seed
         self.full = False  # whether views are made anew each time, for lack of memory
-        self._kept: dict = {}
+        self._kept: dict[Key, tuple[torch.Tensor, ...]] = {}
         self._room = MEMORY_SHARE * comfy.model_management.get_free_memory(torch.device("cpu"))
 
     def __len__(self) -> int:
@@ -57,7 +60,7 @@ class ExampleViews:
             return inputs, torch.tensor(labels, device=self.device)
 
     @torch.inference_mode()
-    def _make(self, numbers: Sequence[int]) -> dict[int, tuple[torch.Tensor, ...]]:
+    def _make(self, numbers: Sequence[int]) -> dict[Key, tuple[torch.Tensor, ...]]:
         by_percent = defaultdict(list)
         for number in numbers:
             by_percent[self.percents[number // len(self.pictures)]].append(number)
@@ -71,22 +74,24 @@ class ExampleViews:
         indices = [number % len(self.pictures) for number in numbers]
         if percent == FINISHED:
             return self.view.finished(torch.stack([self.pictures[i][0] for i in indices]))
-        return self.view.unfinished(self._latents(indices), percent, [self._noise_seed(number) for number in numbers])
+        assert isinstance(self.view, PredictionView)  # pictures themselves are finished
+        latents = self._latents(self.view, indices)
+        return self.view.unfinished(latents, percent, [self._noise_seed(number) for number in numbers])
 
     def _noise_seed(self, number: int) -> int:
         return int.from_bytes(sha256(f"{self.seed} {number}".encode()).digest()[:8], "big")
 
-    def _latents(self, indices: list[int]) -> torch.Tensor:
+    def _latents(self, view: PredictionView, indices: list[int]) -> torch.Tensor:
         new = [i for i in indices if ("latent", i) not in self._kept]
-        made = {}
+        made: dict[Key, tuple[torch.Tensor, ...]] = {}
         if new:
-            latents = self.view.encode(torch.stack([self.pictures[i][0] for i in new]))
+            latents = view.encode(torch.stack([self.pictures[i][0] for i in new]))
             made = {("latent", i): (latent.cpu().clone(),) for i, latent in zip(new, latents)}
-        latents = [(made.get(("latent", i)) or self._kept["latent", i])[0] for i in indices]
+        found = [(made.get(("latent", i)) or self._kept["latent", i])[0] for i in indices]
         self._keep(made)
-        return torch.stack(latents)
+        return torch.stack(found)
 
-    def _keep(self, new: dict) -> None:
+    def _keep(self, new: dict[Key, tuple[torch.Tensor, ...]]) -> None:
         for key, parts in new.items():
             size = sum(part.nbytes for part in parts)
             self.full = self.full or size > self._room
@@ -95,7 +100,9 @@ class ExampleViews:
                 self._kept[key] = parts
 
 
-def example_views(view: PictureView, pictures: Pictures, percents: str, device, seed: str = "measured") -> ExampleViews:
+def example_views(
+    view: PictureView, pictures: Pictures, percents: str, device: torch.device, seed: str = "measured"
+) -> ExampleViews:
     """All views of pictures: finished alone where no model shows others. Raises ValueError for fewer than two pictures."""
     if len(pictures) < 2:
         raise ValueError(

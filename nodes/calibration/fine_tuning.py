@@ -4,8 +4,10 @@ The training loop is in guidance_core/fine_tuning.py, its loss in guidance_core/
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -13,9 +15,9 @@ import torch
 from ...guidance_core.calibration_error import CalibrationError
 from ...guidance_core.calibration_objective import CalibrationObjective
 from ...guidance_core.fine_tuning import FineTuning
+from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
-from ..common import check_number
-from .example_views import ExampleViews, example_views
+from .example_views import Batch, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
 from .loss_picture import loss_picture
@@ -35,13 +37,14 @@ class Training:
     batch_size: int
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("steps", self.steps, lowest=1)
         check_number("batch_size", self.batch_size, lowest=1)
         check_number("learning_rate", self.learning_rate, lowest=1e-12)
+        check_number("seed", self.seed, lowest=0, highest=2**64 - 1)  # what PyTorch takes
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """What to note in a trained classifier's file."""
         others = {name: value for name, value in vars(self).items() if name != "objective"}
         return {**asdict(self.objective), **others}
@@ -98,14 +101,14 @@ def fine_tune(
     _prepare(examples, training)
     module = classifier.trainable_copy().to(examples.device)
 
-    def batches():
+    def batches() -> Iterator[Batch]:
         for number, numbers in enumerate(examples.shuffled(training.batch_size, training.seed)):
             batch = examples.batch(numbers)
             if examples.full or number == 0:  # the model that made it leaves the memory to training
                 comfy.model_management.free_memory(ALL_MEMORY, examples.device)
             yield batch
 
-    def held_out_batches():
+    def held_out_batches() -> Iterator[Batch]:
         for percent in held_out.percents:
             for batch in held_out.batches(percent, BATCH):
                 comfy.model_management.throw_exception_if_processing_interrupted()

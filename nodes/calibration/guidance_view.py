@@ -3,10 +3,13 @@
 A classifier of pictures is shown the model's prediction of the finished picture, a noise-aware one the noise itself.
 """
 
+from typing import Any
+
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ...guidance_core.classifier_guidance import per_sample
 from ...guidance_core.ddpm_sine import kept_signal
@@ -29,7 +32,7 @@ class PictureView:
 class PredictionView(PictureView):
     """Pictures that a model predicts from what noise leaves of them."""
 
-    def __init__(self, model, conditioning, vae, decoder: LatentDecoder):
+    def __init__(self, model: ModelPatcher, conditioning: Any, vae: Any, decoder: LatentDecoder) -> None:
         self.model, self.conditioning, self.vae, self.decoder = model, conditioning, vae, decoder
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -68,16 +71,16 @@ class PredictionView(PictureView):
 class NoiseView(PredictionView):
     """Noisy latents, and the share ᾱ of signal in them."""
 
-    def __init__(self, model, vae, decoder: LatentDecoder):
+    def __init__(self, model: ModelPatcher, vae: Any, decoder: LatentDecoder) -> None:
         super().__init__(model, None, vae, decoder)
 
-    def finished(self, pictures):
+    def finished(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self._noisy(self.encode(pictures), 0.0, [0] * len(pictures))
 
-    def unfinished(self, latents, percent, seeds):
+    def unfinished(self, latents: torch.Tensor, percent: float, seeds: list[int]) -> tuple[torch.Tensor, ...]:
         return self._noisy(latents, _sigma(self.model, percent), seeds)
 
-    def _noisy(self, latents, sigma: float, seeds: list[int]):
+    def _noisy(self, latents: torch.Tensor, sigma: float, seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         x0 = self.model.model.process_latent_in(latents.cpu())
         x0 = x0[:, :, 0] if x0.ndim == 5 else x0
         sampling = self.model.get_model_object("model_sampling")
@@ -88,7 +91,11 @@ class NoiseView(PredictionView):
 
 
 def guidance_view(
-    classifier: GuidanceClassifier, model=None, conditioning=None, vae=None, decode="auto"
+    classifier: GuidanceClassifier,
+    model: ModelPatcher | None = None,
+    conditioning: Any = None,
+    vae: Any = None,
+    decode: str = "auto",
 ) -> PictureView:
     """How a classifier is shown pictures. Raises ValueError where what it takes is not wired, or does not fit."""
     if model is None:
@@ -116,13 +123,13 @@ def parse_percents(text: str) -> tuple[float, ...]:
         percents = [-1.0]
     if not all(0 <= percent < 1 for percent in percents):
         raise ValueError(
-            f"percents = '{text}': write shares of the sampling from 0 up to 1, separated by commas, such as 0.25, 0.5, "
+            f"percents = {text!r}: write shares of the sampling from 0 up to 1, separated by commas, such as 0.25, 0.5, "
             "0.75."
         )
     return (*percents, FINISHED)
 
 
-def _sigma(model, percent: float) -> float:
+def _sigma(model: ModelPatcher, percent: float) -> float:
     sampling = model.get_model_object("model_sampling")
     return min(float(sampling.percent_to_sigma(percent)), float(sampling.sigma_max))
 

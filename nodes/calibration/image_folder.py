@@ -10,10 +10,12 @@ import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import folder_paths
 
 from ...guidance_core.class_labels import parse_labels
+from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
 from .pictures import Pictures, problem_of, shown
 from .progress import Progress
@@ -22,6 +24,7 @@ DEMO = "entropy-guidance-demo"
 HELD_OUT = 0.2  # of each class
 MOST_HELD_OUT = 500  # pictures of all classes, or one of each
 SHOWN = 20  # names in a message
+LARGEST_SIZE = 8192  # pixels: beyond it one picture takes gigabytes
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def folder_names() -> list[str]:
     return [DEMO, *sorted(parents - {DEMO})]
 
 
-def fingerprint(name: str | None):
+def fingerprint(name: str | None) -> str | float:
     """Changes with what a folder holds; NaN, which is never the same, for one that another node chooses."""
     if name is None:
         return float("nan")
@@ -66,6 +69,7 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     Raises ValueError for a folder without usable pictures of two classes or more, with sub-folders that are no classes
     of the classifier, or that is not below ComfyUI's input folder.
     """
+    check_number("resolution", size, lowest=1, highest=LARGEST_SIZE)
     files = _files(name)
     classes = _classes(name, sorted({file.parts[0] for file in files}), classifier)
     root, usable, skipped, progress = _path(name), [], [], Progress(len(files))
@@ -80,7 +84,7 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     _check_variety(name, {classes[file.parts[0]] for file in usable}, skipped, classifier)
     held_out = _held_out(usable)
 
-    def pictures(files):
+    def pictures(files: Any) -> Any:
         return Pictures(tuple(root / file for file in files), tuple(classes[file.parts[0]] for file in files), size)
 
     return ExampleFolder(name, pictures([f for f in usable if f not in held_out]), pictures(held_out), tuple(skipped))
@@ -98,7 +102,7 @@ def _files(name: str) -> list[Path]:
     """Relative paths of the pictures: sub-folder first."""
     if name not in folder_names():
         raise ValueError(
-            f"image_folder = '{name}': there is no such folder with sub-folders in ComfyUI's input folder "
+            f"image_folder = {name!r}: there is no such folder with sub-folders in ComfyUI's input folder "
             f"{folder_paths.get_input_directory()}."
         )
     files = _listed(_path(name))

@@ -1,6 +1,7 @@
 """How well a classifier's confidence fits its accuracy, on all views of a folder's pictures."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -11,14 +12,14 @@ from .progress import Progress
 BATCH = 16  # pictures looked at together
 
 
-def measure(classify: Callable, views: ExampleViews) -> dict[float, CalibrationError]:
+def measure(classify: Callable[..., Any], views: ExampleViews) -> dict[float, CalibrationError]:
     """How well a classifier's confidence fits its accuracy, at each percent of the views."""
     progress = Progress(len(views) // BATCH + len(views.percents))
     return {percent: calibration_error(*_answers(classify, views, percent, progress)) for percent in views.percents}
 
 
 @torch.no_grad()
-def _answers(classify: Callable, views: ExampleViews, percent: float, progress: Progress):
+def _answers(classify: Callable[..., Any], views: ExampleViews, percent: float, progress: Progress) -> Any:
     """Logits and class numbers of all pictures."""
     answers = []
     for inputs, labels in views.batches(percent, BATCH):

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,6 +10,10 @@ from ...guidance_core.calibration_error import CalibrationError
 from ..drawing.figure import drawn
 from .guidance_view import FINISHED
 from .image_folder import ExampleFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIDE = 4.0  # inches of a diagram
 DPI = 100
@@ -30,7 +35,7 @@ def reliability_picture(
     columns = len(rows[0][1])
     lines = [line for note in (HOW_TO_READ, *notes) for line in textwrap.wrap(note, LINE * columns)]
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for axes_of_row, (name, measured) in zip(axes, rows):
             for ax, (percent, error) in zip(axes_of_row, measured.items()):
@@ -41,7 +46,7 @@ def reliability_picture(
     return torch.from_numpy(drawn(draw, columns * SIDE, height, DPI)).float()[None] / 255
 
 
-def _diagram(figure, ax, title: str, error: CalibrationError) -> None:
+def _diagram(figure: "Figure", ax: "Axes", title: str, error: CalibrationError) -> None:
     import relplot
 
     curve = {key: value for key, value in error.curve.items() if key != "ce"}  # it stands in the title

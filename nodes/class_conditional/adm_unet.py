@@ -6,6 +6,7 @@ ComfyUI's attention function, so that whatever changes attention there reaches t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -40,7 +41,7 @@ class AdmShape:
     channels: int = 3
     learned_variance: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.width or any(channels % GROUPS or not channels for channels in self.level_channels):
             raise ValueError(f"its levels have {self.level_channels} channels: multiples of {GROUPS} can be built.")
         for level in (*self.attention_levels, -1):
@@ -69,14 +70,14 @@ class AdmShape:
 class Attention(nn.Module):
     """Self-attention over all positions of features [B, C, H, W], added to them."""
 
-    def __init__(self, channels: int, shape: AdmShape, operations, **place):
+    def __init__(self, channels: int, shape: AdmShape, operations: Any, **place: Any) -> None:
         super().__init__()
         self.heads, self.split_first = shape.heads_of(channels), shape.split_first
         self.norm = operations.GroupNorm(GROUPS, channels, **place)
         self.qkv = operations.Conv1d(channels, 3 * channels, 1, **place)
         self.proj_out = operations.Conv1d(channels, channels, 1, **place)
 
-    def forward(self, x: Tensor, transformer_options: dict) -> Tensor:
+    def forward(self, x: Tensor, transformer_options: dict[str, Any]) -> Tensor:
         qkv = self.qkv(self.norm(x.flatten(2)))
         if self.split_first:
             qkv = qkv.unflatten(1, (3, self.heads, -1))
@@ -90,7 +91,9 @@ class Attention(nn.Module):
 class Block(nn.Sequential):
     """A residual block with attention or without, or a convolution: a step of the way down or up."""
 
-    def forward(self, x: Tensor, embedding: Tensor, transformer_options: dict) -> Tensor:
+    def forward(  # type: ignore[override]  # a sequence of layers that get more than one input
+        self, x: Tensor, embedding: Tensor, transformer_options: dict[str, Any]
+    ) -> Tensor:
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, embedding)
@@ -108,7 +111,13 @@ class AdmUNet(nn.Module):
     operations, dtype, device: ComfyUI's layers and where their weights are made.
     """
 
-    def __init__(self, shape: AdmShape, operations=nn, dtype=None, device=None):
+    def __init__(
+        self,
+        shape: AdmShape,
+        operations: Any = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
         self.shape, self.dtype = shape, dtype
         place = {"dtype": dtype, "device": device}
@@ -141,11 +150,19 @@ class AdmUNet(nn.Module):
                 f"{height}. Change width and height."
             )
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, transformer_options={}, **_):
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        transformer_options: dict[str, Any] = {},
+        **_: Any,
+    ) -> Tensor:
         """x [B, 3, H, W] = √ᾱ x0 + √(1 − ᾱ) n, timesteps [B] in 0..999 and the class embedding context [B, 1, D] to ε
         [B, 3, H, W]. The learned variance goes to whoever asked for it: classifiers/learned_variance.py."""
         embedding = self.time_embed(timestep_embedding(timesteps, self.shape.width).to(x.dtype))
         if self.shape.classes:
+            assert context is not None  # a class's, as ClassConditional has checked
             embedding = embedding + context[:, 0]
         options = {**transformer_options, "transformer_index": 0}
         skipped = []
@@ -163,7 +180,7 @@ class AdmUNet(nn.Module):
         return noise
 
 
-def _at(options: dict, part: str, number: int) -> dict:
+def _at(options: dict[str, Any], part: str, number: int) -> dict[str, Any]:
     """The options with the present place in the network, in ComfyUI's words for U-Nets."""
     options["block"] = (part, number)
     return options
@@ -172,8 +189,8 @@ def _at(options: dict, part: str, number: int) -> dict:
 @dataclass(frozen=True)
 class _Builder:
     shape: AdmShape
-    operations: object
-    place: dict
+    operations: Any
+    place: dict[str, Any]
 
     def convolution(self, before: int, after: int) -> nn.Module:
         return self.operations.Conv2d(before, after, 3, padding=1, **self.place)
@@ -213,7 +230,7 @@ class _Builder:
             return []
         return [Attention(self.shape.level_channels[level], self.shape, self.operations, **self.place)]
 
-    def _residual(self, before: int, channels: int, **direction) -> ResBlock:
+    def _residual(self, before: int, channels: int, **direction: Any) -> ResBlock:
         return ResBlock(
             before, 4 * self.shape.width, dropout=0, out_channels=channels, use_scale_shift_norm=True,
             operations=_WithConvolutions(self.operations), **direction, **self.place,
@@ -223,8 +240,8 @@ class _Builder:
 class _WithConvolutions:
     """Layers with the one that ResBlock makes by a name of ComfyUI's, for torch's own layers in training."""
 
-    def __init__(self, operations):
+    def __init__(self, operations: Any) -> None:
         self.GroupNorm, self.Linear, self._conv = operations.GroupNorm, operations.Linear, operations.Conv2d
 
-    def conv_nd(self, _dims: int, *args, **kwargs) -> nn.Module:
+    def conv_nd(self, _dims: int, *args: Any, **kwargs: Any) -> nn.Module:
         return self._conv(*args, **kwargs)

@@ -4,6 +4,8 @@ What weights cannot say (how heads are cut, the schedule) follows from the publi
 file's metadata: num_head_channels or num_heads, use_new_attention_order, noise_schedule, labels (a JSON list).
 """
 
+from typing import Any
+
 import comfy.latent_formats
 from comfy.model_base import ModelType
 from torch import Tensor
@@ -14,7 +16,7 @@ from .adm_unet import AdmShape, AdmUNet
 from .class_model import LINEAR, ClassModelSettings
 from .files import names_of_rows
 
-SCHEDULES = {"linear": LINEAR, "cosine": {"beta_schedule": "cosine"}}
+SCHEDULES: dict[str, dict[str, Any]] = {"linear": LINEAR, "cosine": {"beta_schedule": "cosine"}}
 OF_64 = (1, 2, 3, 4)  # the multipliers of 64x64_diffusion.pt, which has another order of attention and schedule
 OF_128 = (1, 1, 2, 3, 4)  # of 128x128_diffusion.pt, which has four heads of any size
 IMAGENET = 1000  # classes; a row more is the null class's

@@ -5,7 +5,7 @@ An embedding rather than a number, because what changes conditions (CADS, averag
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import comfy.conds
 import comfy.model_base
@@ -41,7 +41,7 @@ class ClassModelSettings:
     shape: object
     latent: LatentFormat
     prediction: comfy.model_base.ModelType
-    sampling: dict
+    sampling: dict[str, Any]
     class_names: tuple[str, ...] = ()
     memory: float = 1.0
 
@@ -49,16 +49,18 @@ class ClassModelSettings:
 class ClassModelConfig(comfy.supported_models_base.BASE):
     """ComfyUI's description of a model, from ours."""
 
-    unet_extra_config = {}
+    unet_extra_config: dict[str, Any] = {}
 
-    def __init__(self, settings: ClassModelSettings):
+    def __init__(self, settings: ClassModelSettings) -> None:
         self.settings = settings
         self.latent_format = lambda: settings.latent
         self.sampling_settings = settings.sampling
         self.memory_usage_factor = settings.memory
         super().__init__({"shape": settings.shape})
 
-    def get_model(self, state_dict, prefix="", device=None) -> "ClassConditional":
+    def get_model(
+        self, state_dict: dict[str, Tensor], prefix: str = "", device: torch.device | None = None
+    ) -> "ClassConditional":
         """The model with room for its weights."""
         return ClassConditional(self)
 
@@ -66,13 +68,13 @@ class ClassModelConfig(comfy.supported_models_base.BASE):
 class ClassConditional(comfy.model_base.BaseModel):
     """class_names: what its classes are called, by number. null_class: the number that stands for none, or None."""
 
-    def __init__(self, config: ClassModelConfig):
+    def __init__(self, config: ClassModelConfig) -> None:
         super().__init__(config, config.settings.prediction, unet_model=config.settings.network)
         self.class_names = config.settings.class_names
         table = self.diffusion_model.class_table
         self.null_class = len(self.class_names) if table is not None and len(table) > len(self.class_names) else None
 
-    def extra_conds(self, **kwargs) -> dict:
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Refuses, before the first step, latents and conditions that are not this model's."""
         noise, condition = kwargs["noise"], kwargs.get("cross_attn")
         self._check_latent(noise)
@@ -102,7 +104,10 @@ class ClassConditional(comfy.model_base.BaseModel):
 
 
 def class_model(
-    settings: ClassModelSettings, weights: dict[str, Tensor], reload: tuple[Callable, tuple], disable_dynamic: bool
+    settings: ClassModelSettings,
+    weights: dict[str, Tensor],
+    reload: tuple[Callable[..., Any], tuple[Any, ...]],
+    disable_dynamic: bool,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL as ComfyUI's own loader would make it. weights: those of the network, which have been checked.
 
@@ -120,12 +125,12 @@ def class_model(
     return patcher
 
 
-def held_to_pictures(args: dict) -> Tensor:
+def held_to_pictures(args: dict[str, Any]) -> Tensor:
     """A sampler_post_cfg_function of ComfyUI: the prediction, held to the range of pictures."""
     return args["denoised"].clamp(-1, 1)
 
 
-def class_condition(model: ClassConditional, classes: tuple[int, ...]) -> list:
+def class_condition(model: ClassConditional, classes: tuple[int, ...]) -> list[Any]:
     """CONDITIONING of classes, one for all pictures or one each; a model without classes takes any."""
     table = model.diffusion_model.class_table
     if table is None:

@@ -6,7 +6,9 @@ are pairs of these; attention goes through ComfyUI's attention function, so that
 this network.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.ops
 import torch
@@ -38,7 +40,7 @@ class DitShape:
     two_outputs: bool = True
     flow: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not all((self.width, self.patch, self.side, self.classes)):
             raise ValueError("some of its weights are empty: the file is not complete.")
         if self.width % self.heads:
@@ -48,7 +50,7 @@ class DitShape:
 class Block(DismantledBlock):
     """Self-attention and a feed-forward part, each scaled and gated by the embedding of time and class (adaLN-Zero)."""
 
-    def forward(self, x: Tensor, embedding: Tensor, transformer_options: dict) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, transformer_options: dict[str, Any]) -> Tensor:
         qkv, kept = self.pre_attention(x, embedding)
         mixed = optimized_attention(*qkv, heads=self.attn.num_heads, transformer_options=transformer_options)
         return self.post_attention(mixed, *kept)
@@ -60,10 +62,16 @@ class DiT(nn.Module):
     operations, dtype, device: ComfyUI's layers and where their weights are made.
     """
 
-    def __init__(self, shape: DitShape, operations=nn, dtype=None, device=None):
+    def __init__(
+        self,
+        shape: DitShape,
+        operations: Any = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
         self.shape, self.dtype = shape, dtype
-        place = {"dtype": dtype, "device": device}
+        place: dict[str, Any] = {"dtype": dtype, "device": device}
         layers = {**place, "operations": operations}
         width, outputs = shape.width, shape.channels * (2 if shape.two_outputs else 1)
         self.x_embedder = PatchEmbed(
@@ -78,7 +86,7 @@ class DiT(nn.Module):
     @property
     def class_table(self) -> Tensor:
         """The embedding of each class [classes, width]."""
-        return self.y_embedder["embedding_table"].weight
+        return self.y_embedder.get_parameter("embedding_table.weight")
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ValueError for a latent of another size than the one that its positions are for."""
@@ -89,7 +97,9 @@ class DiT(nn.Module):
                 f"Set width and height of Empty Latent Image to {side}."
             )
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options={}, **_):
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: dict[str, Any] = {}, **_: Any
+    ) -> Tensor:
         """x [B, 4, H, W], timesteps [B] and the class embedding context [B, 1, D] to a prediction [B, 4, H, W].
 
         x is √ᾱ x0 + √(1 − ᾱ) n at a timestep of 0..999 and the prediction ε; of a flow x is (1 − σ) x0 + σ n at a timestep
@@ -109,7 +119,7 @@ class DiT(nn.Module):
             learned_variance.tell(outputs[1], transformer_options)
         return outputs[0]
 
-    def _run_blocks(self, x: Tensor, embedding: Tensor, transformer_options: dict) -> Tensor:
+    def _run_blocks(self, x: Tensor, embedding: Tensor, transformer_options: dict[str, Any]) -> Tensor:
         """The blocks, or what other nodes put in their place, told of as ComfyUI's transformers do."""
         replacements = transformer_options.get("patches_replace", {}).get("dit", {})
         options = {**transformer_options, "block_type": "single", "total_blocks": len(self.blocks)}
@@ -129,10 +139,12 @@ class DiT(nn.Module):
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def _replaced(block: Block, replacement, x: Tensor, embedding: Tensor, options: dict) -> Tensor:
+def _replaced(
+    block: nn.Module, replacement: Callable[..., Any], x: Tensor, embedding: Tensor, options: dict[str, Any]
+) -> Tensor:
     """What another node has put in the place of a block gives; it may run the block itself."""
 
-    def original(args: dict) -> dict:
+    def original(args: dict[str, Any]) -> dict[str, Any]:
         return {"img": block(args["img"], args["vec"], args["transformer_options"])}
 
     args = {"img": x, "vec": embedding, "transformer_options": options}

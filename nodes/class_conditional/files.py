@@ -48,7 +48,7 @@ def _path(name: str) -> Path:
     path = folder_paths.get_full_path(FOLDER, name) if name in model_names() else None
     if path is None:
         raise ValueError(
-            f"model_name = '{name}' is not in ComfyUI's model folder '{FOLDER}': "
+            f"model_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': "
             f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
         )
     return Path(path)

@@ -5,9 +5,10 @@ The state dict is that of the published 64x64_classifier.pt to 512x512_classifie
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class AdmConfig:
     head_channels: int = 64
     schedule: str = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"noise_schedule = '{self.schedule}' is unknown: use one of {', '.join(SCHEDULES)}.")
         if self.image_size % 2 ** (len(self.multipliers) - 1):
@@ -72,7 +73,7 @@ class AdmConfig:
 class Attention(nn.Module):
     """Self-attention over all positions of features [B, C, H, W], added to them."""
 
-    def __init__(self, channels: int, head_channels: int):
+    def __init__(self, channels: int, head_channels: int) -> None:
         super().__init__()
         self.heads = channels // head_channels
         self.norm = nn.GroupNorm(GROUPS, channels)
@@ -89,7 +90,7 @@ class Attention(nn.Module):
 class AttentionPool(nn.Module):
     """Features [B, C, S, S] to logits [B, N]: their mean asks, and all positions answer."""
 
-    def __init__(self, size: int, channels: int, head_channels: int, classes: int):
+    def __init__(self, size: int, channels: int, head_channels: int, classes: int) -> None:
         super().__init__()
         self.heads = channels // head_channels
         self.positional_embedding = nn.Parameter(torch.randn(channels, size**2 + 1) / channels**0.5)
@@ -111,14 +112,14 @@ class _Layers:
     GroupNorm, Linear = nn.GroupNorm, nn.Linear
 
     @staticmethod
-    def conv_nd(_dims: int, *args, **kwargs) -> nn.Module:
+    def conv_nd(_dims: int, *args: Any, **kwargs: Any) -> nn.Module:
         return nn.Conv2d(*args, **kwargs)
 
 
 class AdmEncoder(nn.Module):
     """The network in the published layout; its attributes' names are the state dict's."""
 
-    def __init__(self, config: AdmConfig):
+    def __init__(self, config: AdmConfig) -> None:
         super().__init__()
         self.width, last = config.width, config.channels[-1]
         embedded = 4 * config.width
@@ -138,7 +139,7 @@ class AdmEncoder(nn.Module):
         return self.out(x)
 
 
-def _input_blocks(config: AdmConfig):
+def _input_blocks(config: AdmConfig) -> Iterator[TimestepEmbedSequential]:
     before = config.channels[0]
     yield TimestepEmbedSequential(nn.Conv2d(config.in_channels, before, 3, padding=1))
     for level, channels in enumerate(config.channels):
@@ -174,12 +175,12 @@ class NoiseAwareClassifier(nn.Module):
 
     suffix = ".safetensors"
 
-    def __init__(self, network: AdmEncoder, config: AdmConfig):
+    def __init__(self, network: AdmEncoder, config: AdmConfig) -> None:
         super().__init__()
         self.config, self.channels, self.image_size = config, config.in_channels, config.image_size
         self.network, self.schedule = network, SCHEDULES[config.schedule]()
 
-    def save(self, path: Path, labels: tuple[str, ...], notes: dict) -> None:
+    def save(self, path: Path, labels: tuple[str, ...], notes: dict[str, Any]) -> None:
         """Writes the file that adm_file.load reads."""
         save_file(self.network.state_dict(), path, {**metadata_of(self.config, labels), NOTES: json.dumps(notes)})
 

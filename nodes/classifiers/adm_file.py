@@ -1,7 +1,9 @@
 """Noise-aware classifiers from state dicts: the network's shape is told from its weights, the rest from metadata."""
 
 import re
+from collections.abc import Collection
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +15,14 @@ from .weights import check_weights, class_names, notes_of, weight_shape, whole_n
 POSITIONS = "out.2.positional_embedding"
 
 
-def is_adm(keys) -> bool:
+def is_adm(keys: Collection[str]) -> bool:
     """Whether a state dict of these keys is of this layout."""
     return {"time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", POSITIONS} <= set(keys)
 
 
 def load(
     weights: dict[str, Tensor], metadata: dict[str, str], stem: str
-) -> tuple[NoiseAwareClassifier, list[str], dict]:
+) -> tuple[NoiseAwareClassifier, list[str], dict[str, Any]]:
     """The classifier of a state dict, its class names, and how it was calibrated. stem: the file's name.
 
     All metadata is optional. image_size: by default what the name begins with, as in 64x64_classifier. noise_schedule:
@@ -68,7 +70,7 @@ def _image_size(metadata: dict[str, str], stem: str) -> int:
             f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
             "64x64_classifier, or give 'image_size' in the metadata."
         )
-    return whole_number(metadata, "image_size", named and named[1])
+    return whole_number(metadata, "image_size", named[1] if named else "")
 
 
 def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int, int]:

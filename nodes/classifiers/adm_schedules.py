@@ -1,5 +1,7 @@
 """The noise that a noise-aware classifier was trained on: from ᾱ, which every diffusion model has, to its timestep."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,9 @@ STEPS = 1000  # of every schedule
 class DiscreteSchedule(nn.Module):
     """Timesteps 0..999, at each of which a picture keeps ᾱ of its signal. betas: β_t [1000], float64."""
 
-    def __init__(self, betas: Tensor):
+    kept: Tensor
+
+    def __init__(self, betas: Tensor) -> None:
         super().__init__()
         self.register_buffer("kept", (1 - betas).cumprod(0).float(), persistent=False)
 
@@ -42,7 +46,7 @@ def _cosine_betas() -> Tensor:
     return (1 - kept[1:] / kept[:-1]).clamp(max=0.999)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: DiscreteSchedule(_linear_betas()),
     "cosine": lambda: DiscreteSchedule(_cosine_betas()),
     "flow": FlowSchedule,

@@ -9,8 +9,9 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -50,7 +51,7 @@ def check_size(*paths: Path) -> None:
         raise TooMuch(f"its {size / 2**30:.0f} GB are more than this computer's memory of {memory / 2**30:.0f} GB.")
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file. Raises ValueError for anything else, and for more than LARGEST_JSON bytes."""
     check_regular(path)
     if path.stat().st_size > LARGEST_JSON:
@@ -58,7 +59,7 @@ def read_json(path: Path) -> dict:
     return _json_object(path.read_bytes(), path.name)
 
 
-def entries_of(values) -> Iterator[tuple[str, Any]]:
+def entries_of(values: Any) -> Iterator[tuple[str, Any]]:
     """All entries of JSON's objects by their names, whatever they are in; those of a list by the list's."""
     left = [("", values)]
     while left:
@@ -70,7 +71,7 @@ def entries_of(values) -> Iterator[tuple[str, Any]]:
             left += [(key, entry) for entry in value]
 
 
-def check_numbers(values, name: str, limits: Mapping[str, int] = {}) -> None:
+def check_numbers(values: Any, name: str, limits: Mapping[str, int] = {}) -> None:
     """Raises ValueError for a number beyond LARGEST_NUMBER in the JSON of a file of this name, or beyond the limit for
     names that hold a word."""
     for key, value in entries_of(values):
@@ -109,7 +110,7 @@ def _check_count(tensors: int) -> None:
         raise TooMuch(f"it has {tensors:,} tensors; at most {MOST_TENSORS:,} are read.")
 
 
-def _json_object(text: bytes, whose: str) -> dict:
+def _json_object(text: bytes, whose: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -126,7 +127,7 @@ class Description:
     that PyTorch takes no other way.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BufferedReader) -> None:
         self._file, self._left = file, LARGEST_DESCRIPTION
         self.readinto, self.seek, self.tell = file.readinto, file.seek, file.tell
 
@@ -148,7 +149,7 @@ class Description:
         return text
 
 
-def check_archive(file: BinaryIO) -> None:
+def check_archive(file: BufferedReader) -> None:
     """Raises ValueError where a file of torch.save would unpack into more than it is, or into a huge pickle."""
     records = zipfile.ZipFile(Description(file)).infolist()
     if sum(record.file_size for record in records) > os.fstat(file.fileno()).st_size:

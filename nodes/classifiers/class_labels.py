@@ -3,11 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 SHOWN = 5  # in a message
 
 
-def distinct_labels(values: Sequence, source: str) -> list[str]:
+def distinct_labels(values: Sequence[Any], source: str) -> list[str]:
     """A name for each class. A number is written out, what is empty or no text becomes the class's number, and names that
     several classes have get its number behind them. What was changed is logged. source: where the values are from.
     """
@@ -23,7 +24,7 @@ def distinct_labels(values: Sequence, source: str) -> list[str]:
     return labels
 
 
-def _text(value, number: int) -> str:
+def _text(value: Any, number: int) -> str:
     """On one line, without spaces around it."""
     text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
     return " ".join(text.split()) or str(number)

@@ -4,13 +4,16 @@ The formulas are in guidance_core/classifier_guidance.py and guidance_core/tilte
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from comfy.patcher_extension import WrapperExecutor
 
 from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
+from ...guidance_core.number_range import check_number
 from ...guidance_core.sampling_steps import step_at
 from ...guidance_core.tilted_sampling import tilted_weights
-from ..common import PercentWindow, check_number
+from ..common import PercentWindow
 from ..feedback import Feedback, StepCount
 from .score_gradient import ScoreGradient, is_flow, tell_observers
 
@@ -29,12 +32,12 @@ class ClassifierGuidance:
     _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
     _steps: StepCount = field(default_factory=StepCount, init=False)  # of the same: those with a gradient
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("scale", self.scale, lowest=0)
         check_number("tilt", self.tilt)
         check_number("every", self.every, lowest=1)
 
-    def sample(self, executor, *args, **kwargs):
+    def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why nothing was."""
         outer = self._schedule, self._steps
         self._schedule, self._steps = None, StepCount()
@@ -61,7 +64,7 @@ class ClassifierGuidance:
         else:
             self.feedback.say_without_effect(self.window.has_no_step)
 
-    def __call__(self, args: dict) -> torch.Tensor:
+    def __call__(self, args: dict[str, Any]) -> torch.Tensor:
         x0, sigma, model = args["denoised"], args["sigma"], args["model"]
         is_time = self._is_time(sigma, args["model_options"], model.model_sampling)
         self._steps.note(sigma, args["model_options"].get("transformer_options", {}), is_time)
@@ -78,7 +81,7 @@ class ClassifierGuidance:
         strength = strength * self.scale * self.every * tilted_weights(log_p, self.tilt)
         return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
 
-    def _is_time(self, sigma, model_options, model_sampling) -> bool:
+    def _is_time(self, sigma: torch.Tensor, model_options: dict[str, Any], model_sampling: Any) -> bool:
         if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
             return True
         if self._schedule is None:

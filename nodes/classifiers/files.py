@@ -5,8 +5,10 @@ torchvision network. Nothing in a file is executed: weights are read as safetens
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import folder_paths
 import torch
@@ -25,6 +27,7 @@ BUNDLED = {
     "entropy-guidance-demo-classes-noise-aware": _WEIGHTS / "classes" / "32x32_classifier.safetensors",
 }
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+LONGEST_NAME = 200  # bytes
 
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.get_output_directory()) / FOLDER))  # what is saved
@@ -36,7 +39,7 @@ def classifier_names() -> list[str]:
     return [*BUNDLED, *sorted(found - BUNDLED.keys())]
 
 
-def _names_below(root: Path):
+def _names_below(root: Path) -> Iterator[str]:
     if not root.is_dir():
         return
     for path in sorted(root.rglob("*")):
@@ -56,7 +59,7 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
     the file and what is wrong with it."""
     if name not in classifier_names():
         raise ValueError(
-            f"classifier_name = '{name}' is not in ComfyUI's model folder '{FOLDER}': "
+            f"classifier_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': "
             f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
         )
     path = BUNDLED[name] if name in BUNDLED else _path(name)
@@ -79,11 +82,11 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     """
     root = Path(folder_paths.get_output_directory()) / FOLDER
     prefix = prefix.strip()
-    outside = "\0" in prefix or not (root / prefix).resolve().is_relative_to(root.resolve())
+    outside = not _is_a_path(prefix) or not (root / prefix).resolve().is_relative_to(root.resolve())
     in_another = any((parent / "config.json").is_file() for parent in (root / prefix).parents)
     if outside or in_another or not prefix or prefix.endswith(("/", "\\", ".")):
         raise ValueError(
-            f"filename_prefix = '{prefix}': write a name below ComfyUI's output folder, and not in another "
+            f"filename_prefix = {prefix!r}: write a name below ComfyUI's output folder, and not in another "
             "classifier's, such as calibrated or animals/calibrated."
         )
     folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(root))
@@ -95,19 +98,27 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     return target.relative_to(root).as_posix()
 
 
-def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict]:
-    if path.is_dir():
-        from .hugging_face import load
+def _is_a_path(name: str) -> bool:
+    """Whether every file system can hold it, with a number behind it."""
+    parts = name.encode(errors="replace").split(b"/")
+    return "\0" not in name and name.isprintable() and all(len(part) <= LONGEST_NAME for part in parts)
 
-        return load(path, prompts)
+
+def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict[str, Any]]:
+    if path.is_dir():
+        from . import hugging_face
+
+        return hugging_face.load(path, prompts)
     if prompts:
         raise ValueError("prompts are for zero-shot models; this one has classes of its own. Leave prompts empty.")
     weights, metadata = read_weights(path)
     if is_adm(weights):
-        from .adm_file import load
-    else:
-        from .torchvision import load
-    return load(weights, metadata, path.stem)
+        from . import adm_file
+
+        return adm_file.load(weights, metadata, path.stem)
+    from . import torchvision
+
+    return torchvision.load(weights, metadata, path.stem)
 
 
 def _path(name: str) -> Path:

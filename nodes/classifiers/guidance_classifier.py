@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -23,7 +24,7 @@ class GuidanceClassifier:
     name: str
     patcher: comfy.model_patcher.ModelPatcher
     labels: tuple[str, ...]
-    notes: dict = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def noise_aware(self) -> bool:
@@ -54,7 +55,9 @@ def _noted_by_patchers() -> set[str]:
     )
 
 
-def guidance_classifier(name: str, module: torch.nn.Module, labels, notes: dict | None = None) -> GuidanceClassifier:
+def guidance_classifier(
+    name: str, module: torch.nn.Module, labels: Any, notes: dict[str, Any] | None = None
+) -> GuidanceClassifier:
     """Puts a classifier under ComfyUI's model management. Raises ValueError where it has not one logit a label."""
     module.eval().requires_grad_(False)
     example, *others = _example(module)

@@ -3,11 +3,14 @@
 The formulas are in guidance_core/ddpm_sine.py and ddpm_variance.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
+from comfy.model_base import BaseModel
 from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
@@ -32,7 +35,16 @@ class GuidedDDPM:
     feedback: Feedback = Feedback()
 
     @torch.no_grad()
-    def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
+    def __call__(
+        self,
+        model: Any,
+        x: torch.Tensor,
+        sigmas: torch.Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        disable: bool | None = None,
+        noise_sampler: Callable[..., torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         extra_args = extra_args or {}
         patcher = model.inner_model.model_patcher
         network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
@@ -62,7 +74,16 @@ class GuidedDDPM:
                 self.feedback.say(f"{len(sigmas) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
 
-    def _pull(self, gradient: ScoreGradient, x, x0, sigma, factor, network, model_options: dict) -> torch.Tensor:
+    def _pull(
+        self,
+        gradient: ScoreGradient,
+        x: torch.Tensor,
+        x0: torch.Tensor,
+        sigma: torch.Tensor,
+        factor: torch.Tensor,
+        network: BaseModel,
+        model_options: dict[str, Any],
+    ) -> torch.Tensor:
         sigmas = sigma * x.new_ones(len(x))
         direction, log_p = gradient(x, x0, sigmas, network)
         tell_observers(model_options, sigmas, direction, log_p)

@@ -5,6 +5,7 @@ import json
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +13,9 @@ from .claims import TooMuch, words_of
 from .class_labels import distinct_labels
 from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config
 from .rehearsal import check_fits, on_meta, prepared, rehearse
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
 # An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
@@ -23,7 +27,7 @@ MOST_PROMPTS = 10_000
 LONGEST_PROMPT = 512  # tokens, where a text encoder does not say how many positions it has
 
 
-def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict]:
+def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict[str, Any]]:
     """A module from images [B, 3, H, W] in 0..1 to logits, the class names, and how it was calibrated.
 
     A zero-shot model (CLIP, SigLIP) has a class for each prompt, any other one its own classes. Raises ValueError.
@@ -42,7 +46,7 @@ def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[
     return *_classifier(folder, config, process, held), notes
 
 
-def _image_processor(folder: Path):
+def _image_processor(folder: Path) -> "BaseImageProcessor":
     """Raises ValueError where it cannot be made of its files."""
     from transformers import AutoImageProcessor
 
@@ -52,7 +56,7 @@ def _image_processor(folder: Path):
         raise ValueError(f"preprocessor_config.json describes no image processor: {words_of(error)}") from error
 
 
-def _notes(config) -> dict:
+def _notes(config: "PretrainedConfig") -> dict[str, Any]:
     """What a saved classifier's config.json says of its classes and training."""
     notes = getattr(config, NOTES, {})
     labels = notes.get("labels", []) if isinstance(notes, dict) else None
@@ -61,7 +65,7 @@ def _notes(config) -> dict:
     return notes
 
 
-def _planned(auto, config, held: Shapes) -> torch.nn.Module:
+def _planned(auto: Any, config: "PretrainedConfig", held: Shapes) -> "PreTrainedModel":
     """The network on the meta device. Raises ValueError where it cannot be built, or is not that of the files' weights."""
     try:
         network = on_meta(lambda: auto.from_config(copy.deepcopy(config)), len(held))
@@ -75,7 +79,7 @@ def _planned(auto, config, held: Shapes) -> torch.nn.Module:
     return network
 
 
-def _network(auto, folder: Path, config) -> torch.nn.Module:
+def _network(auto: Any, folder: Path, config: "PretrainedConfig") -> "PreTrainedModel":
     """Raises ValueError where the files lack weights, which the library would make up."""
     try:
         network, info = auto.from_pretrained(folder, config=config, **WEIGHTS, **LOCAL)
@@ -90,7 +94,7 @@ def _network(auto, folder: Path, config) -> torch.nn.Module:
     return network.float()  # gradients of half-precision classifiers underflow
 
 
-def prepare(process, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def prepare(process: "BaseImageProcessor", images: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a network reads of images [B, 3, H, W] in 0..1: pixel_values, and where in a picture each patch is (NaFlex).
 
     Raises ValueError for an image processor that gives something else."""
@@ -106,12 +110,14 @@ class _Classifier(torch.nn.Module):
     """network(pixel_values) after the image processor that belongs to it, which works on tensors with gradients."""
 
     suffix = ""  # a folder
+    network: "PreTrainedModel"
+    process: "BaseImageProcessor"
 
-    def __init__(self, network, process):
+    def __init__(self, network: "PreTrainedModel", process: "BaseImageProcessor") -> None:
         super().__init__()
         self.network, self.process = network, process
 
-    def save(self, path: Path, labels: tuple[str, ...], notes: dict) -> None:
+    def save(self, path: Path, labels: tuple[str, ...], notes: dict[str, Any]) -> None:
         """Writes the folder that `load` reads."""
         for part in self._parts():
             part.save_pretrained(path)
@@ -119,10 +125,10 @@ class _Classifier(torch.nn.Module):
         content = json.loads(config.read_text(encoding="utf-8")) | {NOTES: {**notes, "labels": labels}}
         config.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
-    def _parts(self):
+    def _parts(self) -> tuple[Any, ...]:
         return self.network, self.process
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         inputs = prepare(self.process, images)
         return self.logits({**inputs, "pixel_values": inputs["pixel_values"].to(self.network.dtype)})
 
@@ -130,7 +136,9 @@ class _Classifier(torch.nn.Module):
         return self.network(**inputs).logits
 
 
-def _classifier(folder: Path, config, process, held: Shapes) -> tuple[torch.nn.Module, list[str]]:
+def _classifier(
+    folder: Path, config: "PretrainedConfig", process: "BaseImageProcessor", held: Shapes
+) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForImageClassification
 
     planned = _planned(AutoModelForImageClassification, config, held)
@@ -144,7 +152,15 @@ def _classifier(folder: Path, config, process, held: Shapes) -> tuple[torch.nn.M
 class _ZeroShotClassifier(_Classifier):
     """One class for each text, whose features are computed once."""
 
-    def __init__(self, network, process, tokenizer, prompts: tuple[str, ...]):
+    texts: torch.Tensor
+
+    def __init__(
+        self,
+        network: "PreTrainedModel",
+        process: "BaseImageProcessor",
+        tokenizer: "PreTrainedTokenizerBase",
+        prompts: tuple[str, ...],
+    ) -> None:
         super().__init__(network, process)
         self.tokenizer = tokenizer
         grey = prepare(process, torch.full(EXAMPLE.shape, 0.5))
@@ -157,7 +173,7 @@ class _ZeroShotClassifier(_Classifier):
                 parts.append(network(**tokens, **grey).text_embeds)
         self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
 
-    def _parts(self):
+    def _parts(self) -> tuple[Any, ...]:
         return self.network, self.process, self.tokenizer
 
     def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -168,13 +184,13 @@ class _ZeroShotClassifier(_Classifier):
         return logits + getattr(self.network, "logit_bias", 0)
 
 
-def _positions(config) -> int:
+def _positions(config: "PretrainedConfig") -> int:
     """How many tokens its text encoder can tell apart."""
     return getattr(getattr(config, "text_config", config), "max_position_embeddings", LONGEST_PROMPT)
 
 
 def _zero_shot(
-    folder: Path, config, process, held: Shapes, prompts: tuple[str, ...]
+    folder: Path, config: "PretrainedConfig", process: "BaseImageProcessor", held: Shapes, prompts: tuple[str, ...]
 ) -> tuple[torch.nn.Module, list[str]]:
     from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 

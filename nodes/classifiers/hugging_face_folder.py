@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,7 +74,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted({*files.values()})]
 
 
-def read_config(folder: Path, held: Shapes):
+def read_config(folder: Path, held: Shapes) -> Any:
     """The library's configuration of an image classifier. held: the shapes of its weights.
 
     Raises ValueError for one that it does not know, that is none of a classifier, or that asks for code.
@@ -95,7 +96,7 @@ def read_config(folder: Path, held: Shapes):
     return config
 
 
-def _check_family(content: dict) -> None:
+def _check_family(content: dict[str, Any]) -> None:
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -115,13 +116,13 @@ def _check_family(content: dict) -> None:
         )
 
 
-def _check_parts(content: dict) -> None:
+def _check_parts(content: dict[str, Any]) -> None:
     """Raises ValueError where it or one of its parts asks for quantized weights, or for code of a repository."""
     for key, value in entries_of(content):
         _check_entry(key, value)
 
 
-def _check_entry(key: str, value) -> None:
+def _check_entry(key: str, value: Any) -> None:
     if key == "quantization_config" and value is not None:
         raise ValueError(
             "config.json has a quantization_config: quantized weights have no gradients. Use the model in 16 or 32 bits."
@@ -134,7 +135,7 @@ def _check_entry(key: str, value) -> None:
         )
 
 
-def _check_classes(content: dict, numbers: int) -> None:
+def _check_classes(content: dict[str, Any], numbers: int) -> None:
     """numbers: in its weights, of which each class needs one."""
     for key in ("num_labels", "id2label"):
         value = content.get(key) or 0

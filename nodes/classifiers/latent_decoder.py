@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import folder_paths
@@ -38,16 +39,16 @@ class LatentDecoder:
     scale: float = 0.5
     shift: float = 0.5
     frames: bool = False
-    memory: Callable[[tuple], float] = lambda shape: 0.0
+    memory: Callable[[tuple[Any, ...]], float] = lambda shape: 0.0
 
-    def images(self, call: Callable, x0: torch.Tensor) -> torch.Tensor:
+    def images(self, call: Callable[..., Any], x0: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, H, W] in about 0..1 of predictions [B, C, h, w] or [B, C, 1, h, w] of the model.
 
         call: runs a module on inputs, with gradients.
         """
         latent = x0 if self.mode == "taesd" else self.latent.process_out(x0)  # TAESD reads the model's own scale
         latent = latent[:, :, 0] if latent.ndim == 5 else latent
-        if self.mode == "pixels":
+        if self.patcher is None:  # pixels
             return self.scale * latent + self.shift
         if self.mode == "half":
             latent = F.interpolate(latent, scale_factor=0.5, mode="area")
@@ -65,16 +66,20 @@ class LatentDecoder:
 class _Decode(torch.nn.Module):
     """A VAE's decoding as a module's forward."""
 
-    def __init__(self, vae: torch.nn.Module):
+    vae: Any  # whose `decode` is no forward
+
+    def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
 
-    def forward(self, latent):
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
         return self.vae.decode(latent)
 
 
-def latent_decoder(model: ModelPatcher, vae, mode: str) -> LatentDecoder:
+def latent_decoder(model: ModelPatcher, vae: Any, mode: str) -> LatentDecoder:
     """The decoder for a model's predictions. Raises ValueError where `vae` or `decode` do not fit the model."""
+    if mode not in MODES:
+        raise ValueError(f"decode = {mode!r}: it must be one of {', '.join(MODES)}.")
     latent = _normal(model.get_model_object("latent_format"))
     pixels = latent.latent_channels == 3 and (vae is None or latent.spacial_downscale_ratio == 1)
     if pixels and (vae is None or vae.latent_channels == 3):
@@ -122,13 +127,13 @@ def _normal(latent: LatentFormat) -> LatentFormat:
     return latent
 
 
-def _range(vae) -> tuple[float, float]:
+def _range(vae: Any) -> tuple[float, float]:
     """Scale and shift of a VAE's last step to 0..1, which also clamps and so has no gradient at black and white."""
     low, high = vae.process_output(torch.tensor([-0.5, 0.5])).tolist()
     return high - low, (high + low) / 2
 
 
-def _preview_decoder(latent) -> str | None:
+def _preview_decoder(latent: LatentFormat) -> str | None:
     """The file of the small decoder for a latent format; those for video are of another kind."""
     if latent.taesd_decoder_name is None or latent.latent_dimensions != 2:
         return None

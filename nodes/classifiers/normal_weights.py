@@ -11,10 +11,10 @@ class NormalWeights:
     copies of such weights on the inputs' device, made at the first call of a module, until `clear`.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._copies: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}
 
-    def __call__(self, module: torch.nn.Module, *inputs):
+    def __call__(self, module: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         if module not in self._copies:
             self._copies[module] = _copies(module, inputs[0].device)
         return torch.func.functional_call(module, self._copies[module], inputs)

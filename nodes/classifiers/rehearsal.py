@@ -5,7 +5,7 @@ take. Configurations and files can ask for any.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,11 +24,13 @@ MORE_OPERATIONS = 1000  # of any network
 class Bounded(TorchDispatchMode):
     """Within, of this thread, operations with larger results or after so many raise TooMuch. what: for the message."""
 
-    def __init__(self, what: str, largest: int, operations: int = ANY):
-        super().__init__()
+    def __init__(self, what: str, largest: int, operations: int = ANY) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
         self.what, self.largest, self.left = what, largest, operations
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.left -= 1
         for part in result if isinstance(result, (tuple, list)) else (result,):
@@ -63,13 +65,13 @@ def check_fits(network: torch.nn.Module, held: Mapping[str, torch.Size]) -> None
         raise TooMuch(f"its network would make tables of {tables:,} numbers beside its {there:,} weights.")
 
 
-def prepared(prepare: Callable, example: torch.Tensor):
+def prepared(prepare: Callable[..., Any], example: torch.Tensor) -> Any:
     """What `prepare` makes of a picture on the meta device. Raises ValueError where that is huge, or is made of what is."""
     with torch.no_grad(), Bounded("a picture, prepared for the network,", LARGEST_PICTURE):
         return prepare(example)
 
 
-def rehearse(call: Callable, *inputs: torch.Tensor, **named: torch.Tensor) -> bool:
+def rehearse(call: Callable[..., Any], *inputs: torch.Tensor, **named: torch.Tensor) -> bool:
     """Calls a network on the meta device; whether it runs there. Raises ValueError where it would make huge tensors."""
     try:
         with torch.no_grad(), Bounded("the network", LARGEST_TENSOR):

@@ -2,9 +2,11 @@
 
 import logging
 from contextlib import nullcontext
+from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import CONST, EPS
 
@@ -29,33 +31,36 @@ class ScoreGradient:
     decoder: how a classifier of clean pictures sees the prediction; None for one that reads noise.
     """
 
-    def __init__(self, score: GuidanceScore, decoder: LatentDecoder | None):
+    def __init__(self, score: GuidanceScore, decoder: LatentDecoder | None) -> None:
         self.score, self.decoder = score, decoder
         self._call = NormalWeights()
-        self._log_p = None  # on the device: of the latest pictures [B]
+        self._log_p: torch.Tensor | None = None  # on the device: of the latest pictures [B]
         self._forget()
 
     def _forget(self) -> None:
         self._call.clear()
-        self._batch = None  # classes [B] on the device, and how many pictures are looked at at once
-        self._broken = None  # on the device: how many gradients were not finite
+        self._batch: tuple[torch.Tensor, int] | None = (
+            None  # classes [B] on the device, and how many pictures are looked at at once
+        )
+        self._broken: torch.Tensor | None = None  # on the device: how many gradients were not finite
 
     def how_sure(self) -> str:
         """How sure the classifier was the last time that it was asked, in words. Reads the device."""
+        assert self._log_p is not None  # it has been asked
         names = self.score.classifier.labels
         wanted = labels_of_batch(self.score.labels, len(self._log_p))
         return how_sure(self._log_p.exp().tolist(), [names[label] for label in wanted])
 
     @property
-    def patchers(self) -> list:
+    def patchers(self) -> list[Any]:
         """What ComfyUI has to load for a sampling."""
         decoder = self.decoder and self.decoder.patcher
         return [patcher for patcher in (self.score.classifier.patcher, decoder) if patcher is not None]
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self._forget()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         broken = self._broken
         self._forget()
         if broken is not None and (count := int(broken)):
@@ -65,7 +70,9 @@ class ScoreGradient:
             )
 
     @torch.inference_mode(False)
-    def __call__(self, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, model) -> tuple[torch.Tensor, ...]:
+    def __call__(
+        self, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, model: BaseModel
+    ) -> tuple[torch.Tensor, ...]:
         """∇S [B, C, ...] and log p(y|·) [B] of what is sampled at noise levels σ [B]; both 0 where one is not finite.
 
         The gradient is taken at the prediction x0, or at x for a classifier that reads noise.
@@ -75,10 +82,9 @@ class ScoreGradient:
             self._batch = self._labels_on(x0.device, len(x0)), self._at_once(x0)
         labels, at_once = self._batch
         seen = x0 if self.decoder else x
-        parts = zip(*(values.split(at_once) for values in (seen, sigma, labels)))
-        gradients, log_p = zip(*(self._gradient(*part, model) for part in parts))
-        log_p = torch.cat(log_p)
-        gradient, broken = finite_or_none(torch.cat(gradients), log_p)
+        parts = zip(seen.split(at_once), sigma.split(at_once), labels.split(at_once))
+        gradient, log_p = map(torch.cat, zip(*(self._gradient(*part, model) for part in parts)))
+        gradient, broken = finite_or_none(gradient, log_p)
         self._log_p = log_p
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
         return gradient, torch.where(broken, 0, log_p)
@@ -93,9 +99,11 @@ class ScoreGradient:
         return len(x0) if needed * len(x0) <= free else max(int(free // needed), 1)
 
     @torch.enable_grad()
-    def _gradient(self, seen, sigma, labels, model) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradient(
+        self, seen: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, model: BaseModel
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         leaf = seen.detach().clone().float().requires_grad_()
-        logits = self._see_clean(leaf) if self.decoder else self._see_noisy(leaf, sigma.clone(), model)
+        logits = self._see_clean(self.decoder, leaf) if self.decoder else self._see_noisy(leaf, sigma.clone(), model)
         detached, labels = logits.detach(), labels.to(logits.device)
         slope = self.score.formula.logit_gradient(detached, labels)
         # Of size 1 on its way back through half-precision decoders, where a sure classifier's would be lost.
@@ -104,22 +112,24 @@ class ScoreGradient:
         size = size.to(gradient.device)[:, 0]
         return gradient * per_sample(size, gradient), log_probability(detached, labels).to(gradient.device)
 
-    def _see_clean(self, x0) -> torch.Tensor:
-        pictures = self.decoder.images(self._call, x0)
+    def _see_clean(self, decoder: LatentDecoder, x0: torch.Tensor) -> torch.Tensor:
+        pictures = decoder.images(self._call, x0)
         return self._classify(pictures.to(self.score.classifier.patcher.load_device))
 
-    def _see_noisy(self, x, sigma, model) -> torch.Tensor:
+    def _see_noisy(self, x: torch.Tensor, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
         kept, factor = kept_signal(sigma, is_flow(model.model_sampling))
         x = x[:, :, 0] if x.ndim == 5 else x
         return self._classify(x * per_sample(factor, x), kept)
 
-    def _classify(self, *inputs) -> torch.Tensor:
+    def _classify(self, *inputs: torch.Tensor) -> torch.Tensor:
         beta = self.score.softplus_beta
         with SmoothReLU(beta) if beta else nullcontext():
             return self._call(self.score.classifier.patcher.model, *inputs)
 
 
-def tell_observers(model_options: dict, sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor) -> None:
+def tell_observers(
+    model_options: dict[str, Any], sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor
+) -> None:
     """Has others see a gradient [B, ...] and log p(y|·) [B] that guidance uses at noise levels σ [B]."""
     for observer in model_options.get(OBSERVERS, ()):
         observer(sigma, gradient, log_p)
@@ -134,7 +144,7 @@ def _check_pictures(x0: torch.Tensor) -> None:
         )
 
 
-def score_gradient(score: GuidanceScore, model: ModelPatcher, vae, decode: str = "auto") -> ScoreGradient:
+def score_gradient(score: GuidanceScore, model: ModelPatcher, vae: Any, decode: str = "auto") -> ScoreGradient:
     """The gradient of a score for a model. Raises ValueError where classifier, `vae` or `decode` do not fit it, and
     RuntimeError for models of a kind that `is_flow` does not know."""
     is_flow(model.get_model_object("model_sampling"))
@@ -160,7 +170,7 @@ def _check_classes(score: GuidanceScore, model: ModelPatcher) -> None:
         )
 
 
-def is_flow(model_sampling) -> bool:
+def is_flow(model_sampling: Any) -> bool:
     """Whether x = (1 − σ)x0 + σn rather than x0 + σn. Raises RuntimeError for models of neither kind."""
     if isinstance(model_sampling, CONST):
         return True

@@ -1,7 +1,9 @@
 """Σ of a DDPM sampler's steps: of the schedule alone, or as the network that takes the step has learned it."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...guidance_core.ddpm_variance import learned_log_variance, variance_bounds
@@ -14,7 +16,7 @@ class ScheduledVariance:
 
     values: Tensor
 
-    def asking(self, extra_args: dict) -> dict:
+    def asking(self, extra_args: dict[str, Any]) -> dict[str, Any]:
         """What a sampler hands to the guider in a step."""
         return extra_args
 
@@ -29,19 +31,19 @@ class LearnedVariance:
     Rows are told apart by the uuids of conditions: copies that other nodes add have the same number, and may come first.
     """
 
-    def __init__(self, guider, kept: Tensor):
+    def __init__(self, guider: CFGGuider, kept: Tensor) -> None:
         """guider: ComfyUI's, while it samples. kept: ᾱ [T + 1] of its steps."""
         self._positive = {entry["uuid"] for entry in guider.conds.get("positive") or ()}
         self._log_small, self._log_large = (bound.log() for bound in variance_bounds(kept))
-        self._told: dict = {}
+        self._told: dict[str, Any] = {}
 
-    def asking(self, extra_args: dict) -> dict:
+    def asking(self, extra_args: dict[str, Any]) -> dict[str, Any]:
         self._told.clear()
         options = extra_args.get("model_options", {})
         asked = {**options.get("transformer_options", {}), learned_variance.KEY: self}
         return {**extra_args, "model_options": {**options, "transformer_options": asked}}
 
-    def take(self, values: Tensor, transformer_options: dict) -> None:
+    def take(self, values: Tensor, transformer_options: dict[str, Any]) -> None:
         """Called by the network, with v [chunks · B, C, H, W] of an evaluation."""
         uuids = transformer_options["uuids"]
         for uuid, rows in zip(uuids, values.chunk(len(uuids))):

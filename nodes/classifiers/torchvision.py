@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,11 +17,11 @@ class TorchvisionClassifier(torch.nn.Sequential):
 
     suffix = ".safetensors"
 
-    def __init__(self, transforms: torch.nn.Module, network: torch.nn.Module, architecture: str):
+    def __init__(self, transforms: torch.nn.Module, network: torch.nn.Module, architecture: str) -> None:
         super().__init__(transforms, network)
         self.architecture = architecture
 
-    def save(self, path: Path, labels: tuple[str, ...], notes: dict) -> None:
+    def save(self, path: Path, labels: tuple[str, ...], notes: dict[str, Any]) -> None:
         """Writes the file that `load` reads."""
         metadata = {"architecture": self.architecture, "labels": json.dumps(labels), NOTES: json.dumps(notes)}
         save_file(self[1].state_dict(), path, metadata)
@@ -28,7 +29,7 @@ class TorchvisionClassifier(torch.nn.Sequential):
 
 def load(
     weights: dict[str, torch.Tensor], metadata: dict[str, str], stem: str
-) -> tuple[torch.nn.Module, list[str], dict]:
+) -> tuple[torch.nn.Module, list[str], dict[str, Any]]:
     """A module from images [B, 3, H, W] in 0..1 to logits, the class names, and how it was calibrated. stem: the file's name.
 
     The architecture is the metadata's entry 'architecture', or the file name's beginning. Raises ValueError for
@@ -76,7 +77,7 @@ def _count_classes(architecture: str, weights: dict[str, torch.Tensor]) -> int:
     return weight_shape(weights, last, 1)[0]
 
 
-def _architecture(text: str):
+def _architecture(text: str) -> Any:
     """Name and entry (preprocessing and more) of the published weights whose file name a text begins with, or else of
     the newest weights of the network whose name it begins with; the longest that fits."""
     import torchvision

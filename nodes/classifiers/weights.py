@@ -3,9 +3,10 @@
 import json
 import re
 from argparse import Namespace
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, cast
 
 import torch
 
@@ -52,16 +53,16 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _readable(file: BinaryIO) -> str | Description:
+def _readable(file: BufferedReader) -> str | IO[bytes]:
     """What PyTorch may read of a file without being asked for more than it holds."""
     if file.read(len(ZIP)) == ZIP:
         check_archive(file)
         return file.name
     file.seek(0)
-    return Description(file)
+    return cast(IO[bytes], Description(file))  # which has what torch.load asks of one
 
 
-def _namespaces_are_read():
+def _namespaces_are_read() -> AbstractContextManager[Any]:
     """Within, files may hold the arguments of a training: values by name, without code. PyTorch 2.4 cannot be told so."""
     return getattr(torch.serialization, "safe_globals", nullcontext)([Namespace])
 
@@ -108,7 +109,7 @@ def class_names(metadata: dict[str, str], classes: int) -> list[str]:
     return [str(i) for i in range(classes)]
 
 
-def _listed(text: str) -> list:
+def _listed(text: str) -> list[Any]:
     try:
         labels = json.loads(text)
     except (json.JSONDecodeError, RecursionError):
@@ -118,7 +119,7 @@ def _listed(text: str) -> list:
     return labels
 
 
-def notes_of(metadata: dict[str, str]) -> dict:
+def notes_of(metadata: dict[str, str]) -> dict[str, Any]:
     """What a calibrated classifier's metadata says of its training. Raises ValueError where it is damaged."""
     try:
         notes = json.loads(metadata.get(NOTES, "{}"))

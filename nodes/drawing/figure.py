@@ -1,6 +1,7 @@
 """Matplotlib without its global state: no window, no style and no backend that other nodes would notice."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def check_matplotlib() -> None:
         ) from error
 
 
-def drawn(draw: Callable, width: float, height: float, dpi: int) -> np.ndarray:
+def drawn(draw: Callable[..., Any], width: float, height: float, dpi: int) -> np.ndarray:
     """Pixels [H, W, 3], uint8, of what draw(figure) puts on a figure of a size in inches."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

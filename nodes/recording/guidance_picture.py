@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +11,10 @@ import torch
 from ..drawing.figure import drawn
 from .sampling_record import Curve, Map, SamplingRecord
 from .small_picture import small_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, DPI = 6.0, 200  # inches, and so letters that can be read at a quarter of the size
 IN_A_ROW = 4  # small pictures
@@ -34,7 +39,7 @@ def guidance_picture(record: SamplingRecord, latent: torch.Tensor) -> torch.Tens
     notes = [line for note in _notes(record, len(latent)) for line in textwrap.wrap(note, LINE)]
     heights = [height for height, _ in panels]
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         rows = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
         for row, (_, panel) in zip(rows, panels):
             panel(row)
@@ -44,7 +49,7 @@ def guidance_picture(record: SamplingRecord, latent: torch.Tensor) -> torch.Tens
     return torch.from_numpy(drawn(draw, WIDTH, height, DPI)).float()[None] / 255
 
 
-Panel = tuple[float, Callable]  # its height in inches, and what draws it on a figure
+Panel = tuple[float, Callable[..., Any]]  # its height in inches, and what draws it on a figure
 
 
 def _strip(record: SamplingRecord, latent: torch.Tensor) -> list[Panel]:
@@ -58,7 +63,7 @@ def _strip(record: SamplingRecord, latent: torch.Tensor) -> list[Panel]:
     height, width, _ = result.shape
     of_one = min(WIDTH / IN_A_ROW * height / width, 2.0)
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         figure.suptitle("The picture as the model predicts it", fontweight="bold", fontsize=12)
         axes = figure.subplots(rows, min(IN_A_ROW, len(shown)), squeeze=False).ravel()
         for ax in axes:
@@ -71,13 +76,13 @@ def _strip(record: SamplingRecord, latent: torch.Tensor) -> list[Panel]:
 
 
 def _guidance(record: SamplingRecord) -> list[Panel]:
-    if record.size is None:
+    if record.size is None or record.angle is None:
         return [_words("Guidance", "not seen: the guider has no positive prompt, or works in context windows")]
     if not record.size.values.any():
         return [_words("Guidance", "none: cfg is 1, and no other node guides")]
-    size = Curve(record.size.steps, 100 * record.size.values)
+    angle, size = record.angle, Curve(record.size.steps, 100 * record.size.values)
 
-    def draw_size(ax):
+    def draw_size(ax: "Axes") -> None:
         _curve(ax, size, COLOUR["size"], record.steps)
         if size.values.max() > WIDE * size.values.mean(1).median():
             _logarithmic(ax)
@@ -85,8 +90,8 @@ def _guidance(record: SamplingRecord) -> list[Panel]:
             ax.set_ylim(bottom=0)
         ax.set_ylabel("% of prediction")
 
-    def draw_angle(ax):
-        _curve(ax, record.angle, COLOUR["angle"], record.steps)
+    def draw_angle(ax: "Axes") -> None:
+        _curve(ax, angle, COLOUR["angle"], record.steps)
         ax.axhline(90, color="0.6", linestyle=":")
         ax.set(ylim=(0, 180), yticks=(0, 45, 90, 135, 180), ylabel="degrees")
 
@@ -94,26 +99,26 @@ def _guidance(record: SamplingRecord) -> list[Panel]:
 
 
 def _classifier(record: SamplingRecord) -> list[Panel]:
-    if record.confidence is None:
+    if record.confidence is None or record.gradient is None:
         return []
-    sure = Curve(record.confidence.steps, 100 * record.confidence.values)
+    gradient, sure = record.gradient, Curve(record.confidence.steps, 100 * record.confidence.values)
 
-    def draw_confidence(ax):
+    def draw_confidence(ax: "Axes") -> None:
         _curve(ax, sure, COLOUR["confidence"], record.steps, marked=True)
         ax.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100), ylabel="% sure")
 
-    def draw_gradient(ax):
-        _curve(ax, record.gradient, COLOUR["gradient"], record.steps, marked=True)
-        if record.gradient.values.any():
+    def draw_gradient(ax: "Axes") -> None:
+        _curve(ax, gradient, COLOUR["gradient"], record.steps, marked=True)
+        if gradient.values.any():
             _logarithmic(ax)
 
     return [_plots({"Classifier: its certainty": draw_confidence, "Size of its gradient": draw_gradient})]
 
 
-def _plots(plots: dict[str, Callable]) -> Panel:
+def _plots(plots: dict[str, Callable[..., Any]]) -> Panel:
     """Two side by side, over the steps."""
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         for ax, (title, plot) in zip(figure.subplots(1, len(plots)), plots.items()):
             ax.set_title(title, fontweight="bold", fontsize=12)
             plot(ax)
@@ -123,7 +128,7 @@ def _plots(plots: dict[str, Callable]) -> Panel:
     return 2.1, draw
 
 
-def _curve(ax, curve: Curve, colour: str, steps: int, marked: bool = False) -> None:
+def _curve(ax: "Axes", curve: Curve, colour: str, steps: int, marked: bool = False) -> None:
     """The mean of a batch, and thin lines for each picture of it."""
     from matplotlib.ticker import MaxNLocator
 
@@ -136,7 +141,7 @@ def _curve(ax, curve: Curve, colour: str, steps: int, marked: bool = False) -> N
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
-def _logarithmic(ax) -> None:
+def _logarithmic(ax: "Axes") -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     ax.set_yscale("log")
@@ -154,7 +159,7 @@ def _maps(record: SamplingRecord) -> list[Panel]:
         return [_words("Attention entropy", "not a finite number: the network's own numbers are broken")]
     lowest, highest = math.floor(10 * found.min()) / 10, math.ceil(10 * found.max()) / 10
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         figure.suptitle("Attention entropy by layer", fontweight="bold", fontsize=12)
         axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
         for ax, (name, of_branch) in zip(axes, maps.items()):
@@ -165,7 +170,7 @@ def _maps(record: SamplingRecord) -> list[Panel]:
     return [(2.9, draw)]
 
 
-def _map(ax, name: str, of_branch: Map, limits: tuple[float, float], every: int):
+def _map(ax: "Axes", name: str, of_branch: Map, limits: tuple[float, float], every: int) -> Any:
     """every: so many columns have a number."""
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
@@ -174,7 +179,7 @@ def _map(ax, name: str, of_branch: Map, limits: tuple[float, float], every: int)
     values = np.ma.masked_invalid(of_branch.values.numpy())
     image = ax.imshow(values, cmap=colours, clim=limits, aspect="auto", interpolation="nearest")
     ax.set_title(f"{name} branch", fontsize=11)
-    ax.set_xticks(range(0, len(of_branch.steps), every), [step + 1 for step in of_branch.steps[::every]])
+    ax.set_xticks(range(0, len(of_branch.steps), every), [str(step + 1) for step in of_branch.steps[::every]])
     ax.set_xlabel("step")
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     return image
@@ -183,7 +188,7 @@ def _map(ax, name: str, of_branch: Map, limits: tuple[float, float], every: int)
 def _words(title: str, words: str) -> Panel:
     """A panel that has nothing to draw says why."""
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         figure.suptitle(title, fontweight="bold", fontsize=12)
         figure.text(0.5, 0.35, "\n".join(textwrap.wrap(words, 60)), ha="center", va="center")
 

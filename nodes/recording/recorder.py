@@ -5,10 +5,13 @@ the record's own node runs again. So some samplings are remembered, whichever ru
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.latest import io
 
 from ..attention.reach import reach_attention
@@ -27,16 +30,25 @@ class Recorder:
 
     node: object = field(default_factory=object)
 
-    def add_to(self, model) -> None:
+    def add_to(self, model: ModelPatcher) -> None:
         """Adds a wrapper to a ModelPatcher, and what its network needs for its attention to be seen."""
         if isinstance(model.model.diffusion_model, torch.nn.Module):  # no compiled engine
             reach_attention(model)
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.sample)
 
     def sample(
-        self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None,
-        **others,
-    ):  # fmt: skip
+        self,
+        executor: WrapperExecutor,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor,
+        sampler: Any,
+        sigmas: torch.Tensor,
+        denoise_mask: torch.Tensor | None = None,
+        callback: Callable[..., Any] | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+        **others: Any,
+    ) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE. A sampling that fails leaves no record."""
         guider = executor.class_obj
         recording = Recording(guider, sigmas, others.get("latent_shapes"))

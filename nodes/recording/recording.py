@@ -10,9 +10,12 @@ last among them. Of a sampler that evaluates more than once a step the first cou
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.model_base import BaseModel
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider
 from comfy.utils import unpack_latents
 
 from ...guidance_core.guidance_measures import size_and_angle
@@ -20,13 +23,15 @@ from ...guidance_core.sampling_steps import spread_steps, step_at
 from ..attention.entropy_probe import Entropies, EntropyProbing
 from ..attention.network_call import NetworkCall
 from ..classifiers.score_gradient import OBSERVERS
-from ..sampling.condition_names import ConditionNames, is_positive
+from ..sampling.condition_names import ConditionNames, Conditions, is_positive
 from .sampling_record import Curve, Glimpse, Map, SamplingRecord
 from .small_picture import small_picture
 
 KEY = "entropy_guidance_record"
 MEASURED_STEPS = 8
 PICTURES = 8
+# Entropies by branch, layer and step.
+Cells = dict[tuple[str, int, int], list[float]]
 OWN_BRANCH = "weak (ERG)"  # the name of a branch that no guider has
 
 
@@ -43,7 +48,7 @@ class _Prediction:
 class Recording:
     """Of one sampling."""
 
-    def __init__(self, guider, sigmas: torch.Tensor, latent_shapes: list | None):
+    def __init__(self, guider: CFGGuider, sigmas: torch.Tensor, latent_shapes: list[Any] | None) -> None:
         self._names = ConditionNames(guider)
         self._latent_format = guider.model_patcher.get_model_object("latent_format")
         self._sigmas, self._shapes = sigmas, latent_shapes or ()
@@ -54,12 +59,12 @@ class Recording:
         self._now: _Prediction | None = None
         self._last: torch.Tensor | None = None
         # With the sigma of each.
-        self._guidance: list[tuple] = []
+        self._guidance: list[tuple[Any, ...]] = []
         self._entropies: list[tuple[torch.Tensor, list[Entropies]]] = []
-        self._classifier: list[tuple] = []
+        self._classifier: list[tuple[Any, ...]] = []
         self._shown: list[tuple[int, torch.Tensor]] = []
 
-    def add_to(self, model_options: dict) -> None:
+    def add_to(self, model_options: dict[str, Any]) -> None:
         """Adds the wrappers to the model options of a sampling, before all others.
 
         A transformer option more would have torch.compile compile a network again.
@@ -74,7 +79,14 @@ class Recording:
             wrappers[kind] = {KEY: [wrapper, *others.get(KEY, ())], **{k: w for k, w in others.items() if k != KEY}}
         model_options[OBSERVERS] = (*model_options.get(OBSERVERS, ()), self.see_classifier)
 
-    def predict(self, executor, x, timestep, model_options={}, seed=None):
+    def predict(
+        self,
+        executor: WrapperExecutor,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any] = {},
+        seed: int | None = None,
+    ) -> torch.Tensor:
         """A wrapper for ComfyUI's PREDICT_NOISE."""
         self._now = now = _Prediction(self._step in self._to_measure and self._probing.why_not is None)
         guided = executor(x, timestep, model_options, seed)
@@ -87,7 +99,15 @@ class Recording:
             self._entropies.append((sigma, now.entropies))
         return guided
 
-    def evaluate(self, executor, model, conds, x, timestep, model_options):
+    def evaluate(
+        self,
+        executor: WrapperExecutor,
+        model: BaseModel,
+        conds: Conditions,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any],
+    ) -> Any:
         """A wrapper for ComfyUI's CALC_COND_BATCH: the first in a prediction that has the positive condition counts, and not
         what other nodes evaluate after it."""
         now = self._now
@@ -105,8 +125,16 @@ class Recording:
         return predictions
 
     def measure(
-        self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions
-    ):
+        self,
+        executor: WrapperExecutor,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},
+        **conditions: Any,
+    ) -> Any:
         """A wrapper for ComfyUI's APPLY_MODEL."""
         call = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
         now = self._now
@@ -117,14 +145,14 @@ class Recording:
             now.entropies.append(found)
         return prediction
 
-    def see_classifier(self, sigma, gradient, log_p) -> None:
+    def see_classifier(self, sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor) -> None:
         """One of the `OBSERVERS`."""
         self._classifier.append((sigma[:1].clone(), log_p.exp(), gradient.flatten(1).norm(dim=1)))
 
-    def counting(self, callback: Callable | None) -> Callable:
+    def counting(self, callback: Callable[..., Any] | None) -> Callable[..., Any]:
         """A sampler's callback, which also tells that a step is over."""
 
-        def end_of_step(step, x0, *args):
+        def end_of_step(step: int, x0: torch.Tensor, *args: Any) -> Any:
             self._step, self._last = step + 1, self._first(x0)
             if step in self._to_show:
                 self._shown.append((step, first_picture(self._last).clone()))
@@ -156,21 +184,22 @@ class Recording:
         steps = [step_at(sigma, schedule) for sigma in torch.cat(sigmas).tolist()]
         return {step: steps.index(step) for step in sorted({*steps})}
 
-    def _curves(self, seen: list[tuple]) -> tuple[Curve | None, Curve | None]:
+    def _curves(self, seen: list[tuple[Any, ...]]) -> tuple[Curve | None, Curve | None]:
         """Of what came with each sigma."""
         if not seen:
             return None, None
         sigmas, *columns = zip(*seen)
         first = self._first_of_steps(list(sigmas))
         tables = [torch.stack(column).float().cpu()[[*first.values()]] for column in columns]
-        return tuple(Curve(tuple(first), table) for table in tables)
+        size, angle = (Curve(tuple(first), table) for table in tables)
+        return size, angle
 
     def _maps(self) -> dict[str, Map]:
         """The entropy of each branch: in a layer the mean of its calls."""
         if not self._entropies:
             return {}
         first = self._first_of_steps([sigma for sigma, _ in self._entropies])
-        cells = defaultdict(list)
+        cells: Cells = defaultdict(list)
         for step in self._to_measure & first.keys():
             for found in self._entropies[first[step]][1]:
                 for (layer, name), value in zip(found.places, found.values.tolist()):
@@ -183,7 +212,7 @@ class Recording:
         return name if name in self._names.of_guider else OWN_BRANCH
 
 
-def _table(cells: dict, name: str, layers: int, steps: list[int]) -> torch.Tensor:
+def _table(cells: Cells, name: str, layers: int, steps: list[int]) -> torch.Tensor:
     table = torch.full((layers, len(steps)), float("nan"))
     for (of_branch, layer, step), values in cells.items():
         if of_branch == name:

@@ -5,15 +5,18 @@ The formulas are in guidance_core/condition_annealing.py.
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from comfy.context_windows import ContextWindowABC
+from comfy.model_base import BaseModel
+from comfy.patcher_extension import WrapperExecutor
 from comfy.utils import repeat_to_batch_size
 
 from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
 from ...guidance_core.sampling_steps import step_at
 from ..feedback import Feedback, StepCount
-from .condition_names import NEGATIVE, POSITIVE, ConditionNames, is_positive
+from .condition_names import NEGATIVE, POSITIVE, ConditionNames, Conditions, is_positive
 
 BRANCHES = (POSITIVE, NEGATIVE, "both")
 
@@ -42,42 +45,58 @@ class AnnealedConditions:
     feedback: Feedback
     _sampling: "_Sampling | None" = field(default=None, init=False, repr=False)  # the one that is running
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.apply_to not in BRANCHES:
             raise ValueError(f"apply_to = {self.apply_to!r}: it must be one of {', '.join(BRANCHES)}.")
 
-    def sample(self, executor, *args, **kwargs):
+    def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
-        outer, self._sampling = self._sampling, _Sampling(ConditionNames(executor.class_obj))
+        sampling = _Sampling(ConditionNames(executor.class_obj))
+        outer, self._sampling = self._sampling, sampling
         try:
             result = executor(*args, **kwargs)
-            self._say_what_was_done()
+            self._say_what_was_done(sampling)
             return result
         finally:
             self._sampling = outer
 
-    def _say_what_was_done(self) -> None:
-        if self._sampling.changed:
+    def _say_what_was_done(self, sampling: "_Sampling") -> None:
+        if sampling.changed:
             prompts = "both prompts" if self.apply_to == "both" else f"the {self.apply_to} prompt"
-            self.feedback.say("noise on {} in {} of {} steps".format(prompts, *self._sampling.steps.read()))
+            self.feedback.say("noise on {} in {} of {} steps".format(prompts, *sampling.steps.read()))
         else:
-            logging.warning("Condition-Annealed Sampling had no effect in this sampling: %s", self._why_not())
-            self.feedback.say_without_effect(self._why_not())
+            logging.warning("Condition-Annealed Sampling had no effect in this sampling: %s", self._why_not(sampling))
+            self.feedback.say_without_effect(self._why_not(sampling))
 
-    def _why_not(self) -> str:
-        if not self._sampling.has_branch:
+    def _why_not(self, sampling: "_Sampling") -> str:
+        if not sampling.has_branch:
             return f"it has no {self.apply_to} branch. A negative one needs cfg above 1."
         return (
             f"no step is as early as tau1 = {self.annealing.tau1} asks for. That is as it should be where another sampler "
             "does the first steps; with denoise below 1, lower tau1 and tau2."
         )
 
-    def __call__(self, executor, model, conds, x, timestep, model_options):
+    def __call__(
+        self,
+        executor: WrapperExecutor,
+        model: BaseModel,
+        conds: Conditions,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any],
+    ) -> Any:
         with self.feedback.saying_errors():
             conds = self._annealed(model, conds, x, timestep, model_options)
         return executor(model, conds, x, timestep, model_options)
 
-    def _annealed(self, model, conds, x, timestep, model_options) -> list:
+    def _annealed(
+        self,
+        model: BaseModel,
+        conds: Conditions,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any],
+    ) -> Conditions:
         """The conditions of an evaluation, with noise where this step has any."""
         sampling = self._sampling or _Sampling()
         names = [name if self._is_annealed(name) else None for name in sampling.names.of(conds)]
@@ -89,7 +108,9 @@ class AnnealedConditions:
         if kept < 1:
             window = model_options["transformer_options"].get("context_window")
             run = _Step(self.annealing, kept, (self.seed, step), len(x), window, sampling)
-            conds = [run.condition(entries, name) if name else entries for entries, name in zip(conds, names)]
+            conds = [
+                run.condition(entries, name) if name and entries else entries for entries, name in zip(conds, names)
+            ]
             if not sampling.changed:
                 raise RuntimeError(
                     f"apply_to = '{self.apply_to}': {type(model).__name__} gets no text there that CADS could put noise on. "
@@ -113,9 +134,11 @@ class _Sampling:
     steps: StepCount = field(default_factory=StepCount)
     _sigmas: list[float] | None = None
     _kept: list[float] = field(default_factory=list)
-    _lengths: dict = field(default_factory=dict)
+    _lengths: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
-    def step(self, timestep, model_options: dict, model_sampling, annealing: ConditionAnnealing) -> tuple[int, float]:
+    def step(
+        self, timestep: torch.Tensor, model_options: dict[str, Any], model_sampling: Any, annealing: ConditionAnnealing
+    ) -> tuple[int, float]:
         """The number of the step that an evaluation belongs to, and its γ."""
         now = timestep[0].item()
         schedule = model_options["transformer_options"].get("sample_sigmas")
@@ -125,7 +148,7 @@ class _Sampling:
         step = step_at(now, self._sigmas)
         return step, self._kept[step]
 
-    def length_of_text(self, name: str, condition, entries: list[dict], *place) -> int:
+    def length_of_text(self, name: str, condition: Any, entries: list[dict[str, Any]], *place: Any) -> int:
         """How much of dimension 1 of a condition [B, N, ...] is text; 0 for what is none."""
         tensor = condition.cond
         if name not in TEXT or not torch.is_tensor(tensor) or tensor.ndim < 2 or not tensor.is_floating_point():
@@ -136,7 +159,7 @@ class _Sampling:
         return self._lengths[key]
 
 
-def _length_of_text(name: str, tensor: torch.Tensor, entries: list[dict]) -> int:
+def _length_of_text(name: str, tensor: torch.Tensor, entries: list[dict[str, Any]]) -> int:
     # All entries are asked: one that ComfyUI adds for a region has the values of one condition and the text of another.
     for text in (entry.get(TEXT[name]) for entry in entries):
         if torch.is_tensor(text) and text.ndim == tensor.ndim:
@@ -153,16 +176,16 @@ class _Step:
 
     annealing: ConditionAnnealing
     kept: float
-    key: tuple
+    key: tuple[Any, ...]
     batch: int
     window: ContextWindowABC | None
     sampling: _Sampling
 
-    def condition(self, entries: list[dict], name: str) -> list[dict]:
+    def condition(self, entries: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         """Copies of a condition's entries; regional prompts are several, each with noise of its own."""
         return [self._entry(entry, entries, name, number) for number, entry in enumerate(entries)]
 
-    def _entry(self, entry: dict, entries: list[dict], *place) -> dict:
+    def _entry(self, entry: dict[str, Any], entries: list[dict[str, Any]], *place: Any) -> dict[str, Any]:
         annealed, model_conds = dict(entry), dict(entry["model_conds"])
         if TOKENS in model_conds:
             return annealed
@@ -180,7 +203,7 @@ class _Step:
         annealed["model_conds"] = model_conds
         return annealed
 
-    def _noise(self, shape: tuple[int, ...], *place) -> torch.Tensor:
+    def _noise(self, shape: tuple[int, ...], *place: Any) -> torch.Tensor:
         """Noise [B, ...]; a picture that is in several windows over the batch has the same in each."""
         if self.window is None or self.window.dim != 0:
             return seeded_noise(shape, *self.key, *place)

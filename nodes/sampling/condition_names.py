@@ -5,7 +5,13 @@ conditions of their own, and guiders number theirs as they like. Each entry of a
 the guider got it; entries that ComfyUI adds behind them in the course of a sampling carry those of other conditions.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from comfy.samplers import CFGGuider
+
+# The conditions of an evaluation, each with its entries; None for one that is left out.
+Conditions = Sequence[list[dict[str, Any]] | None]
 
 POSITIVE, NEGATIVE = "positive", "negative"
 # In transformer options: the names of an evaluation's conditions, by their number in `cond_or_uncond`.
@@ -21,7 +27,7 @@ BRANCH, COPY_OF = "entropy_guidance_branch", "entropy_guidance_copy_of"
 class ConditionNames:
     """Of one sampling. Without a guider, of an evaluation outside of a sampler, which has the positive condition first."""
 
-    def __init__(self, guider: CFGGuider | None = None):
+    def __init__(self, guider: CFGGuider | None = None) -> None:
         """guider: as it is when a sampling begins, before ComfyUI adds entries to its conditions."""
         self._guider = guider
         own = getattr(guider, "conds", {})
@@ -29,18 +35,19 @@ class ConditionNames:
         entries = ((name, entry) for name, of_name in own.items() for entry in of_name or ())
         self._of_uuid = {entry["uuid"]: name for name, entry in entries if "uuid" in entry}
 
-    def of(self, conds: list[list[dict] | None]) -> tuple[str | None, ...]:
+    def of(self, conds: Conditions) -> tuple[str | None, ...]:
         """The name of each condition; None for what is not evaluated and for a condition that is not the guider's."""
-        if self._guider is None:
+        guider = self._guider
+        if guider is None:
             names = (POSITIVE, NEGATIVE, *map(str, range(2, len(conds))))
             return tuple(name if entries else None for name, entries in zip(names, conds))
-        return tuple(self._name(entries) if entries else None for entries in conds)
+        return tuple(self._name(guider, entries) if entries else None for entries in conds)
 
-    def of_branches(self, conds: list[list[dict] | None]) -> tuple[str | None, ...]:
+    def of_branches(self, conds: Conditions) -> tuple[str | None, ...]:
         """The same, but a copy of a condition has the name of the branch that it was made for."""
         return tuple(_branch(entries) or name for entries, name in zip(conds, self.of(conds)))
 
-    def tell(self, conds: list[list[dict] | None], model_options: dict) -> dict:
+    def tell(self, conds: Conditions, model_options: dict[str, Any]) -> dict[str, Any]:
         """Model options whose transformer options name the conditions of an evaluation."""
         names, branches = self.of(conds), tuple(map(_branch, conds))
         originals = (names.index(name) if branches[i] else i for i, name in enumerate(names))
@@ -52,15 +59,15 @@ class ConditionNames:
         }
         return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), **told}}
 
-    def _name(self, entries: list[dict]) -> str | None:
+    def _name(self, guider: CFGGuider, entries: list[dict[str, Any]]) -> str | None:
         # A guider may hold one condition under two names: then it is the list itself that tells.
-        for name, known in self._guider.conds.items():
+        for name, known in guider.conds.items():
             if known is entries:
                 return name
         return self._of_uuid.get(entries[0].get(COPY_OF, entries[0].get("uuid")))
 
 
-def _branch(entries: list[dict] | None) -> str | None:
+def _branch(entries: list[dict[str, Any]] | None) -> str | None:
     """The branch that a condition is a copy for, if it is one."""
     return entries[0].get(BRANCH) if entries else None
 
@@ -70,6 +77,6 @@ def is_positive(name: str) -> bool:
     return name.endswith(POSITIVE)
 
 
-def positive_name(conds: dict[str, list[dict]]) -> str | None:
+def positive_name(conds: dict[str, list[dict[str, Any]]]) -> str | None:
     """Of a guider's conditions the name of the one to lead to, if it has one."""
     return next((name for name, entries in conds.items() if entries and is_positive(name)), None)

@@ -1,9 +1,12 @@
 """A guider of ComfyUI's with three conditions: away from a weak branch, and from a negative prompt, each with a strength."""
 
 import math
+from typing import Any
 
 import comfy.samplers
 import node_helpers
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ..feedback import Feedback
 
@@ -16,23 +19,23 @@ class EntropyGuider(comfy.samplers.CFGGuider):
     What other nodes do to CFG (APG, RescaleCFG and kin) they do to the part of the weak branch.
     """
 
-    def __init__(self, model_patcher, feedback: Feedback):
+    def __init__(self, model_patcher: ModelPatcher, feedback: Feedback) -> None:
         """feedback: of the node that made it."""
         super().__init__(model_patcher)
         self.feedback = feedback
 
-    def set_conds(self, positive, weak, negative=None):
+    def set_conds(self, positive: Any, weak: Any, negative: Any = None) -> None:
         conditions = {"positive": positive, "weak": weak, "negative": negative}
         for name in ("weak", "negative"):
             if conditions[name] is not None:
                 conditions[name] = node_helpers.conditioning_set_values(conditions[name], {"prompt_type": "negative"})
         self.inner_set_conds({name: condition for name, condition in conditions.items() if condition is not None})
 
-    def set_scales(self, scale: float, negative_scale: float):
+    def set_scales(self, scale: float, negative_scale: float) -> None:
         self.set_cfg(scale)
         self.negative_scale = negative_scale
 
-    def outer_sample(self, *args, **kwargs):
+    def outer_sample(self, *args: Any, **kwargs: Any) -> Any:
         """As ComfyUI's; says what was done."""
         result = super().outer_sample(*args, **kwargs)
         names = [name for name, condition in zip(NAMES, self._conditions(self.model_options)) if condition is not None]
@@ -42,14 +45,16 @@ class EntropyGuider(comfy.samplers.CFGGuider):
             self.feedback.say(f"{len(names)} predictions a step: {', '.join(names)}")
         return result
 
-    def _conditions(self, model_options: dict) -> list:
+    def _conditions(self, model_options: dict[str, Any]) -> list[Any]:
         """Positive, weak and negative, None for one whose strength leaves it out."""
         positive, weak, negative = (self.conds.get(name) for name in NAMES)
         if math.isclose(self.cfg, 1) and not model_options.get("disable_cfg1_optimization", False):
             weak = None  # spares its evaluation, as ComfyUI does
         return [positive, weak, None if math.isclose(self.negative_scale, 1) else negative]
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None
+    ) -> Tensor:
         """The guided x0 prediction, [B, C, ...] as x."""
         positive, weak, negative = self._conditions(model_options)
         conditions = [positive, weak] if negative is None else [positive, weak, negative]
@@ -59,7 +64,7 @@ class EntropyGuider(comfy.samplers.CFGGuider):
             return guided
         return guided + (self.negative_scale - 1) * (predictions[0] - predictions[2])
 
-    def _predict(self, conditions, x, timestep, model_options) -> list:
+    def _predict(self, conditions: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> list[Any]:
         """A prediction for each condition: in one batch, unless another node evaluates positive and weak in its own way."""
         own_way = model_options.get("sampler_calc_cond_batch_function")
         if own_way is None:
@@ -69,7 +74,14 @@ class EntropyGuider(comfy.samplers.CFGGuider):
         apart = comfy.samplers.calc_cond_batch(self.inner_model, others, x, timestep, model_options)
         return [*own_way({**asked, "model_options": model_options}), *apart[2:]]
 
-    def _away_from_weak(self, conditions, predictions, x, timestep, model_options):
+    def _away_from_weak(
+        self,
+        conditions: list[Any],
+        predictions: list[Tensor],
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any],
+    ) -> Tensor:
         """As ComfyUI's sampling_function goes on with its two predictions."""
         for function in model_options.get("sampler_pre_cfg_function", []):
             predictions = function(

@@ -5,9 +5,12 @@ Applying Guidance in a Limited Interval, https://arxiv.org/abs/2404.07724.
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import sampling_function
+from torch import Tensor
 
 from ..common import PercentWindow
 from .condition_names import positive_name
@@ -30,17 +33,24 @@ class GuidanceInterval:
     _sigmas: tuple[float, float] | None = field(default=None, init=False, repr=False)  # of the window, in this sampling
     _said: bool = field(default=False, init=False, repr=False)
 
-    def add_to(self, model, key: str) -> None:
+    def add_to(self, model: ModelPatcher, key: str) -> None:
         """Adds the wrappers to a ModelPatcher."""
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
         model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
 
-    def sample(self, executor, *args, **kwargs):
+    def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE."""
         self._sigmas, self._said = None, False
         return executor(*args, **kwargs)
 
-    def predict(self, executor, x, timestep, model_options={}, seed=None):
+    def predict(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] = {},
+        seed: int | None = None,
+    ) -> Tensor:
         """A wrapper for ComfyUI's PREDICT_NOISE."""
         guider = executor.class_obj
         positive = positive_name(guider.conds)
@@ -55,7 +65,7 @@ class GuidanceInterval:
                 "cheaper. It has no guidance, though."
             )
 
-        def as_at_cfg_1(x, timestep, model_options, seed):
+        def as_at_cfg_1(x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None) -> Any:
             conditions = guider.conds.get("negative"), guider.conds[positive]
             return sampling_function(guider.inner_model, x, timestep, *conditions, 1.0, model_options, seed)
 
@@ -63,7 +73,7 @@ class GuidanceInterval:
         rest = WrapperExecutor(as_at_cfg_1, guider, executor.wrappers, executor.idx)
         return rest(x, timestep, model_options, seed)
 
-    def _is_inside(self, sigma, model_sampling) -> bool:
+    def _is_inside(self, sigma: Tensor, model_sampling: Any) -> bool:
         if self._sigmas is None:
             self._sigmas = self.window.sigmas(model_sampling)
         return self.window.holds(sigma, self._sigmas)

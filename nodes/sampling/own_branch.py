@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from itertools import count
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
+
+from comfy.model_base import BaseModel
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor
 
 from ...guidance_core import own_weak_branch
-from ..common import check_number
-from .condition_names import BRANCH, COPY_OF, ConditionNames, is_positive
+from ...guidance_core.number_range import check_number
+from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, is_positive
 
 _numbers = count()
 
@@ -30,7 +35,7 @@ class OwnBranch:
     rescale: float = 0.0
     name: str = field(default_factory=lambda: f"own weak branch {next(_numbers)}")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("scale", self.scale, 0)
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale = {self.rescale}: it must lie between 0 and 1.")
@@ -39,13 +44,15 @@ class OwnBranch:
 class OwnBranchOfSampling:
     """What a branch is in one sampling: copies of the positive condition's entries, and the step that is running."""
 
-    def __init__(self, branch: OwnBranch, names: ConditionNames, batch: Batch = Batch.ANY):
+    def __init__(self, branch: OwnBranch, names: ConditionNames, batch: Batch = Batch.ANY) -> None:
         """batch: what the network takes."""
         self._branch, self._names, self._batch = branch, names, batch
-        self._uuids: dict = {}  # caches of other nodes tell conditions by their uuids, step for step
+        self._uuids: dict[UUID, UUID] = {}  # caches of other nodes tell conditions by their uuids, step for step
         self._step: _Step | None = None
 
-    def predict(self, executor, x, timestep, model_options: dict, seed):
+    def predict(
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None
+    ) -> Tensor:
         """A guider's prediction, led away from the branch. executor: the rest of ComfyUI's PREDICT_NOISE."""
         outer, self._step = self._step, _Step(model_options.get("context_handler"))
         try:
@@ -54,27 +61,27 @@ class OwnBranchOfSampling:
         finally:
             self._step = outer
 
-    def evaluate(self, execute: Callable, model, conds: list, *args):
+    def evaluate(self, execute: Callable[..., Any], model: BaseModel, conds: Conditions, *args: Any) -> Any:
         """An evaluation of conditions, `execute(model, conds, ...)`: the first of a step that has the positive one has its
         copy, too. The predictions are those of `conds`."""
-        positive = None
-        if self._step is not None and not self._step.evaluated:
+        step, positive = self._step, None
+        if step is not None and not step.evaluated:
             names = self._names.of_branches(conds)
             positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
-        if positive is None:
+        if step is None or positive is None:
             return execute(model, conds, *args)
-        self._step.evaluated = True
-        copy = list(map(self._copy, conds[positive]))
+        step.evaluated = True
+        copy = list(map(self._copy, conds[positive] or ()))
         if self._batch is Batch.ONE_ROW:
             predictions, (weak,) = execute(model, conds, *args), execute(model, [copy], *args)
         elif self._batch is Batch.TWO_HALVES and sum(map(bool, conds)) % 2 == 0:
             predictions, (_, weak) = execute(model, conds, *args), execute(model, [conds[positive], copy], *args)
         else:
             *predictions, weak = execute(model, [*conds, copy], *args)
-        self._step.take(predictions[positive], weak, self._branch)
+        step.take(predictions[positive], weak, self._branch)
         return predictions
 
-    def _copy(self, entry: dict) -> dict:
+    def _copy(self, entry: dict[str, Any]) -> dict[str, Any]:
         uuid = self._uuids.setdefault(entry["uuid"], uuid4())
         return {**entry, "uuid": uuid, COPY_OF: entry["uuid"], BRANCH: self._branch.name}
 
@@ -85,35 +92,35 @@ class _Step:
 
     windows: object | None
     evaluated: bool = False
-    difference: object | None = None
-    spread: object | None = None
+    difference: Tensor | None = None
+    spread: Tensor | None = None
 
-    def with_windows(self, model_options: dict, evaluate: Callable) -> dict:
+    def with_windows(self, model_options: dict[str, Any], evaluate: Callable[..., Any]) -> dict[str, Any]:
         """Model options whose context windows evaluate a copy too, and put it together as they do all conditions."""
         if self.windows is None:
             return model_options
         return {**model_options, "context_handler": _Windows(self.windows, evaluate)}
 
-    def take(self, positive, weak, branch: OwnBranch) -> None:
+    def take(self, positive: Any, weak: Any, branch: OwnBranch) -> None:
         """Keeps what it needs of the two predictions at once: other nodes may write into them."""
         self.difference = positive - weak
         self.spread = own_weak_branch.spread(positive) if branch.rescale else None
 
-    def guide(self, guided, branch: OwnBranch):
+    def guide(self, guided: Tensor, branch: OwnBranch) -> Tensor:
         if self.difference is None:  # another node had no need of an evaluation in this step
             return guided
         guided = own_weak_branch.guide(guided, self.difference, branch.scale)
-        return own_weak_branch.rescale(guided, self.spread, branch.rescale) if branch.rescale else guided
+        return guided if self.spread is None else own_weak_branch.rescale(guided, self.spread, branch.rescale)
 
 
 class _Windows:
     """A context handler of ComfyUI's, in an evaluation with one more condition."""
 
-    def __init__(self, handler, evaluate: Callable):
+    def __init__(self, handler: Any, evaluate: Callable[..., Any]) -> None:
         self._handler, self._evaluate = handler, evaluate
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)
 
-    def execute(self, calc_cond_batch, *args):
+    def execute(self, calc_cond_batch: Callable[..., Any], *args: Any) -> Any:
         return self._evaluate(partial(self._handler.execute, calc_cond_batch), *args)

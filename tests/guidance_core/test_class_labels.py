@@ -32,12 +32,27 @@ def test_names_synonyms_and_numbers(text, labels):
         ("godlfish", "knows no class 'godlfish'. Did you mean 'goldfish, Carassius auratus'"),
         ("5", "no class 5; the classifier has 5, numbered from 0"),
         ("-1", "knows no class '-1'"),
+        ("9" * 5000, "there is no class 999"),  # too long for Python to read it as a number
+        ("\ud800", r"knows no class '\\ud800'"),  # half a character, which no log can hold
         ("crane", r"2 classes are called 'crane'; write one's number: \[2, 4\]"),
     ],
 )
 def test_bad_labels(text, message):
     with pytest.raises(ValueError, match=message):
         parse_labels(text, ANIMALS)
+
+
+@pytest.mark.parametrize(
+    ("word", "classes", "nearest"),
+    [
+        ("zat", ("bat", "cat", "hat", "rat", "elephant"), r"'\wat', '\wat', '\wat'"),
+        ("abxy", ("abcd", "zzzz"), "'abcd'"),  # half of it is enough
+        ("xyz", ANIMALS, "'tench, Tinca tinca', 'crane'"),  # none: the first and the last
+    ],
+)
+def test_the_nearest_names_are_told(word, classes, nearest):
+    with pytest.raises(ValueError, match=rf"Did you mean {nearest}\?$"):
+        parse_labels(word, classes)
 
 
 @given(st.lists(st.integers(0, len(IMAGENET) - 1), min_size=1, max_size=8))

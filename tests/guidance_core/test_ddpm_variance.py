@@ -44,9 +44,22 @@ def test_a_last_step_to_the_clean_picture_has_the_bound_of_the_step_before():
     assert torch.equal(variance_bounds(kept[:-1])[0], small[:-1])  # one to a noisy picture has its own
 
 
+def test_bounds_are_of_the_precision_that_they_are_asked_in():
+    assert [bound.dtype for bound in step_variances(torch.tensor([0.1, 0.6, 1.0]))] == [torch.float32] * 2
+
+
 def test_a_single_step_to_the_clean_picture_has_one_bound():
     low, high = variance_bounds(exact([0.3, 1.0]))
     assert low.item() == high.item() == pytest.approx(0.7)
+
+
+@given(SCHEDULES)
+def test_small_is_exact_for_data_of_a_single_point(kept):
+    """Of two jointly normal x_t−1 and x_t around it, the variance of the first where the second is known."""
+    now, following = exact(kept)[:-1], exact(kept)[1:]
+    covariance = (now / following).sqrt() * (1 - following)
+    expected = (1 - following) - covariance.square() / (1 - now)
+    torch.testing.assert_close(step_variances(exact(kept))[0], expected, rtol=1e-6, atol=1e-12)
 
 
 @given(SCHEDULES)

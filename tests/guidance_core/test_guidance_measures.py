@@ -49,11 +49,13 @@ def test_entropy_as_scipy_has_it(keys, spread, seed):
 @pytest.mark.parametrize("low", [float("-inf"), -1e5, torch.finfo(torch.float32).min])
 def test_masked_keys_are_none(low):
     """The entropy of those that are left, with their number."""
-    logits = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(0))
     bias = torch.zeros(10)
-    bias[3:7] = low
-    left = relative_entropy(torch.cat([logits[:, :3], logits[:, 7:]], dim=-1))
-    torch.testing.assert_close(relative_entropy(logits, bias), left)
+    for first, end in ((3, 7), (2, 10), (1, 10)):  # so that six, two and one are left
+        bias[first:end] = low
+        left = relative_entropy(torch.cat([logits[..., :first], logits[..., end:]], dim=-1))
+        torch.testing.assert_close(relative_entropy(logits, bias), left)
+        bias.zero_()
 
 
 def test_the_ends_of_the_range():

@@ -38,11 +38,13 @@ def test_selects_sections_of_a_unet(text, layers):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "3,,4", ",", "a", "-1", "3-", "1.5", "40%", "50%-40%", "0%-101%", "9-7", "all-3"]
+    "text",
+    ["", " ", "3,,4", ",", "a", "-1", "3-", "1.5", "40%", "50%-40%", "0%-101%", "9-7", "all-3", "9" * 5000, "\ud800"],
 )
 def test_rejects_what_it_cannot_read(text):
-    with pytest.raises(ValueError, match="layers = "):
+    with pytest.raises(ValueError, match="layers = ") as error:
         parse_layers(text)
+    str(error.value).encode()  # a log has to hold it
 
 
 @pytest.mark.parametrize(("text", "sections"), [("12", PLAIN), ("middle", PLAIN), ("50-60", UNET), ("0%-1%", PLAIN)])

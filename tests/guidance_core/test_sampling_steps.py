@@ -29,6 +29,12 @@ def test_what_lies_between_two_steps_belongs_to_the_first(sigma, falling, rising
     assert step_at(sigma, sigmas[::-1]) == rising
 
 
+def test_a_single_step():
+    """An evaluation outside of a sampler has a schedule of its own sigma."""
+    assert step_at(0.7, [0.7]) == 0
+    assert spread_steps(1, 1) == [0]
+
+
 @given(st.integers(1, 300), st.integers(2, 20))
 def test_spread_steps_have_both_ends_and_even_gaps(steps, most):
     chosen = spread_steps(steps, most)

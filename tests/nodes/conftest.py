@@ -6,13 +6,22 @@ import pytest
 import torch
 
 from benchmarks import in_process
+from tests.support.network import no_network
 
 
 @pytest.fixture(scope="session")
-def node():
-    """Runs a node by its id: node("EntropyGuidanceERG", model=...) returns its outputs."""
+def asked_while_loading():
+    """What the pack asked of a network while ComfyUI loaded it."""
     _choose_float32()
-    in_process.load_nodes()
+    with no_network() as asked:
+        in_process.load_pack()
+    return asked
+
+
+@pytest.fixture(scope="session")
+def node(asked_while_loading):
+    """Runs a node by its id: node("EntropyGuidanceERG", model=...) returns its outputs."""
+    in_process.load_core_nodes()
     return in_process.run_node
 
 
@@ -23,6 +32,14 @@ def _choose_float32() -> None:
     for name in vars(args):
         if name.endswith(("_unet", "_vae", "_text_enc")) and name != "cpu_vae":
             setattr(args, name, name.startswith("fp32"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_network(node):
+    """Whatever the tests of a file do, drawing, loading, training or saving, asks for nothing from a network."""
+    with no_network() as asked:
+        yield
+    assert asked == []
 
 
 @pytest.fixture(scope="module", autouse=True)

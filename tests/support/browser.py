@@ -1,9 +1,9 @@
-"""Tests in ComfyUI's own frontend, which is in tools/browser.py."""
+"""Tests in ComfyUI's own frontend, which is in tools/frontend.py."""
 
 import pytest
 
-from tools.browser import BROWSER
+from tools.frontend import CHROMIUM
 
 needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium found: install the package 'chromium', or set CHROMIUM to a browser's path"
+    CHROMIUM is None, reason="no Chromium found: install the package 'chromium', or set CHROMIUM to a browser's path"
 )

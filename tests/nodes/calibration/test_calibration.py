@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -355,9 +356,9 @@ def test_weights_in_another_order_of_memory_can_be_saved(fresh, load, save, home
     path.unlink()
 
 
-@pytest.mark.parametrize("prefix", ["", "  ", "animals/", ".", "animals/.."])
-def test_a_prefix_without_a_name_is_refused(fresh, node, prefix):
-    with pytest.raises(ValueError, match=f"filename_prefix = '{prefix.strip()}': write a name"):
+@pytest.mark.parametrize("prefix", ["", "  ", "animals/", ".", "animals/..", "x" * 300, "\ud800", "a\nb"])
+def test_a_prefix_that_is_no_name_is_refused(fresh, node, prefix):
+    with pytest.raises(ValueError, match=re.escape(f"filename_prefix = {prefix.strip()!r}: write a name")):
         node("EntropyGuidanceSaveClassifier", classifier=fresh("torchvision"), filename_prefix=prefix)
 
 
@@ -627,6 +628,9 @@ def test_too_few_pictures_to_hold_some_out(fresh, calibrate, report, new_folder,
         ({"batch_size": 19}, "batch_size = 19: the folder 'animals' has 18 pictures to train on .6 more are held out"),
         ({"learning_rate": float("nan")}, "learning_rate = nan: it must be"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0: it must be"),
+        ({"seed": 2**64}, "seed = 18446744073709551616: it must be a finite number from 0 to 18446744073709551615"),
+        ({"resolution": 0}, "resolution = 0: it must be a finite number from 1 to 8192"),
+        ({"resolution": 2**70}, "resolution = 1180591620717411303424: it must be"),
         ({"ece_weight": -1.0}, "ece_weight = -1.0: it must be a finite number of 0 or more"),
         ({"ece_beta": float("inf")}, "ece_beta = inf: it must be"),
         ({"entropy_weight": -0.5}, "entropy_weight = -0.5: it must be"),
@@ -636,6 +640,11 @@ def test_too_few_pictures_to_hold_some_out(fresh, calibrate, report, new_folder,
 def test_bad_values(fresh, calibrate, inputs, message):
     with pytest.raises(ValueError, match=message):
         calibrate(fresh("hugging_face"), **inputs)
+
+
+def test_pictures_are_one_of_the_choices(fresh, report):
+    with pytest.raises(ValueError, match="pictures = 'some': it must be one of held out, all"):
+        report(fresh("hugging_face"), pictures="some")
 
 
 @pytest.mark.parametrize("percents", ["1.5", "abc", "1", "-0.1", "0.5; 0.7", "nan"])

@@ -167,6 +167,19 @@ def watched(guide, model, **inputs):
     return guided, seen
 
 
+def test_two_nodes_in_a_row_each_move_the_prediction(guide, sample):
+    """The second one from where the first has left it, towards a class of its own."""
+    inputs, model = {"normalize": False, "scale": 0.01}, random_models.build("SD15")
+    first, seen_by_first = watched(guide, model, labels="red", **inputs)
+    both, seen_by_second = watched(guide, first, labels="blue", **inputs)
+    sample(both, *random_models.conditions(), cfg=1.0, steps=1)
+    assert torch.equal(seen_by_first[0][2], seen_by_second[0][1])
+    for label, (sigma, before, after) in (("red", seen_by_first[0]), ("blue", seen_by_second[0])):
+        slope, _ = gradient_of(guide(model, labels=label))(before, before, sigma, model.model)
+        assert slope.abs().amax() > 0
+        assert_agree(after - before, 0.01 * sigma.square()[:, None, None, None] * slope)
+
+
 def test_zero_scale_is_no_node(demo, guide, draw):
     assert torch.equal(draw(demo[0]), draw(guide(scale=0.0)))
 
@@ -411,6 +424,7 @@ def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):
         ({"start_percent": 0.8, "end_percent": 0.2}, "must end after it starts"),
         ({"vae": None}, "vae: the model works in a latent space of 4 channels"),
         ({"decode": "taesd"}, "decode = 'taesd': there is no"),
+        ({"decode": "tiny"}, "decode = 'tiny': it must be one of auto, full, half, taesd"),
         ({"labels": "blu"}, "no class 'blu'. Did you mean 'blue'"),
         ({"labels": ""}, "names no class"),
         ({"divergence": "forward_kl", "target_confidence": 1.0}, "choose a value below 1"),

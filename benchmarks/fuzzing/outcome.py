@@ -1,0 +1,106 @@
+"""What came of a graph: a finite result, or a clear error. Anything else is a failure."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from tools.environment import REPOSITORY
+
+from ..in_process import pack_node_ids
+from .declared import all_declared
+
+FINISHED, REFUSED, STOPPED = "finished", "refused before it ran", "stopped with a clear error"
+FAILED = "failed"
+NOT_FINITE = "not finite"
+CLEAR = ("ValueError", "RuntimeError")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """kind: FINISHED, REFUSED, STOPPED or FAILED. why: the message, or what is wrong."""
+
+    kind: str
+    why: str = ""
+
+
+def judge(graph: dict, valid: bool, error: dict | None, refused: dict, messages: dict, kept: dict) -> Outcome:
+    """valid, error, refused: ComfyUI's words on the prompt before it runs. messages: its events. kept: the results."""
+    if not valid:
+        return _refused(error, refused)
+    if "execution_error" in messages:
+        return _stopped(graph, messages["execution_error"])
+    if "execution_success" not in messages:
+        return Outcome(FAILED, f"neither success nor error: {sorted(messages)}")
+    if words := _unknown_words(graph):
+        return Outcome(FAILED, f"took words that are not among its choices: {words}")
+    broken = [f"{[*values.shape]}" for values in tensors(kept) if not values.isfinite().all()]
+    return Outcome(FAILED, f"{NOT_FINITE}: {', '.join(broken)}") if broken else Outcome(FINISHED)
+
+
+def _refused(error: dict | None, refused: dict) -> Outcome:
+    reasons = [reason for node in refused.values() for reason in node["errors"]]
+    named = reasons and all(reason["extra_info"].get("input_name") for reason in reasons)
+    words = "; ".join(f"{reason['details']}: {reason['message']}" for reason in reasons) or str(error)
+    return Outcome(REFUSED if named else FAILED, words)
+
+
+def _stopped(graph: dict, error: dict) -> Outcome:
+    message, kind = error["exception_message"].strip(), error["exception_type"]
+    words = f"{error['node_type']}: {kind}: {message}"
+    if words != printable(words):
+        return Outcome(FAILED, f"error that no log can print: {printable(words)}")
+    if kind not in CLEAR:
+        return Outcome(FAILED, f"bare error: {words}")
+    if not _raised_by_us(error["traceback"]):
+        return Outcome(FAILED, f"error that is not ours: {words}\n{error['traceback'][-1]}")
+    if not re.search(rf"\b({'|'.join(_inputs(graph))})\b", message):
+        return Outcome(FAILED, f"error that names no input: {words}")
+    return Outcome(STOPPED, words)
+
+
+def printable(words: str) -> str:
+    """With what no encoding has, lone halves of a character, written out."""
+    return words.encode("utf-8", "backslashreplace").decode()
+
+
+def _raised_by_us(traceback: list[str]) -> bool:
+    """Whether it ends in a `raise` of the pack's, rather than in what its code called."""
+    place, code, *_ = traceback[-1].splitlines()
+    return str(REPOSITORY) in place and code.strip().startswith("raise ")
+
+
+def _unknown_words(graph: dict) -> list[str]:
+    """What links bring to inputs that have a list of choices, and is in none."""
+    found = []
+    for node in graph.values():
+        if node["class_type"] in pack_node_ids():
+            for name, (kind, options) in all_declared(node["class_type"]).items():
+                link = node["inputs"].get(name)
+                if (
+                    kind == "COMBO"
+                    and isinstance(link, list)
+                    and graph[link[0]]["inputs"]["value"] not in options["options"]
+                ):
+                    found.append(f"{node['class_type']}.{name}")
+    return found
+
+
+def _inputs(graph: dict) -> set[str]:
+    """The names of all inputs of the pack's nodes in a graph."""
+    kinds = {node["class_type"] for node in graph.values()} & pack_node_ids()
+    return {name for kind in kinds for name in all_declared(kind)}
+
+
+def tensors(values) -> Iterator[torch.Tensor]:
+    """In lists, dictionaries and numbers."""
+    if torch.is_tensor(values):
+        yield values
+    elif isinstance(values, float):
+        yield torch.tensor(values)
+    elif isinstance(values, dict):
+        yield from tensors([*values.values()])
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from tensors(value)

@@ -1,0 +1,45 @@
+"""Numbers that leave single precision are refused where they are given, rather than as a black picture or in PyTorch's words."""
+
+import pytest
+
+from guidance_core.attention_energy import AttentionEnergy
+from guidance_core.classifier_score import ClassifierScore
+from guidance_core.condition_annealing import ConditionAnnealing
+from guidance_core.number_range import check_number
+from guidance_core.smooth_relu import SmoothReLU
+
+
+@pytest.mark.parametrize(
+    ("takes", "name"),
+    [
+        (AttentionEnergy, "temperature"), (AttentionEnergy, "alpha"), (AttentionEnergy, "step_size"),
+        (ConditionAnnealing, "noise_scale"), (ClassifierScore, "entropy_weight"), (ClassifierScore, "joint_temperature"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [1e38, 1e300])
+def test_strengths_have_an_end(takes, name, value):
+    with pytest.raises(ValueError, match=f"{name} = .*it must be a finite number of .* or less"):
+        takes(**{name: value})
+
+
+def test_sharpness_has_one_too():
+    with pytest.raises(ValueError, match="softplus_beta = 1e.300: it must be a finite number of 1000000.0 or less"):
+        SmoothReLU(1e300)
+
+
+def test_iterations_that_would_not_end():
+    with pytest.raises(
+        ValueError, match="iterations = 1000000: it must be a whole number of 1 or more, and at most 1000"
+    ):
+        AttentionEnergy(iterations=1_000_000)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 2**2000, -(2**2000)])
+def test_what_is_no_number_of_use(value):
+    with pytest.raises(ValueError, match="x = .*it must be a finite number"):
+        check_number("x", value)
+
+
+def test_ends_belong_to_the_range():
+    for value in (0, 1, 0.5):
+        check_number("x", value, lowest=0, highest=1)

@@ -1,6 +1,7 @@
 """Fills the measured numbers of README, docs and help pages from docs/results: `python -m benchmarks.numbers`.
 
-A table stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->`, NAME a function of tables.py. A number in a sentence:
+A table stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->`, NAME a function of tables.py. In a page of another
+language `<!-- cells: NAME -->` and `<!-- /cells -->` keep the first line and column of what is there. A number in a sentence:
 `<!-- n: evaluations/rows/CFG .1f -->2.0<!-- /n -->`, the name of the results, the keys that lead to it, and its format; not
 at the start of a line, where Markdown would take the whole line for HTML. --check changes nothing and fails where a page
 differs from the results.
@@ -17,13 +18,14 @@ from tools.environment import REPOSITORY
 from . import results
 from .tables import TABLES, Read
 
-MARK = re.compile(r"<!-- (?P<kind>numbers|n): (?P<what>.+?) -->(?P<there>[^<]*)<!-- /(?P=kind) -->")
-HALF_A_MARK = re.compile(r"<!-- /?(numbers|n)\b.*")
+MARK = re.compile(r"<!-- (?P<kind>numbers|cells|n): (?P<what>.+?) -->(?P<there>[^<]*)<!-- /(?P=kind) -->")
+HALF_A_MARK = re.compile(r"<!-- /?(numbers|cells|n)\b.*")
 
 
 def pages() -> dict[str, Path]:
     """By their names in the repository."""
-    files = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("web/docs/*.md"))]
+    folders = ("docs/*.md", "web/docs/*.md", "web/docs/*/*.md")
+    files = [REPOSITORY / "README.md", *(file for folder in folders for file in sorted(REPOSITORY.glob(folder)))]
     return {file.relative_to(REPOSITORY).as_posix(): file for file in files}
 
 
@@ -50,7 +52,7 @@ def _compared(page: str, text: str, read: Read) -> list[tuple[re.Match, str]]:
     """Each mark, and what should stand in it."""
     if half := HALF_A_MARK.search(MARK.sub("", text)):
         raise ValueError(
-            f"{page}: {half[0]} is half a mark; accepted: `<!-- n: … -->…<!-- /n -->`, or both with numbers."
+            f"{page}: {half[0]} is half a mark; accepted: `<!-- n: … -->…<!-- /n -->`, or both with numbers or cells."
         )
     return [(mark, _wanted(page, mark, read)) for mark in MARK.finditer(text)]
 
@@ -59,6 +61,8 @@ def _wanted(page: str, mark: re.Match, read: Read) -> str:
     try:
         if mark["kind"] == "numbers":
             return f"\n\n{TABLES[mark['what']](read)}\n\n"
+        if mark["kind"] == "cells":
+            return f"\n\n{_in_words_of(mark['there'].strip(), TABLES[mark['what']](read))}\n\n"
         path, form = mark["what"].rsplit(maxsplit=1)
         return f"{number(path, read):{form}}"
     except (KeyError, IndexError, TypeError, ValueError, FileNotFoundError) as error:
@@ -66,6 +70,16 @@ def _wanted(page: str, mark: re.Match, read: Read) -> str:
             f"{_place(page, mark)}: {error!r}. It takes a table of benchmarks/tables.py, or the keys of a number in "
             "docs/results and its format."
         ) from error
+
+
+def _in_words_of(there: str, wanted: str) -> str:
+    """The table wanted, with the first line and the first column of the table there."""
+    (header, line, *rows), (_, _, *found) = there.split("\n"), wanted.split("\n")
+    if len(rows) != len(found):
+        raise ValueError(f"{len(rows)} rows are there, and the table has {len(found)}")
+    labels = (row.split(" | ", 1)[0] for row in rows)
+    numbers = (row.split(" | ", 1)[1] for row in found)
+    return "\n".join([header, line, *(f"{label} | {cells}" for label, cells in zip(labels, numbers, strict=True))])
 
 
 def _place(page: str, mark: re.Match) -> str:

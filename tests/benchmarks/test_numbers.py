@@ -30,6 +30,7 @@ def test_every_table_has_its_place():
 @pytest.mark.parametrize(("name", "keys", "page"), [
     ("evaluations", ("rows", "ERG of its own at cfg 1"), "README.md"),
     ("evaluations", ("rows", "CFG + ERG of its own, middle half"), "web/docs/EntropyGuidanceERG.md"),
+    ("evaluations", ("rows", "CFG + ERG of its own, middle half"), "web/docs/EntropyGuidanceERG/zh.md"),
     ("flatness", ("rows", "demo model, none, CFG", "exact"), "docs/evidence.md"),
     ("calibration", ("rows", "CE", "ece", "deviation"), "docs/evidence.md"),
 ])  # fmt: skip
@@ -68,6 +69,7 @@ def test_a_changed_page_is_found_and_filled_in():
     ("So <!-- n: evaluations/rows/CFG -->2.0<!-- /n -->", "line 2"),
     ("So <!-- n: unheard_of/rows/CFG .1f -->2.0<!-- /n -->", "`python -m benchmarks.unheard_of` writes it"),
     ("<!-- numbers: unheard_of -->\n\n<!-- /numbers -->", "tables.py"),
+    ("<!-- cells: evaluations_of_modes -->\n\n| |\n|---|\n| CFG |\n\n<!-- /cells -->", "1 rows are there, and the table has 4"),
     ("So <!-- n: evaluations/rows/CFG .1f -->2.0", "half a mark"),
     ("So 2.0<!-- /n -->", "half a mark"),
 ])  # fmt: skip

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy
 import pytest
 from browser import needs_browser
+from help_panel import shown_help
 from PIL import Image
 
-from tools.frontend import frontend, open_help, open_workflow, run_workflow
+from tools.frontend import frontend, open_workflow, run_workflow
 
 OF_0_1 = Path(__file__).parent / "workflows_of_0_1"
 LABEL, GAP = 36, 4  # pixels of a labelled row of pictures, and between pictures
@@ -366,11 +367,7 @@ def test_an_error_shows_on_the_node_that_it_is_of(page, workflows):
     page.get_by_text("12 layers").first.wait_for(timeout=30_000)  # what the model has, in the error's words
 
 
-def test_the_help_of_a_node_shows_its_picture(page, workflows):
-    (path,) = [path for path in workflows if path.name == "ERG at cfg 1 (demo model).json"]
-    open_workflow(page, json.loads(path.read_text()))
-    page.keyboard.press("Escape")  # a new user's first window
-    open_help(page, "EntropyGuidanceERG")
-    picture = page.locator("img[src$='/docs/images/erg.webp']")
-    picture.wait_for()
-    assert picture.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 500
+def test_the_help_of_a_node_shows_title_and_picture(page, workflows):
+    open_workflow(page, named(workflows, "ERG at cfg 1"))
+    title, picture = shown_help(page, "EntropyGuidanceERG")
+    assert title == "Entropy Rectifying Guidance (ERG)" and picture > 500

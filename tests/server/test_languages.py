@@ -4,8 +4,9 @@ import json
 
 import pytest
 from browser import needs_browser
+from help_panel import shown_help
 
-from tools.frontend import frontend
+from tools.frontend import frontend, open_workflow
 from tools.locales import LOCALES
 
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
@@ -60,3 +61,11 @@ def test_nodes_are_named_and_described_in_chinese(chinese):
             assert shown["inputs"][name] == of_input["name"], (node, name)
         for place, output in strings.get("outputs", {}).items():
             assert "name" not in output or shown["outputs"][int(place)] == output["name"], (node, place)
+
+
+@needs_browser
+def test_help_is_in_chinese(chinese, workflows):
+    (path,) = [path for path in workflows if path.name.startswith("ERG at cfg 1")]
+    open_workflow(chinese, json.loads(path.read_text()))
+    title, picture = shown_help(chinese, "EntropyGuidanceERG")
+    assert title == read("zh", "nodeDefs.json")["EntropyGuidanceERG"]["display_name"] and picture > 500

@@ -2,7 +2,7 @@
 
 Relative entropy (0: one place alone, 1: everywhere alike) of the demo model's attention under CFG and ERG's branches, as
 the node Record Guidance measures it, mean over a batch of held-out captions; Euler, one batch. Writes
-docs/results/attention_entropy.json and docs/attention-entropy.png.
+docs/results/attention_entropy.json, docs/attention-entropy.png and .svg.
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
 Figure 5 of https://arxiv.org/abs/2504.13987. The guided velocity v at pure noise x, for noises x and captions c: *marginal*
 is its variance over both, *conditional* over the noises of one caption, on average over captions; each a mean over the
 latent's entries. The noise itself is part of a flow's velocity (v = x − x̂0), so that the variances are those of x̂0. Writes
-docs/results/initial_velocity.json and docs/initial-velocity.png.
+docs/results/initial_velocity.json, docs/initial-velocity.png and .svg.
 """
 
 from dataclasses import replace

@@ -14,8 +14,12 @@ def build(archive: Path) -> None:
     from comfy_cli.file_utils import zip_files
     from comfy_cli.registry.config_parser import extract_node_configuration
 
+    before = os.getcwd()
     os.chdir(REPOSITORY)  # comfy-cli zips the folder in which it runs
-    zip_files(archive, extract_node_configuration("pyproject.toml").tool_comfy.includes)
+    try:
+        zip_files(archive, extract_node_configuration("pyproject.toml").tool_comfy.includes)
+    finally:
+        os.chdir(before)
 
 
 def main() -> None:

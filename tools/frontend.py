@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,9 +27,16 @@ SHOW_NODE = """type => {
 }"""
 
 
+# One of the frontend's stores, by name.
+STORE = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s.get"
+LONGEST = 600  # seconds that a graph may run
+
+
 @contextmanager
 def frontend(url: str, width: int = 1900, height: int = 1000, language: str = "en-US") -> Iterator[Page]:
     """A page with the frontend of a ComfyUI server that has this pack. language: that the browser asks for."""
+    if CHROMIUM is None:
+        sys.exit("No Chromium found: install the package 'chromium', or set CHROMIUM to a browser's path.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         page = browser.new_page(viewport={"width": width, "height": height}, locale=language)
@@ -46,14 +55,17 @@ def run_workflow(page: Page) -> dict:
     """Presses Run for the graph in the editor; the finished prompt, as ComfyUI's history has it."""
     before = _history(page)
     page.evaluate("() => window.app.queuePrompt(0, 1)")
-    while True:
+    end = time.monotonic() + LONGEST
+    while time.monotonic() < end:
         page.wait_for_timeout(300)
         running = page.evaluate("async () => (await fetch('/api/prompt')).json()")["exec_info"]["queue_remaining"]
         done = _history(page)
         new = [result for prompt, result in done.items() if prompt not in before]
         if new:
             return new[0]
-        assert running, "ComfyUI took no prompt: the editor says what is wrong with the graph."
+        if not running:
+            raise RuntimeError("ComfyUI took no prompt: the editor says what is wrong with the graph.")
+    raise TimeoutError(f"The graph in the editor was still running after {LONGEST} seconds.")
 
 
 def open_help(page: Page, node_type: str) -> None:

@@ -5,7 +5,6 @@ A real ComfyUI with this pack, its frontend in a headless Chromium, and the demo
 
 import io
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from .comfyui_server import running_server
 from .environment import DEV, PACK, REPOSITORY
-from .frontend import CHROMIUM, frontend, open_help
+from .frontend import frontend, open_help, open_workflow
 
 FOLDER = REPOSITORY / "docs" / "screenshots"
 WORKFLOW = REPOSITORY / "example_workflows" / "A first look at ERG (demo model).json"
@@ -31,8 +30,6 @@ SET = (
 
 
 def main() -> None:
-    if CHROMIUM is None:
-        sys.exit("Screenshots need Chromium: install the package 'chromium', or set CHROMIUM to a browser's path.")
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "user").mkdir()
@@ -67,7 +64,7 @@ def _templates(page) -> None:
 
 def _graph(page) -> None:
     """The first template after it has run."""
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", json.loads(WORKFLOW.read_text()))
+    open_workflow(page, json.loads(WORKFLOW.read_text()))
     page.evaluate("() => window.app.queuePrompt(0, 1)")
     page.get_by_text("layers, 20 of 20 steps").wait_for(timeout=RUN)
     page.wait_for_function(DRAWN, timeout=RUN)

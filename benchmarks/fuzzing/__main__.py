@@ -8,6 +8,7 @@ import argparse
 import json
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -20,6 +21,7 @@ KEPT = DEV / "fuzz" / "outcomes.jsonl"
 SECONDS = 300  # for one graph; most take a second
 CHECKED_AGAIN = 10  # one graph of so many is drawn anew and compared
 LAST_WORDS = 3000  # letters
+NOT_STARTED = 3  # exit status of a process that came to no graph
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
 
 
 def outcomes() -> list[dict]:
-    return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    return [json.loads(line) for line in KEPT.read_text(encoding="utf-8").splitlines()] if KEPT.exists() else []
 
 
 def _have_worked(first: int, end: int) -> None:
@@ -55,6 +57,8 @@ def _have_worked(first: int, end: int) -> None:
         [sys.executable, "-m", "benchmarks.fuzzing", "--work", str(first), str(end)],
         cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, errors="replace",
     )  # fmt: skip
+    if process.returncode == NOT_STARTED:
+        sys.exit(f"no graph could be run: {process.stderr[-LAST_WORDS:]}")
     if process.returncode:
         words = f"the process ended with {process.returncode}: {process.stderr[-LAST_WORDS:]}"
         if len(outcomes()) == first:
@@ -64,7 +68,7 @@ def _have_worked(first: int, end: int) -> None:
 
 def keep(outcome: dict) -> None:
     KEPT.parent.mkdir(parents=True, exist_ok=True)
-    with KEPT.open("a") as file:
+    with KEPT.open("a", encoding="utf-8") as file:
         file.write(json.dumps(outcome) + "\n")
 
 
@@ -86,7 +90,11 @@ def work(numbers: Iterable[int], tell: Callable[[dict], None], quick: bool = Fal
     from .wiring import graph_of, own_nodes
 
     with TemporaryDirectory() as folder:
-        session = Session(Path(folder))
+        try:
+            session = Session(Path(folder))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(NOT_STARTED)
         for number in numbers:
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             graph, again = graph_of(number, quick), not number % CHECKED_AGAIN

@@ -39,7 +39,9 @@ class Session:
         """The outcome of a graph that has run; FAILED where it draws something else with all of it cached, or nothing."""
         (_, cached), (_, anew) = self._executor.run(graph), Executor(self._server).run(graph)
         pairs = [(name, [*tensors(kept)], [*tensors(anew.get(name))]) for name, kept in cached.items()]
-        differs = [name for name, one, other in pairs if not all(map(torch.equal, one, other))]
+        differs = [
+            name for name, one, other in pairs if len(one) != len(other) or not all(map(torch.equal, one, other))
+        ]
         missing = sorted(cached.keys() ^ anew.keys())
         return (
             Outcome(FAILED, f"not drawn alike without a cache: {differs}{missing}") if differs or missing else outcome

@@ -2,7 +2,7 @@
 https://arxiv.org/abs/2504.13987): `python -m benchmarks.sensitivity`.
 
 Captions, noise, steps and measures are those of `benchmarks.text_to_image`; batches that were drawn are kept. Writes
-docs/results/sensitivity.json, docs/inputs-*.png and docs/encoder-temperature-*.png.
+docs/results/sensitivity.json, docs/inputs-*.png and docs/encoder-temperature-*.png, each as .svg, too.
 """
 
 import argparse

@@ -3,7 +3,8 @@
 Every method gets the same search (Optuna's TPE) on captions and noise of their own, and is then measured once on others, at
 its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
-of the noise for each caption. Writes docs/results/text_to_image.json and docs/text-to-image.png.
+of the noise for each caption. Writes docs/results/text_to_image.json, docs/text-to-image.png and
+docs/text-to-image-fronts.png and .svg.
 """
 
 import argparse
@@ -45,7 +46,9 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
         prompted=prompted, resamples=0 if options.quick else RESAMPLES,
     )  # fmt: skip
     points = {(name, w): setting for name, front in fronts.items() for w, setting in front.items()}
-    front = measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts")
+    front = {}
+    if points:
+        front = measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts")
     return {
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
@@ -111,9 +114,9 @@ def main() -> None:
         "lower is better": LOWER_IS_BETTER, "real pictures": ceiling(options.batches * BATCH), "regimes": regimes,
     }  # fmt: skip
     results.write("text_to_image", found, options.quick)
-    picture = results.picture("text-to-image", options.quick)
-    grid(regimes, picture, options.steps)
-    figures.fronts(found, picture.parent)
+    if PROMPTED in options.tables:
+        grid(regimes, results.picture("text-to-image", options.quick), options.steps)
+        figures.fronts(found, results.folder(options.quick))
     for regime, tables in regimes.items():
         for kind in tables:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")

@@ -82,7 +82,11 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     """
     root = Path(folder_paths.get_output_directory()) / FOLDER
     prefix = prefix.strip()
-    outside = not _is_a_path(prefix) or not (root / prefix).resolve().is_relative_to(root.resolve())
+    if not _is_a_path(prefix):
+        raise ValueError(
+            f"filename_prefix = {prefix!r}: printable characters only, and at most {LONGEST_NAME} bytes between slashes."
+        )
+    outside = not (root / prefix).resolve().is_relative_to(root.resolve())
     in_another = any((parent / "config.json").is_file() for parent in (root / prefix).parents)
     if outside or in_another or not prefix or prefix.endswith(("/", "\\", ".")):
         raise ValueError(
@@ -99,7 +103,7 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
 
 
 def _is_a_path(name: str) -> bool:
-    """Whether every file system can hold it, with a number behind it."""
+    """Whether it is printable, and no part of it too long with a number behind it."""
     parts = name.encode(errors="replace").split(b"/")
     return "\0" not in name and name.isprintable() and all(len(part) <= LONGEST_NAME for part in parts)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import in_process
+from benchmarks import attention_entropy, in_process, initial_velocity, results
 from benchmarks.flatness import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
@@ -155,3 +155,21 @@ def test_a_quick_run_writes_results_and_figures():
     assert tables["unconditional"]["rows"].keys() == {"none", "I-ERG"}
     assert "| I-ERG, same prompt | " in run.stdout
     assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("text-to-image", "text-to-image-fronts"))
+
+
+def test_a_quick_run_of_the_inputs_writes_results_and_figures():
+    command = [sys.executable, "-m", "benchmarks.sensitivity", "--quick", "--workers", "1"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    folder = DEV / "benchmarks" / "quick"
+    found = json.loads((folder / "sensitivity.json").read_text())["rows"]["demo model"]
+    assert found["inputs"]["ERG"]["temperature"].keys() == {"0.0", "0.1"}
+    assert all((folder / f"{name}-demo-model.png").stat().st_size > 5_000 for name in ("inputs", "encoder-temperature"))
+
+
+@pytest.mark.parametrize("benchmark", [attention_entropy, initial_velocity])
+def test_figures_come_again_from_the_results(benchmark, tmp_path):
+    name = benchmark.__name__.rpartition(".")[2]
+    benchmark.draw(results.read(name), tmp_path)
+    kept = results.DOCS / f"{name.replace('_', '-')}.svg"
+    assert (tmp_path / kept.name).read_bytes() == kept.read_bytes()

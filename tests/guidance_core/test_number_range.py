@@ -23,7 +23,7 @@ def test_strengths_have_an_end(takes, name, value):
 
 
 def test_sharpness_has_one_too():
-    with pytest.raises(ValueError, match="softplus_beta = 1e.300: it must be a finite number of 1000000.0 or less"):
+    with pytest.raises(ValueError, match="softplus_beta = 1e.300: it must be a finite number of 1000000 or less"):
         SmoothReLU(1e300)
 
 
@@ -38,6 +38,11 @@ def test_iterations_that_would_not_end():
 def test_what_is_no_number_of_use(value):
     with pytest.raises(ValueError, match="x = .*it must be a finite number"):
         check_number("x", value)
+
+
+def test_what_is_too_low_is_not_called_infinite():
+    with pytest.raises(ValueError, match=r"x = -2000000.0: it must be a finite number of -1e\+06 or more"):
+        check_number("x", -2e6)
 
 
 def test_ends_belong_to_the_range():

@@ -1,4 +1,4 @@
-"""Every kind of hook that other packs put into a MODEL, beside each of our nodes, before it and behind it.
+"""Kinds of hook that other packs put into a MODEL, beside ERG, Record, CADS and Apply, before them and behind them.
 
 The other pack's hook is called as often as without us, and does what it does; so do we.
 """

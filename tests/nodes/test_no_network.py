@@ -7,9 +7,12 @@ import pytest
 from tests.support.network import no_network
 
 
-def test_what_is_asked_is_seen_and_refused():
+@pytest.mark.parametrize(
+    "ask", [lambda: socket.create_connection(("localhost", 9)), lambda: socket.gethostbyname("localhost")]
+)
+def test_what_is_asked_is_seen_and_refused(ask):
     with no_network() as asked, pytest.raises(PermissionError):
-        socket.create_connection(("localhost", 9))
+        ask()
     assert len(asked) == 1 and "localhost" in asked[0]
 
 

@@ -11,7 +11,7 @@ from browser import needs_browser
 from help_panel import shown_help
 from PIL import Image
 
-from tools.frontend import frontend, open_workflow, run_workflow
+from tools.frontend import STORE, frontend, open_workflow, run_workflow
 
 OF_0_1 = Path(__file__).parent / "workflows_of_0_1"
 LABEL, GAP = 36, 4  # pixels of a labelled row of pictures, and between pictures
@@ -28,7 +28,6 @@ DROP = """async encoded => {
     const bytes = Uint8Array.from(atob(encoded), character => character.charCodeAt(0));
     await window.app.handleFile(new File([bytes], 'picture.png', { type: 'image/png' }));
 }"""
-STORE = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s.get"
 SEARCH = (
     f"""words => {STORE}('nodeDef').nodeSearchService.searchNode(words, [], {{ limit: 20 }}).map(node => node.name)"""
 )
@@ -59,8 +58,8 @@ def named(workflows, name: str) -> dict:
     return json.loads(path.read_text())
 
 
-def test_example_workflows_open_without_a_missing_node(page, workflows):
-    assert len(workflows) >= 2
+def test_example_workflows_open_whole_and_survive_saving(page, workflows):
+    """Without a missing node, none on another, and what the frontend saves is what it opened. Opening takes seconds."""
     for path in workflows:
         workflow = json.loads(path.read_text())
         open_workflow(page, workflow)
@@ -70,6 +69,11 @@ def test_example_workflows_open_without_a_missing_node(page, workflows):
         assert not opened["missing"], path.name
         assert path.with_suffix(".jpg").exists(), f"{path.name} has no thumbnail"
         assert not covered(page.evaluate(BOXES)), path.name
+        saved = {node["id"]: node for node in page.evaluate(GRAPH)["nodes"]}
+        for node in workflow["nodes"]:
+            if node["type"].startswith("EntropyGuidance"):
+                assert saved[node["id"]]["type"] == node["type"], path.name
+                assert saved[node["id"]].get("widgets_values") == node["widgets_values"] or not node["widgets_values"]
 
 
 def covered(boxes: list) -> list[tuple[str, str]]:
@@ -271,7 +275,7 @@ INSERT = """([name, prompt, values]) => {
     const latent = add('EmptyLatentImage', [128, 128, 1]), decode = add('VAEDecode'), save = add('SaveImage');
     demo.connect('CLIP', text, 'clip');
     demo.connect('VAE', decode, 'vae');
-    const store = document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s.get('subgraph');
+    const store = STORE('subgraph');
     const blueprint = store.subgraphBlueprints.find(entry => entry.display_name === name);
     const { nodes, definitions } = store.getBlueprint(blueprint.name);
     canvas._deserializeItems({ nodes, subgraphs: definitions.subgraphs }, { position: [600, 0] });
@@ -283,7 +287,7 @@ INSERT = """([name, prompt, values]) => {
         for (const found of inserted.widgets.filter(w => w.name === widget)) found.value = value;
     if (inserted.outputs[0].type === 'LATENT') { inserted.connect(0, decode, 'samples'); decode.connect(0, save, 'images') }
     else { inserted.connect(0, save, 'images'); graph.remove(decode) }
-}"""
+}""".replace("STORE", STORE)
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)
@@ -309,23 +313,6 @@ def test_a_node_shows_what_it_did_also_where_it_was_cached(page, server, workflo
         said.wait_for(timeout=30_000)  # and visible
     assert str(saved["id"]) in messages["execution_cached"]["nodes"]
     assert page.evaluate(SAVED_ERG)["widgets_values"] == saved["widgets_values"]
-
-
-def test_example_workflows_survive_saving_and_opening(page, workflows):
-    """What the frontend saves is what it opened: ids, inputs and values of our nodes."""
-    for path in workflows:
-        workflow = json.loads(path.read_text())
-        open_workflow(page, workflow)
-        saved = page.evaluate("() => window.app.graph.serialize()")
-        ours = {
-            n["id"]: (n["type"], n.get("widgets_values")) for n in saved["nodes"] if n["type"].startswith("Entropy")
-        }
-        original = workflow["nodes"]
-        assert ours == {
-            n["id"]: (n["type"], n["widgets_values"] or ours[n["id"]][1])
-            for n in original
-            if n["type"].startswith("Entropy")
-        }
 
 
 def test_the_nodes_are_in_the_menu_with_their_names(page):
@@ -357,14 +344,26 @@ def test_a_wire_of_another_type_is_refused(page):
     assert not page.evaluate(CONNECT, ["CLIP", "model"])
 
 
-def test_an_error_shows_on_the_node_that_it_is_of(page, workflows):
-    workflow = in_few_steps(named(workflows, "ERG at cfg 1"), 2)
+def with_layers(workflow: dict, layers: str) -> tuple[dict, str]:
+    """The workflow, and the id of its ERG node."""
     (erg,) = [node for node in workflow["nodes"] if node["type"] == "EntropyGuidanceERG"]
-    erg["widgets_values"][erg["widgets_values"].index("40%-50%")] = "99"
+    erg["widgets_values"][erg["widgets_values"].index("40%-50%")] = layers
+    return workflow, str(erg["id"])
+
+
+def test_an_error_shows_on_the_node_that_it_is_of(page, workflows):
+    workflow, erg = with_layers(named(workflows, "ERG at cfg 1"), "the best")
     open_workflow(page, workflow)
     assert run_workflow(page)["status"]["status_str"] == "error"
-    page.wait_for_function(f"id => ({FAULTY})() === id", arg=str(erg["id"]), timeout=30_000)
-    page.get_by_text("12 layers").first.wait_for(timeout=30_000)  # what the model has, in the error's words
+    page.wait_for_function(f"id => ({FAULTY})() === id", arg=erg, timeout=30_000)
+
+
+def test_what_only_a_sampling_finds_out_is_said_on_the_node_too(page, workflows):
+    """ComfyUI shows such an error on the sampler."""
+    workflow, _ = with_layers(in_few_steps(named(workflows, "ERG at cfg 1"), 2), "99")
+    open_workflow(page, workflow)
+    assert run_workflow(page)["status"]["status_str"] == "error"
+    page.get_by_text("Stopped: layers = '99' selects nothing").wait_for(timeout=30_000)  # and visible
 
 
 def test_the_help_of_a_node_shows_title_and_picture(page, workflows):

@@ -6,12 +6,11 @@ import pytest
 from browser import needs_browser
 from help_panel import shown_help
 
-from tools.frontend import frontend, open_workflow
+from tools.frontend import STORE, frontend, open_workflow
 from tools.locales import LOCALES
 
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
-OFFERED = """() => document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia
-    ._s.get('setting').settingsById['Comfy.Locale'].options.map(option => option.value)"""
+OFFERED = f"() => {STORE}('setting').settingsById['Comfy.Locale'].options.map(option => option.value)"
 SHOWN = """types => types.map(type => {
     const node = window.LiteGraph.createNode(type)
     const inputs = node.inputs.map(input => [input.name, input.localized_name])

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg")
+LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _watching: list[list[str]] = []  # what was asked, for each that watches now
 
 
@@ -27,7 +28,8 @@ def _listen() -> None:
 
 
 def _refuse(event: str, args: tuple) -> None:
-    if not _watching or event not in EVENTS or isinstance(args[-1], str | bytes):  # the path of a local socket
+    to_a_path = event in CONNECTIONS and isinstance(args[-1], str | bytes)  # of a local socket
+    if not _watching or event not in LOOK_UPS + CONNECTIONS or to_a_path:
         return
     test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
     _watching[-1].append(f"{event} {args} in {test}")

@@ -84,7 +84,8 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     prefix = prefix.strip()
     if not _is_a_path(prefix):
         raise ValueError(
-            f"filename_prefix = {prefix!r}: printable characters only, and at most {LONGEST_NAME} bytes between slashes."
+            f"filename_prefix = {prefix!r}: write a name below ComfyUI's output folder, in printable characters, at most "
+            f"{LONGEST_NAME} bytes of them between slashes."
         )
     outside = not (root / prefix).resolve().is_relative_to(root.resolve())
     in_another = any((parent / "config.json").is_file() for parent in (root / prefix).parents)

@@ -387,7 +387,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        coverage, mutants,
+        text_to_image_prompted, coverage, mutants,
         fuzzing,
     )
 }  # fmt: skip

@@ -82,7 +82,7 @@ def grid(regimes: dict, path: Path, steps: int) -> None:
             axes.text(-8, 33, name, ha="right", va="center", fontsize=9)
 
     picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 12, 0.8 * len(rows), dpi=90)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(picture).quantize(256).save(path, optimize=True)
 
 
 def main() -> None:

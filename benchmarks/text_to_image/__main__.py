@@ -38,9 +38,9 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     searches = [Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps) for name in names]
     tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
     chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
-    fronts = {
-        name: {w: replace(s, cfg=w) for w in FRONT} for name, s in chosen.items() if s.cfg > 1 and prompted
-    }  # by scale
+    fronts = {}  # by scale; no guidance is a point
+    if prompted:
+        fronts = {name: {w: replace(s, cfg=w) for w in (FRONT if s.cfg > 1 else (1.0,))} for name, s in chosen.items()}
     rows = measured(
         workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
         prompted=prompted, resamples=0 if options.quick else RESAMPLES,
@@ -53,7 +53,7 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
         "rows": rows,
-        "fronts": {name: {str(w): front[name, w] for w in FRONT} for name in fronts},
+        "fronts": {name: {str(w): front[name, w] for w in scales} for name, scales in fronts.items()},
     }
 
 

@@ -18,15 +18,11 @@ CHROMIUM = (
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync",
            "--disable-component-update", "--no-first-run"]  # fmt: skip
 READY = "() => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.EntropyGuidanceERG"
-
-
 SHOW_NODE = """type => {
     const node = window.app.graph.nodes.find(node => node.type === type)
     window.app.canvas.selectNode(node)
     window.app.canvas.animateToBounds(node.boundingRect, { zoom: 0.4 })
 }"""
-
-
 # One of the frontend's stores, by name.
 STORE = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s.get"
 LONGEST = 600  # seconds that a graph may run

@@ -8,7 +8,6 @@ import argparse
 import json
 import subprocess
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -21,7 +20,7 @@ KEPT = DEV / "fuzz" / "outcomes.jsonl"
 SECONDS = 300  # for one graph; most take a second
 CHECKED_AGAIN = 10  # one graph of so many is drawn anew and compared
 LAST_WORDS = 3000  # letters
-NOT_STARTED = 3  # exit status of a process that came to no graph
+STARTED = KEPT.with_name("started")  # there once a process has come to its first graph
 
 
 def main() -> None:
@@ -53,11 +52,13 @@ def outcomes() -> list[dict]:
 
 def _have_worked(first: int, end: int) -> None:
     """In a process of its own; where it ends early, the graph that it was at has failed."""
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    STARTED.unlink(missing_ok=True)
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.fuzzing", "--work", str(first), str(end)],
         cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, errors="replace",
     )  # fmt: skip
-    if process.returncode == NOT_STARTED:
+    if process.returncode and not STARTED.exists():
         sys.exit(f"no graph could be run: {process.stderr[-LAST_WORDS:]}")
     if process.returncode:
         words = f"the process ended with {process.returncode}: {process.stderr[-LAST_WORDS:]}"
@@ -67,7 +68,6 @@ def _have_worked(first: int, end: int) -> None:
 
 
 def keep(outcome: dict) -> None:
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
     with KEPT.open("a", encoding="utf-8") as file:
         file.write(json.dumps(outcome) + "\n")
 
@@ -90,11 +90,9 @@ def work(numbers: Iterable[int], tell: Callable[[dict], None], quick: bool = Fal
     from .wiring import graph_of, own_nodes
 
     with TemporaryDirectory() as folder:
-        try:
-            session = Session(Path(folder))
-        except Exception:
-            traceback.print_exc()
-            sys.exit(NOT_STARTED)
+        session = Session(Path(folder))
+        if tell is keep:
+            STARTED.touch()
         for number in numbers:
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             graph, again = graph_of(number, quick), not number % CHECKED_AGAIN

@@ -39,9 +39,8 @@ class ScoreGradient:
 
     def _forget(self) -> None:
         self._call.clear()
-        self._batch: tuple[torch.Tensor, int] | None = (
-            None  # classes [B] on the device, and how many pictures are looked at at once
-        )
+        # Classes [B] on the device, and how many pictures are looked at at once.
+        self._batch: tuple[torch.Tensor, int] | None = None
         self._broken: torch.Tensor | None = None  # on the device: how many gradients were not finite
 
     def how_sure(self) -> str:

@@ -43,13 +43,15 @@ class Setting:
     cfg: float = 1.0
     negative: str = "null"
     erg: dict | None = None
+    dtype: str = "default"
 
 
 @cache
-def model():
-    """The MODEL, its residual blocks compiled."""
+def model(dtype: str = "default"):
+    """The MODEL computing in a choice of ComfyUI's ModelComputeDtype, its residual blocks compiled."""
     torch._dynamo.config.recompile_limit = 64  # a block's code is compiled for each of its shapes
-    (loaded,) = run_node("EntropyGuidanceLoadADM")
+    (loaded,) = run_node("ModelComputeDtype", model=run_node("EntropyGuidanceLoadADM")[0], dtype=dtype)
+    loaded.model.diffusion_model.to(memory_format=torch.channels_last)
     residual = pack_module("nodes.class_conditional.adm_unet").ResBlock
     for block in loaded.model.diffusion_model.modules():
         if isinstance(block, residual):
@@ -58,9 +60,9 @@ def model():
 
 
 @cache
-def sigmas(steps: int) -> Tensor:
+def sigmas(steps: int, dtype: str = "default") -> Tensor:
     """As BasicScheduler's "normal": timesteps evenly from 999 to 0, and then no noise."""
-    return run_node("BasicScheduler", model=model(), scheduler="normal", steps=steps, denoise=1.0)[0]
+    return run_node("BasicScheduler", model=model(dtype), scheduler="normal", steps=steps, denoise=1.0)[0]
 
 
 @torch.inference_mode()
@@ -72,7 +74,8 @@ def draw(setting: Setting, number: int, seed: int, patched=None, steps: int = ST
     """
     labels = torch.arange(BATCH) % len(world.CLASSES)
     text = ",".join(map(str, labels.tolist()))
-    positive, null = run_node("EntropyGuidanceClassCondition", model=model(), labels=text)
+    unguided = model(setting.dtype)
+    positive, null = run_node("EntropyGuidanceClassCondition", model=unguided, labels=text)
     score = run_node("EntropyGuidanceScore", classifier=classifier(setting.classifier), labels=text, **setting.score)[0]
     (sampler,) = run_node(
         "EntropyGuidanceDDPMSampler", score=score, scale=setting.scale, gamma=setting.gamma, tilt=setting.tilt,
@@ -80,14 +83,15 @@ def draw(setting: Setting, number: int, seed: int, patched=None, steps: int = ST
     )  # fmt: skip
     sampled, _ = run_node(
         "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number),
-        cfg=setting.cfg, positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(steps),
+        cfg=setting.cfg, positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(steps, setting.dtype),
         latent_image={"samples": torch.zeros(BATCH, 3, world.SIZE, world.SIZE)},
     )  # fmt: skip
     return ((sampled["samples"] + 1) / 2).clamp(0, 1), labels
 
 
 def _guided(setting: Setting):
-    return model() if setting.erg is None else run_node("EntropyGuidanceERG", model=model(), **setting.erg)[0]
+    unguided = model(setting.dtype)
+    return unguided if setting.erg is None else run_node("EntropyGuidanceERG", model=unguided, **setting.erg)[0]
 
 
 @cache

@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -172,6 +172,12 @@ def tune(workers: ProcessPoolExecutor, real: Seen, methods: list[str], size: Siz
     return found
 
 
+def kept(methods: list[str]) -> dict[str, list[dict]]:
+    """What an earlier run tried, as `tune` gives it."""
+    tried = results.read("class_conditional")["tried"]
+    return {name: [{**row, "setting": Setting(**row["setting"])} for row in tried[name]] for name in methods}
+
+
 def rows_of(real: Seen, chosen: dict[str, Setting], most: int, size: Size) -> tuple[int, dict[str, dict]]:
     """How many pictures all rows have by now, and each row's measures of so many."""
     batches = min(
@@ -214,6 +220,12 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000, help="of each row")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--kept", action="store_true", help="the settings that the kept results chose, not tried again")
+    parser.add_argument(
+        "--dtype",
+        default="default",
+        help="of the rows' sampling, by ComfyUI's ModelComputeDtype; bf16 is a third quicker",
+    )
     parser.add_argument("--report", action="store_true", help="of what is there, without drawing more")
     parser.add_argument("--quick", action="store_true", help="little of three methods, kept out of the repository")
     options = parser.parse_args()
@@ -228,15 +240,15 @@ def main() -> None:
     real = eyes.real(size.real, seed=3)
     batches = -(-options.pictures // BATCH)
     with ProcessPoolExecutor(options.workers, get_context("spawn"), _start, (size,)) as workers:
-        tried = tune(workers, real, options.methods, size)
-        chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
+        tried = kept(options.methods) if options.kept else tune(workers, real, options.methods, size)
+        chosen = {name: replace(rows[0]["setting"], dtype=options.dtype) for name, rows in tried.items()}
         if not options.report:
             jobs = [Job(setting, TEST, number, size) for number in range(batches) for setting in chosen.values()]
             run(jobs, workers, "drawing")
     pictures, rows = rows_of(real, chosen, batches, size)
     ceiling = measure(real, eyes.real(pictures, seed=4), size.resamples)
     found = {
-        "steps": size.steps, "pictures": pictures, "real": size.real,
+        "steps": size.steps, "dtype": options.dtype, "pictures": pictures, "real": size.real,
         "confidence": CONFIDENCE, "lower is better": LOWER_IS_BETTER,
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "rows": {**rows, "real pictures": ceiling}, "Fréchet, relative": ratios(rows),

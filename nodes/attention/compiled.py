@@ -123,9 +123,14 @@ def _twin(network: torch.nn.Module, options: dict[str, Any]) -> torch.nn.Module:
         twin = copy.copy(network)  # of the module alone: its parameters, buffers and modules are the network's
         twins[key] = torch.compile(twin, **{**options, "fullgraph": True})
     twin = twins[key]._orig_mod
-    vars(twin).update(vars(network))  # object patches come and go
+    vars(twin).update({name: _of(twin, network, value) for name, value in vars(network).items()})  # patches come and go
     vars(twin)["forward"] = MethodType(with_code_of_its_own(type(network).forward), twin)
     return twins[key]
+
+
+def _of(twin: torch.nn.Module, network: torch.nn.Module, value: Any) -> Any:
+    """An attribute of a network as its twin's: a method that was put into the network would keep it alive in there."""
+    return MethodType(value.__func__, twin) if getattr(value, "__self__", None) is network else value
 
 
 def scale_queries(

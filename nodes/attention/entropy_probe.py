@@ -19,7 +19,7 @@ from ...guidance_core.guidance_measures import relative_entropy
 from ..sampling.condition_names import is_positive
 from .flatness import bias_at, evenly_spread, in_heads
 from .layers import CallReader, LayerMap, layer_map, structure_of
-from .network_call import OVERRIDE, NetworkCall
+from .network_call import OVERRIDE, NetworkCall, is_want_of_memory
 from .our_override import OurOverride
 from .preferred import preferred_attention
 from .reach import COUNTED, OWNERS, options_in_reach, order_of_rows
@@ -124,7 +124,7 @@ class EntropyProbing:
         try:
             layers = layer_map(call, self._once.find(structure_of, call.network))
         except RuntimeError as error:
-            if isinstance(error, torch.cuda.OutOfMemoryError):
+            if is_want_of_memory(error):
                 raise
             self._give_up("this network's attention cannot be reached")
             return None

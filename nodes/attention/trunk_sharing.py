@@ -16,7 +16,7 @@ from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ..sampling.condition_names import Conditions
-from .network_call import OVERRIDE, NetworkCall, copied
+from .network_call import OVERRIDE, NetworkCall, copied, is_want_of_memory
 from .reach import options_in_reach
 from .shared_trunk import RowMap, SharedRows
 from .tempered_attention import TemperedAttention
@@ -151,7 +151,12 @@ class TrunkSharing:
         layers = call.options[OVERRIDE].layers.names
         key = (layers, tuple(trunk), shared.map, call.shapes, call.shapes_of_control, call.inputs[0].dtype)
         if key not in measured:
-            return self._measure(call, shared, measured, key)
+            again = _afresh(call)
+            expected, measured[key] = self._measure(call, shared)
+            if not measured[key] or call.is_changed_by_others:  # by hooks that may count how often they are called
+                return expected
+            with shared.in_force(), options_in_reach(again.options):  # rounds as all later evaluations will
+                return again.run()
         if not measured[key]:
             return call.run()
         attention = call.options[OVERRIDE]
@@ -201,15 +206,13 @@ class TrunkSharing:
         equal = zip(pairs, _are_equal(tensors, pairs, len(weak)))
         return {a: b for (a, b), same in reversed([*equal]) if same}
 
-    def _measure(
-        self, call: NetworkCall, shared: SharedRows, measured: dict[tuple[Any, ...], bool], key: tuple[Any, ...]
-    ) -> torch.Tensor:
-        """The prediction without sharing, for once."""
+    def _measure(self, call: NetworkCall, shared: SharedRows) -> tuple[torch.Tensor, bool]:
+        """The prediction without sharing, and whether it is the same with it."""
         found = why_not = None
         try:
             found = _try(call, shared)
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
-            if isinstance(error, torch.cuda.OutOfMemoryError) or "memory" in str(error).lower():
+            if is_want_of_memory(error):
                 raise
             why_not = str(error)
         expected = call.run()
@@ -217,10 +220,9 @@ class TrunkSharing:
             why_not = "none of its blocks takes fewer rows"
         elif found is not None and not _agree(found, expected, call):
             why_not = "its blocks yield something else"
-        measured[key] = why_not is None
         if why_not:
             logging.info("ERG computes each branch of %s by itself: %s.", type(self.network).__name__, why_not)
-        return expected
+        return expected, why_not is None
 
 
 def _are_equal(tensors: list[torch.Tensor], pairs: list[tuple[int, int]], chunks: int) -> list[bool]:
@@ -231,13 +233,20 @@ def _are_equal(tensors: list[torch.Tensor], pairs: list[tuple[int, int]], chunks
 
 
 def _try(call: NetworkCall, shared: SharedRows) -> torch.Tensor:
-    """The prediction with shared rows, of copies, and without the nodes around the network, which may keep what they saw."""
-    wrappers = {**call.options.get("wrappers", {}), WrappersMP.DIFFUSION_MODEL: {}}
-    attention = call.options[OVERRIDE].afresh()
-    options = {**copied(call.options), "wrappers": wrappers, OVERRIDE: attention}
-    inputs = (*map(copied, call.inputs), copied(call.control))
+    """The prediction with shared rows, without the nodes around the network, which may keep what they saw."""
+    again = _afresh(call)
+    options = {**again.options, "wrappers": {**again.options.get("wrappers", {}), WrappersMP.DIFFUSION_MODEL: {}}}
     with shared.in_force(), options_in_reach(options):
-        return call.executor(*inputs, options, **copied(call.conditions))
+        return replace(again, options=options).run()
+
+
+def _afresh(call: NetworkCall) -> NetworkCall:
+    """The same evaluation once more: networks write into what they get, and attention counts its calls."""
+    options = {**copied(call.options), OVERRIDE: call.options[OVERRIDE].afresh()}
+    inputs = tuple(map(copied, call.inputs))
+    return replace(
+        call, inputs=inputs, control=copied(call.control), options=options, conditions=copied(call.conditions)
+    )
 
 
 def _agree(found: torch.Tensor, expected: torch.Tensor, call: NetworkCall) -> bool:

@@ -39,9 +39,13 @@ class GuidanceInterval:
         model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
 
     def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
-        """A wrapper for ComfyUI's OUTER_SAMPLE."""
+        """A wrapper for ComfyUI's OUTER_SAMPLE: a sampling within another has a window of its own."""
+        outer = self._sigmas, self._said
         self._sigmas, self._said = None, False
-        return executor(*args, **kwargs)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self._sigmas, self._said = outer
 
     def predict(
         self,

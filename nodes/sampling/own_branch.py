@@ -70,7 +70,20 @@ class OwnBranchOfSampling:
             positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
         if step is None or positive is None:
             return execute(model, conds, *args)
-        step.evaluated = True
+        step.evaluated = True  # at once: context windows evaluate within `execute`
+        try:
+            predictions, weak = self._with_copy(execute, model, conds, positive, *args)
+            step.take(predictions[positive], weak, self._branch)
+        finally:
+            step.evaluated = (
+                step.difference is not None
+            )  # where it failed, another node may ask again, for less at once
+        return predictions
+
+    def _with_copy(
+        self, execute: Callable[..., Any], model: BaseModel, conds: Conditions, positive: int, *args: Any
+    ) -> tuple[Any, Any]:
+        """The predictions of conditions, and of a copy of the positive one."""
         copy = list(map(self._copy, conds[positive] or ()))
         if self._batch is Batch.ONE_ROW:
             predictions, (weak,) = execute(model, conds, *args), execute(model, [copy], *args)
@@ -78,8 +91,7 @@ class OwnBranchOfSampling:
             predictions, (_, weak) = execute(model, conds, *args), execute(model, [conds[positive], copy], *args)
         else:
             *predictions, weak = execute(model, [*conds, copy], *args)
-        step.take(predictions[positive], weak, self._branch)
-        return predictions
+        return predictions, weak
 
     def _copy(self, entry: dict[str, Any]) -> dict[str, Any]:
         uuid = self._uuids.setdefault(entry["uuid"], uuid4())

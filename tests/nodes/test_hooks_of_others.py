@@ -1,16 +1,20 @@
 """Kinds of hook that other packs put into a MODEL, beside ERG, Record, CADS and Apply, before them and behind them.
 
-The other pack's hook is called as often as without us, and does what it does; so do we.
+The other pack's hook is called as often as without us, and does what it does; so do we. Where it fails, nothing of ours is
+left behind in the network, in other clones, or in the clone that it failed in.
 """
 
 from dataclasses import dataclass
+from itertools import cycle
 
 import comfy.samplers
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP
 
 from benchmarks import random_models
+from tests.nodes.attention.test_neighbours import draw as draw_with
 
 OVERRIDE = "optimized_attention_override"
 ATTENTION = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.forward"
@@ -31,12 +35,16 @@ OURS = {
 
 @dataclass
 class Hook:
-    """Of another pack. It counts its calls, and changes what passes through it."""
+    """Of another pack. It counts its calls, and changes what passes through it. error: raised at call `fails_at`."""
 
     calls: int = 0
+    fails_at: int = 0
+    error: Exception | None = None
 
     def seen(self, value: torch.Tensor) -> torch.Tensor:
         self.calls += 1
+        if self.calls == self.fails_at:
+            raise self.error
         return 0.9 * value
 
 
@@ -69,6 +77,32 @@ def attn1_replacement(model, hook):
 
 def attn2_replacement(model, hook):
     model.set_model_attn2_replace(lambda q, k, v, options: hook.seen(q), "middle", 0)
+
+
+def input_block_patch(model, hook):
+    model.set_model_input_block_patch(lambda h, options: hook.seen(h))
+
+
+def middle_block_patch(model, hook):
+    model.set_model_middle_block_after_patch(lambda args: {"h": hook.seen(args["h"])})
+
+
+def output_block_patch(model, hook):
+    model.set_model_output_block_patch(lambda h, skip, options: (hook.seen(h), skip))
+
+
+def block_replacement(kind, number):
+    """Of a block of a transformer, which the replacement runs itself."""
+
+    def add(model, hook):
+        def replaced(args, extra):
+            results = extra["original_block"](args)
+            return {**results, "img": hook.seen(results["img"])}
+
+        model.set_model_patch_replace(replaced, "dit", kind, number)
+
+    add.__name__ = f"replacement of {kind} {number}"
+    return add
 
 
 def model_function_wrapper(model, hook):
@@ -118,12 +152,39 @@ def wrapper(kind):
     return add
 
 
+def prepare_sampling_wrapper(model, hook):
+    """Gives the sampling conditions of its own."""
+
+    def around(executor, *args, **kwargs):
+        network, conditions, models = executor(*args, **kwargs)
+        changed = {
+            name: [{**entry, "cross_attn": hook.seen(entry["cross_attn"])} for entry in entries]
+            for name, entries in conditions.items()
+        }
+        return network, changed, models
+
+    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "other pack", around)
+
+
+class OthersGuider(comfy.samplers.CFGGuider):
+    """Changes the prediction, inside of what wraps it."""
+
+    def __init__(self, model, hook):
+        super().__init__(model)
+        self._hook = hook
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        return self._hook.seen(super().predict_noise(x, timestep, model_options, seed))
+
+
 KINDS = ("OUTER_SAMPLE", "SAMPLER_SAMPLE", "PREDICT_NOISE", "CALC_COND_BATCH", "APPLY_MODEL", "DIFFUSION_MODEL")
 HOOKS = [
     attention_override, attn1_patch, attn2_patch, attn1_output_patch, attn1_replacement, attn2_replacement,
+    input_block_patch, middle_block_patch, output_block_patch,
     model_function_wrapper, calc_cond_batch_function, cfg_function, pre_cfg_function, post_cfg_function, object_patch,
-    *(wrapper(getattr(WrappersMP, kind)) for kind in KINDS),
+    prepare_sampling_wrapper, *(wrapper(getattr(WrappersMP, kind)) for kind in KINDS),
 ]  # fmt: skip
+BLOCKS = [block_replacement("double_block", 1), block_replacement("single_block", 3)]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +238,77 @@ def test_a_hook_and_our_nodes_in_both_orders(network, ours, draw, drawn_alone, a
     model, hook_before = hooked(ours(network, name), add)
     before = draw(model)
     assert hook.calls == hook_before.calls == calls > 0
-    for drawn in (before, behind):
-        assert drawn.isfinite().all()
-        assert not torch.equal(drawn, without_us) and not torch.equal(drawn, drawn_alone[name])
+    check_effects((before, behind), without_us, drawn_alone[name])
+
+
+def check_effects(drawn, without_us, drawn_alone):
+    """Both are there: the other pack's and ours."""
+    for latent in drawn:
+        assert latent.isfinite().all()
+        assert not torch.equal(latent, without_us) and not torch.equal(latent, drawn_alone)
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("add", BLOCKS)
+def test_a_replaced_block_and_our_nodes_in_both_orders(demo, prompts, sample, ours, add, name):
+    """In the demo model, whose blocks tell no key: ERG learns its layers with each replacement once."""
+
+    def draw(model):
+        return sample(model, *prompts, steps=1)
+
+    other, hook = hooked(demo[0], add)
+    without_us, calls = draw(other), hook.calls
+    alone, behind = draw(ours(demo[0], name)), ours(other, name)
+    draw(behind)
+    hook.calls = 0
+    drawn_behind = draw(behind)
+    model, hook_before = hooked(ours(demo[0], name), add)
+    drawn_before = draw(model)
+    assert hook.calls == hook_before.calls == calls > 0
+    check_effects((drawn_before, drawn_behind), without_us, alone)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_guider_of_another_pack(network, ours, name):
+    def drawn(model, hook):
+        guider = OthersGuider(model, hook)
+        guider.set_conds(*random_models.conditions())
+        guider.set_cfg(3.0)
+        return draw_with(guider, steps=1)
+
+    hook, with_us = Hook(), Hook()
+    without_us = drawn(network, hook)
+    both = drawn(ours(network, name), with_us)
+    assert with_us.calls == hook.calls == 1
+    guider = comfy.samplers.CFGGuider(ours(network, name))
+    guider.set_conds(*random_models.conditions())
+    guider.set_cfg(3.0)
+    check_effects((both,), without_us, draw_with(guider, steps=1))
+
+
+ERRORS = [RuntimeError("of another pack"), torch.cuda.OutOfMemoryError("no memory"), InterruptProcessingException()]
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(("add", "error"), zip(HOOKS, cycle(ERRORS)))
+def test_a_hook_that_fails_leaves_nothing_behind(network, ours, draw, add, error, name):
+    """Inside of our wrappers, which it passes through. At its first call and in the middle."""
+    without_us = draw(network)
+    model, hook = hooked(ours(network, name), add)
+    draw(model)  # learns what is learnt once
+    hook.calls = 0
+    expected, calls = draw(model), hook.calls
+    hook.error = error
+    for hook.fails_at in sorted({1, (calls + 1) // 2}):
+        hook.calls = 0
+        with pytest.raises(type(error)):
+            draw(model)
+        assert not hooks_in(network)
+        assert torch.equal(draw(network), without_us)
+        assert torch.equal(draw(model), expected)
+
+
+def hooks_in(model) -> list[torch.nn.Module]:
+    """The modules of a network that have a hook of PyTorch's."""
+    modules = model.model.diffusion_model.modules()
+    return [module for module in modules if module._forward_hooks or module._forward_pre_hooks]

@@ -1,11 +1,15 @@
 """ERG in networks that torch.compile has compiled, as by TorchCompileModel: correct, and compiled no more often."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 
 from benchmarks import small_networks
+from benchmarks.in_process import pack_module
 from benchmarks.one_step import predict
 from benchmarks.tolerance import agree, assert_agree
 
@@ -205,3 +209,15 @@ def test_networks(node, compiler, name):
     assert compiled == 2 or name in IN_PIECES
     predict(erg(node, plain), conditions, latent)
     assert len(compiler.graphs) == compiled
+
+
+def test_a_network_is_forgotten_with_a_method_that_another_node_put_into_it(node):
+    """As ComfyUI leaves behind, where an object patch was taken out."""
+    model = small_networks.build("SD3")
+    network = model.model.diffusion_model
+    network.unpatchify = network.unpatchify
+    pack_module("nodes.attention.compiled")._twin(network, {})
+    forgotten = weakref.ref(network)
+    del model, network
+    gc.collect()
+    assert forgotten() is None

@@ -125,8 +125,9 @@ def with_patches(clip, change):
     return clip
 
 
-def test_lora_hooks(node, demo, encode):
-    """A LoRA as a hook, scheduled by ComfyUI, on the tempered clone."""
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_lora_hooks(node, demo, encode, scheduled):
+    """A LoRA as a hook on the tempered clone and on the one before it; scheduled: it comes in halfway."""
     import comfy.hooks
 
     name = "clip_l.transformer.text_model.encoder.layers.1.self_attn.v_proj.weight"
@@ -135,13 +136,23 @@ def test_lora_hooks(node, demo, encode):
     hook.need_weight_init = False
     hooks = comfy.hooks.HookGroup()
     hooks.add(hook)
+    if scheduled:
+        keyframes = comfy.hooks.HookKeyframeGroup()
+        for strength, start in ((0.0, 0.0), (1.0, 0.5)):
+            keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+        hooks.set_keyframes_on_hooks(keyframes)
 
     def hooked(clip):
-        return node("SetClipHooks", clip=clip, apply_to_conds=True, schedule_clip=False, hooks=hooks)[0]
+        return node("SetClipHooks", clip=clip, apply_to_conds=True, schedule_clip=scheduled, hooks=hooks)[0]
 
-    plain, tempered_hooked = encode(hooked(demo[1]), TEXT), encode(hooked(tempered(node, demo[1])), TEXT)
-    assert not torch.equal(plain[0][0], tempered_hooked[0][0])
-    assert not torch.equal(tempered_hooked[0][0], encode(tempered(node, demo[1]), TEXT)[0][0])
+    plain, found = encode(hooked(demo[1]), TEXT), encode(hooked(tempered(node, demo[1])), TEXT)
+    without = encode(tempered(node, demo[1]), TEXT)[0][0]
+    assert len(plain) == len(found) == 1 + scheduled
+    assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(plain, found))
+    assert not torch.equal(found[-1][0], without)
+    assert not scheduled or torch.equal(found[0][0], without)
+    other_order = encode(tempered(node, hooked(demo[1])), TEXT)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(found, other_order, strict=True))
 
 
 LLAMA_SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2)

@@ -11,7 +11,7 @@ from comfy.patcher_extension import WrappersMP
 from scipy.stats import entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import compatibility, small_networks
+from benchmarks import compatibility, random_models, small_networks
 from benchmarks.in_process import pack_module
 from benchmarks.tolerance import assert_agree
 from tests.nodes.attention.test_compiled import compiler  # noqa: F401
@@ -350,6 +350,23 @@ def test_a_sampling_that_fails_leaves_no_record(node, demo, prompts, sample):
     with pytest.raises(ValueError, match="nothing was sampled with the recorded model"):
         of(torch.zeros(1, 4, 16, 16))
     assert of(sample(recorded, *prompts)).steps == 3
+
+
+@pytest.mark.parametrize("words", ["MPS backend out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
+def test_a_want_of_memory_is_not_taken_for_a_network_out_of_reach(node, sample, words):
+    """In the evaluation in which a network's layers are learnt."""
+    model, failed = random_models.build("SD15"), []
+
+    def fail_once(*_):
+        if not failed:
+            failed.append(RuntimeError(words))
+            raise failed[0]
+
+    model.model.diffusion_model.register_forward_pre_hook(fail_once)
+    recorded, of = record(node, model)
+    with pytest.raises(RuntimeError, match=words):
+        sample(recorded, *random_models.conditions(), steps=1)
+    assert of(sample(recorded, *random_models.conditions(), steps=1)).entropy
 
 
 def test_each_latent_has_its_own_record(node, demo, prompts, sample):

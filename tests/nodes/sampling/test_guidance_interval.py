@@ -66,6 +66,23 @@ def test_the_whole_sampling_is_no_interval(node, demo, prompts, sample):
     assert not model.wrappers.get(WrappersMP.PREDICT_NOISE)
 
 
+def test_a_sampling_within_another_has_a_window_of_its_own(node, demo, prompts, sample):
+    """With another shift, in the first step: the outer window stays what it was."""
+    model, nested = erg(node, demo[0]), []
+    (inner,) = node("ModelSamplingFlux", model=model, max_shift=8.0, base_shift=8.0, width=128, height=128)
+    seen = rows_of_evaluations(model)
+
+    def with_details(executor, *args, **kwargs):
+        predicted = executor(*args, **kwargs)
+        if not nested:
+            nested.append(sample(inner, *prompts, steps=1))
+        return predicted
+
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "details", with_details)
+    sample(model, *prompts, cfg=3.0, steps=4)
+    assert nested and seen == [[0, 1], [0, 1], [0, 1], [0]]
+
+
 def test_other_clones_keep_their_bits(node, demo, prompts, sample):
     plain = sample(demo[0], *prompts)
     sample(erg(node, demo[0]), *prompts)

@@ -337,6 +337,28 @@ def test_an_exception_leaves_nothing_behind(node, demo, prompts, sample):
     assert torch.equal(sample(model, *prompts), expected)
 
 
+def test_an_evaluation_that_another_node_asks_for_again_has_its_branch(node, demo, prompts, sample):
+    """One that catches a want of memory."""
+    model, failed = demo[0].clone(), []
+
+    def ask_again(executor, *args):
+        try:
+            return executor(*args)
+        except torch.cuda.OutOfMemoryError:
+            return executor(*args)
+
+    def fail_once(executor, *args, **kwargs):
+        if not failed:
+            failed.append(torch.cuda.OutOfMemoryError("no memory"))
+            raise failed[0]
+        return executor(*args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "asks again", ask_again)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "fails once", fail_once)
+    assert_agree(sample(own(node, model), *prompts), sample(own(node, demo[0]), *prompts))
+    assert failed and not agree(sample(demo[0], *prompts), sample(own(node, demo[0]), *prompts))
+
+
 def test_a_guider_without_a_positive_condition_is_an_error(node, demo, prompts, draw):  # noqa: F811
     guider = GuiderWithoutPositive(own(node, demo[0]))
     guider.inner_set_conds({"a": prompts[0]})

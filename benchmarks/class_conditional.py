@@ -118,7 +118,10 @@ class Job:
 
     @property
     def file(self) -> Path:
-        name = sha256(json.dumps([asdict(self.setting), self.size.steps, BATCH]).encode()).hexdigest()[:16]
+        setting = asdict(self.setting)
+        if self.setting.dtype == "default":  # from before there was a choice
+            del setting["dtype"]
+        name = sha256(json.dumps([setting, self.size.steps, BATCH]).encode()).hexdigest()[:16]
         return self.size.folder / f"{name}-{self.seed}" / f"{self.number:04}.safetensors"
 
 

@@ -67,18 +67,16 @@ def test_the_whole_sampling_is_no_interval(node, demo, prompts, sample):
 
 
 def test_a_sampling_within_another_has_a_window_of_its_own(node, demo, prompts, sample):
-    """With another shift, in the first step: the outer window stays what it was."""
+    """With another shift, before the first step of the outer one."""
     model, nested = erg(node, demo[0]), []
     (inner,) = node("ModelSamplingFlux", model=model, max_shift=8.0, base_shift=8.0, width=128, height=128)
     seen = rows_of_evaluations(model)
 
     def with_details(executor, *args, **kwargs):
-        predicted = executor(*args, **kwargs)
-        if not nested:
-            nested.append(sample(inner, *prompts, steps=1))
-        return predicted
+        nested.append(sample(inner, *prompts, steps=1))
+        return executor(*args, **kwargs)
 
-    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "details", with_details)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "details", with_details)
     sample(model, *prompts, cfg=3.0, steps=4)
     assert nested and seen == [[0, 1], [0, 1], [0, 1], [0]]
 

@@ -181,17 +181,20 @@ def kept(methods: list[str]) -> dict[str, list[dict]]:
     return {name: [{**row, "setting": Setting(**row["setting"])} for row in tried[name]] for name in methods}
 
 
-def rows_of(real: Seen, chosen: dict[str, Setting], most: int, size: Size) -> tuple[int, dict[str, dict]]:
+def rows_of(
+    workers: ProcessPoolExecutor, real: Seen, chosen: dict[str, Setting], most: int, size: Size
+) -> tuple[int, dict[str, dict]]:
     """How many pictures all rows have by now, and each row's measures of so many."""
     batches = min(
         next((n for n in range(most) if not Job(setting, TEST, n, size).file.exists()), most)
         for setting in chosen.values()
     )
-    rows = {
-        name: measure(real, seen(setting, TEST, batches, size), size.resamples)
-        for name, setting in tqdm(chosen.items(), desc="rows")
-    }
-    return batches * BATCH, rows
+    rows = {name: workers.submit(_row, real, setting, batches, size) for name, setting in chosen.items()}
+    return batches * BATCH, {name: row.result() for name, row in tqdm(rows.items(), desc="rows")}
+
+
+def _row(real: Seen, setting: Setting, batches: int, size: Size) -> dict[str, dict]:
+    return measure(real, seen(setting, TEST, batches, size), size.resamples)
 
 
 def ratios(rows: dict[str, dict]) -> dict[str, dict[str, float | None]]:
@@ -248,7 +251,7 @@ def main() -> None:
         if not options.report:
             jobs = [Job(setting, TEST, number, size) for number in range(batches) for setting in chosen.values()]
             run(jobs, workers, "drawing")
-    pictures, rows = rows_of(real, chosen, batches, size)
+        pictures, rows = rows_of(workers, real, chosen, batches, size)
     ceiling = measure(real, eyes.real(pictures, seed=4), size.resamples)
     found = {
         "steps": size.steps, "dtype": options.dtype, "pictures": pictures, "real": size.real,

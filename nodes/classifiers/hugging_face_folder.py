@@ -29,7 +29,7 @@ TEMPLATES = "additional_chat_templates"  # a folder that tokenizers read
 # Weights, of which safetensors are bounded by their headers, and others' are not read. Any other file can be a tokenizer's.
 WEIGHT_SUFFIXES = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf", ".tflite",
-    ".npz", ".zip",
+    ".npz",
 )  # fmt: skip
 # Entries by which config.json has the library read or build something else than what is checked here.
 DETOURS = {

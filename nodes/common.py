@@ -1,6 +1,8 @@
-"""What every node of the pack has in common: its place in the menu, and the inputs that several share."""
+"""What every node of the pack has in common: its place in the menu, the inputs that several share, and words that a log can
+print."""
 
 import math
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,18 @@ VAE = io.Vae.Input(
     tooltip="The model's VAE, with which the classifier sees pictures. Pixel-space models and noise-aware classifiers go "
     "without.",
 )  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """A text with lone halves of a character (U+D800 to U+DFFF) written out, as \\udcff: names of files and JSON may hold
+    them. No log can print them, and ComfyUI's worker ends where one is logged."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable_cause(error: Exception) -> Exception | None:
+    """What to raise another error from: `error`, or None where its traceback, which ComfyUI logs, cannot be printed."""
+    words = "".join(traceback.format_exception(error))
+    return error if words == printable(words) else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from tools.environment import REPOSITORY
 
-from ..in_process import pack_node_ids
+from ..in_process import pack_module, pack_node_ids
 from .declared import all_declared
 
 FINISHED, REFUSED, STOPPED = "finished", "refused before it ran", "stopped with a clear error"
@@ -49,8 +49,9 @@ def _refused(error: dict | None, refused: dict) -> Outcome:
 def _stopped(graph: dict, error: dict) -> Outcome:
     message, kind = error["exception_message"].strip(), error["exception_type"]
     words = f"{error['node_type']}: {kind}: {message}"
-    if words != printable(words):
-        return Outcome(FAILED, f"error that no log can print: {printable(words)}")
+    printable = pack_module("nodes.common").printable(words)
+    if words != printable:
+        return Outcome(FAILED, f"error that no log can print: {printable}")
     if kind not in CLEAR:
         return Outcome(FAILED, f"bare error: {words}")
     if not _raised_by_us(error["traceback"]):
@@ -58,11 +59,6 @@ def _stopped(graph: dict, error: dict) -> Outcome:
     if not re.search(rf"\b({'|'.join(_inputs(graph))})\b", message):
         return Outcome(FAILED, f"error that names no input: {words}")
     return Outcome(STOPPED, words)
-
-
-def printable(words: str) -> str:
-    """With what no encoding has, lone halves of a character, written out."""
-    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def _raised_by_us(traceback: list[str]) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..classifiers.files import WEIGHT_FILES, reason_of
 from ..classifiers.weights import class_names, read_weights
+from ..common import printable, printable_cause
 from .class_model import ClassModelSettings, class_model
 
 FOLDER = "diffusion_models"
@@ -31,7 +32,8 @@ def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.
     try:
         settings, weights = read(*read_weights(path), path.stem)
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
-        raise ValueError(f"model_name = '{name}' cannot be loaded from {path}: {reason_of(error)}") from error
+        words = f"model_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"
+        raise ValueError(printable(words)) from printable_cause(error)
     return class_model(settings, weights, (load_model, (name, read)), disable_dynamic)
 
 
@@ -47,8 +49,6 @@ def names_of_rows(metadata: dict[str, str], rows: int, null: bool) -> tuple[str,
 def _path(name: str) -> Path:
     path = folder_paths.get_full_path(FOLDER, name) if name in model_names() else None
     if path is None:
-        raise ValueError(
-            f"model_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': "
-            f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
-        )
+        folders = printable(", ".join(folder_paths.get_folder_paths(FOLDER)))
+        raise ValueError(f"model_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': {folders}.")
     return Path(path)

@@ -16,12 +16,15 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ..common import printable
+
 # Names and shapes of tensors: 0.2 MB in the largest published image models, 1 MB with the names of ImageNet-21k's classes.
 LARGEST_DESCRIPTION = 4 * 2**20
 LARGEST_JSON = 8 * 2**20  # config.json with ImageNet-21k's classes, which it names twice, has 1.7 MB
 LARGEST_TEXT = 64 * 2**20  # the vocabulary of Gemma's tokenizer, which SigLIP 2 has, is 34 MB
 MOST_TENSORS = 10_000  # image models have up to some 2,000
 LARGEST_NUMBER = 10**6  # in a configuration: features, tokens of a vocabulary, classes
+ANY = 2**62  # no limit
 MOST_NUMBERS = 2  # in a byte, of four bits each
 ZIP = b"PK\3\4"  # how files of torch.save begin since PyTorch 1.6; older ones are pickles
 
@@ -31,8 +34,11 @@ class TooMuch(ValueError):
 
 
 def words_of(error: Exception) -> str:
-    """What a library says, in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """What a library says, in a line that a log can print."""
+    words = " ".join(str(error).split())
+    if "trust_remote_code" in words:  # it advises to run code of the file's author
+        return "it asks for code of its own, which is not run"
+    return printable(f"{type(error).__name__}: {words[:200]}")
 
 
 def check_regular(path: Path) -> None:
@@ -76,9 +82,30 @@ def check_numbers(values: Any, name: str, limits: Mapping[str, int] = {}) -> Non
     names that hold a word."""
     for key, value in entries_of(values):
         if isinstance(value, (int, float)):
-            most = min((limit for word, limit in limits.items() if word in key), default=LARGEST_NUMBER)
+            most = _limit(key, limits, LARGEST_NUMBER)
             if abs(value) > most:
                 raise TooMuch(f"{name} says {key} = {value:.6g}; numbers up to {most:,} can be built.")
+
+
+def check_counts(values: Any, name: str, limits: Mapping[str, int]) -> None:
+    """Raises ValueError where a list of counts adds up to more than the limit for names that hold a word.
+
+    An entry counts as one at least, since there is something of each. Lists in lists hold other numbers than counts:
+    PP-LCNet's blocks are sizes.
+    """
+    for _, entry in entries_of(values):
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            most = _limit(key, limits, ANY)
+            counts = [max(abs(n), 1) for n in value if isinstance(n, (int, float))] if isinstance(value, list) else []
+            if not sum(counts) <= most:  # as NaN is not, either
+                raise TooMuch(
+                    f"{name} says {key} = {len(counts):,} numbers that add up to {sum(counts):.6g}; up to {most:,} in "
+                    "all can be built."
+                )
+
+
+def _limit(key: str, limits: Mapping[str, int], default: int) -> int:
+    return min((limit for word, limit in limits.items() if word in key), default=default)
 
 
 def safetensors_shapes(path: Path) -> dict[str, torch.Size]:

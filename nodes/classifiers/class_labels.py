@@ -5,13 +5,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ..common import printable
+
 SHOWN = 5  # in a message
 
 
 def distinct_labels(values: Sequence[Any], source: str) -> list[str]:
     """A name for each class. A number is written out, what is empty or no text becomes the class's number, and names that
     several classes have get its number behind them. What was changed is logged. source: where the values are from.
+    Raises ValueError for names that cannot be printed.
     """
+    source = printable(source)
+    for number, value in enumerate(values):
+        if isinstance(value, str) and value != printable(value):
+            raise ValueError(
+                f"{source} names class {number} {value!r:.80}, with half a character: write the name anew."
+            )
     labels = [_text(value, number) for number, value in enumerate(values)]
     while twice := {label for label, count in Counter(labels).items() if count > 1}:
         labels = [f"{label} ({number})" if label in twice else label for number, label in enumerate(labels)]

@@ -13,6 +13,7 @@ from typing import Any
 import folder_paths
 import torch
 
+from ..common import printable, printable_cause
 from .adm_file import is_adm
 from .claims import words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
@@ -58,16 +59,15 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
     """Loads what `classifier_names` lists; prompts are the classes of a zero-shot model. Raises ValueError, naming
     the file and what is wrong with it."""
     if name not in classifier_names():
-        raise ValueError(
-            f"classifier_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': "
-            f"{', '.join(folder_paths.get_folder_paths(FOLDER))}."
-        )
+        folders = printable(", ".join(folder_paths.get_folder_paths(FOLDER)))
+        raise ValueError(f"classifier_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': {folders}.")
     path = BUNDLED[name] if name in BUNDLED else _path(name)
     try:
         module, labels, notes = _load(path, prompts)
-        return guidance_classifier(name, module, labels, notes)
+        return guidance_classifier(printable(name), module, labels, notes)
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
-        raise ValueError(f"classifier_name = '{name}' cannot be loaded from {path}: {reason_of(error)}") from error
+        words = f"classifier_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"
+        raise ValueError(printable(words)) from printable_cause(error)
 
 
 def reason_of(error: Exception) -> str:

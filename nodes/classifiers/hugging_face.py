@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")  # of images
 EXAMPLE = torch.empty(1, 3, 64, 64, device="meta")
 PROMPTS = 64  # encoded at once
 MOST_PROMPTS = 10_000
-LONGEST_PROMPT = 512  # tokens, where a text encoder does not say how many positions it has
+LONGEST_PROMPT = 512  # tokens: no text encoder of these families tells more apart
 
 
 def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[str], dict[str, Any]]:
@@ -164,11 +165,9 @@ class _ZeroShotClassifier(_Classifier):
         super().__init__(network, process)
         self.tokenizer = tokenizer
         grey = prepare(process, torch.full(EXAMPLE.shape, 0.5))
-        longest = min(tokenizer.model_max_length, _positions(network.config))
         parts = []
         for first in range(0, len(prompts), PROMPTS):
-            some = list(prompts[first : first + PROMPTS])
-            tokens = tokenizer(some, padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+            tokens = _tokens(tokenizer, prompts[first : first + PROMPTS], _positions(network.config))
             with torch.no_grad():
                 parts.append(network(**tokens, **grey).text_embeds)
         self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
@@ -185,14 +184,36 @@ class _ZeroShotClassifier(_Classifier):
 
 
 def _positions(config: "PretrainedConfig") -> int:
-    """How many tokens its text encoder can tell apart."""
-    return getattr(getattr(config, "text_config", config), "max_position_embeddings", LONGEST_PROMPT)
+    """How many tokens its text encoder can tell apart, of which prompts take no more than LONGEST_PROMPT."""
+    text = getattr(config, "text_config", config)
+    return min(LONGEST_PROMPT, getattr(text, "max_position_embeddings", LONGEST_PROMPT))
+
+
+def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Raises ValueError where it cannot be made of its files."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except Exception as error:
+        raise ValueError(f"its files describe no tokenizer for prompts: {words_of(error)}") from error
+
+
+def _tokens(
+    tokenizer: "PreTrainedTokenizerBase", prompts: tuple[str, ...], positions: int
+) -> Mapping[str, torch.Tensor]:
+    """What a text encoder of so many positions reads of prompts, [B, L] each. Raises ValueError where there is nothing."""
+    try:
+        longest = min(tokenizer.model_max_length, positions)
+        return tokenizer([*prompts], padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+    except Exception as error:
+        raise ValueError(f"its tokenizer cannot read the prompts: {words_of(error)}") from error
 
 
 def _zero_shot(
     folder: Path, config: "PretrainedConfig", process: "BaseImageProcessor", held: Shapes, prompts: tuple[str, ...]
 ) -> tuple[torch.nn.Module, list[str]]:
-    from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
+    from transformers import AutoModelForZeroShotImageClassification
 
     if not 2 <= len(prompts) <= MOST_PROMPTS:
         raise ValueError(
@@ -202,7 +223,9 @@ def _zero_shot(
     auto = AutoModelForZeroShotImageClassification
     planned = _planned(auto, config, held)
     rehearse(planned.get_image_features, **prepared(partial(prepare, process), EXAMPLE))
-    rehearse(planned.get_text_features, torch.empty(PROMPTS, _positions(config), dtype=torch.long, device="meta"))
+    tokens = torch.empty(PROMPTS, _positions(config), dtype=torch.long, device="meta")
+    rehearse(planned.get_text_features, tokens)
+    # As prompts are read. Some families look at what the mask holds, which ends this rehearsal, and not the one before.
+    rehearse(planned.get_text_features, tokens, attention_mask=torch.ones_like(tokens))
     network = _network(auto, folder, config)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    return _ZeroShotClassifier(network.eval(), process, tokenizer, prompts), list(prompts)
+    return _ZeroShotClassifier(network.eval(), process, _tokenizer(folder), prompts), list(prompts)

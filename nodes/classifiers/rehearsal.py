@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .claims import TooMuch
+from .claims import ANY, TooMuch
 
 Network = TypeVar("Network", bound=torch.nn.Module)
-ANY = 2**62  # numbers
 LARGEST_PICTURE = 3 * 4096**2  # numbers of what a network is given of one picture, and of what that is made of
 LARGEST_TENSOR = 2**28  # numbers: 1 GB; attention of 16 heads to pictures of 1024 × 1024 in patches of 16 × 16
 LARGEST_BUFFER = 2**24  # numbers of tables that are in no file: masks and positions

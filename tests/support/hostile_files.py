@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -24,6 +25,7 @@ import numpy
 import torch
 from PIL import Image
 from safetensors.torch import save
+from small_classifiers import save_clip
 
 SAFETENSORS_KINDS = {
     "torchvision": "squeezenet1_1.safetensors", "noise_aware": "16x16_classifier.safetensors",
@@ -41,11 +43,12 @@ def good_files() -> Iterator[tuple[str, str, Write]]:
             for legacy in (False, True):
                 save_as = partial(_saved_weights, legacy)
                 yield f"{kind}-good pt{', legacy' * legacy}", kind, partial(_write_pickled, kind, pickled, save_as)
+    yield "zero_shot-good", "zero_shot", partial(_write_altered, zero_shot_files, lambda path, canary: None)
     yield "picture-good", "picture", partial(_write_picture, _encoded)
 
 
 def cases() -> Iterator[tuple[str, str, Write]]:
-    """Name, kind (torchvision, noise_aware, adm, dit, folder or picture) and writer(folder, canary) of each file."""
+    """Name, kind (torchvision, noise_aware, adm, dit, folder, zero_shot or picture) and writer(folder, canary) of each file."""
     for kind, name in SAFETENSORS_KINDS.items():
         for change, make in SAFETENSORS.items():
             yield f"{kind}-safetensors-{change}", kind, partial(_write_safetensors, kind, name, make)
@@ -62,7 +65,10 @@ def cases() -> Iterator[tuple[str, str, Write]]:
         for change, entries in changes.items():
             yield f"folder-{file}-{change}", "folder", partial(_write_entries, file, entries)
     for change, alter in ALTERED_FOLDERS.items():
-        yield f"folder-{change}", "folder", partial(_write_altered, alter)
+        yield f"folder-{change}", "folder", partial(_write_altered, folder_files, alter)
+    for change, alter in ALTERED_ZERO_SHOT.items():
+        yield f"zero_shot-{change}", "zero_shot", partial(_write_altered, zero_shot_files, alter)
+    yield "torchvision-name of half a character", "torchvision", _write_unprintable
     for file in ("config.json", "preprocessor_config.json", "model.safetensors"):
         for change, special in SPECIAL.items():
             yield f"folder-{file}-{change}", "folder", partial(_write_special_part, file, special)
@@ -111,10 +117,22 @@ def folder_files() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def write_folder(folder: Path) -> Path:
+@cache
+def zero_shot_files() -> dict[str, bytes]:
+    """A CLIP whose config.json has two prompts."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        save_clip(Path(folder))
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    config = json.loads(files["config.json"]) | {"entropy_guidance": {"labels": ["a circle", "a square"]}}
+    return files | {"config.json": json.dumps(config).encode()}
+
+
+def write_folder(folder: Path, files: Callable[[], dict[str, bytes]] = folder_files) -> Path:
     path = folder / "model"
     path.mkdir(parents=True)
-    for name, content in folder_files().items():
+    for name, content in files().items():
         (path / name).write_bytes(content)
     return path
 
@@ -239,9 +257,17 @@ def _with_pickle(good: bytes, content: bytes, **options) -> bytes:
     return _rezipped(good, lambda name, old: content if name.endswith("data.pkl") else old, **options)
 
 
-def _zeros_that_deflate(kind: str) -> bytes:
-    large = {key: torch.zeros(2**20) for key in [*weights(kind)][:50]}
-    return _rezipped(_saved(large), lambda name, old: old, zipfile.ZIP_DEFLATED)
+@cache
+def _zeros_that_deflate() -> bytes:
+    """A file of torch.save, of some MB, whose storage unpacks to 1 GB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(_saved({"weight": torch.zeros(1)}))) as old:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:
+            for record in old.namelist():
+                with new.open(record, "w") as content:
+                    zeros = [b"\0" * 2**20] * 1024
+                    content.writelines(zeros if record.endswith("data/0") else [old.read(record)])
+    return file.getvalue()
 
 
 def _legacy_of_a_terabyte(kind: str) -> bytes:
@@ -329,7 +355,7 @@ PICKLES: dict[str, Callable[[str, Path], bytes]] = {
     "pickle of 6 MB, legacy": lambda kind, canary: _legacy(_endless(6_000_000)),
     "pickle of 6 MB in an archive": lambda kind, canary: _with_pickle(_saved(weights(kind)), _endless(6_000_000)),
     "pickle of 100 MB, compressed": lambda kind, canary: _with_pickle(_saved({"a": torch.zeros(1)}), b"\0" * 10**8, compression=zipfile.ZIP_DEFLATED),
-    "compressed zeros": lambda kind, canary: _zeros_that_deflate(kind),
+    "compressed zeros": lambda kind, canary: _zeros_that_deflate(),
     "archive of 40,000 records": lambda kind, canary: _many_records(40_000),
     "archive of no pickle": lambda kind, canary: _many_records(3),
     "archive that ends early": lambda kind, canary: b"PK\3\4" + b"\0" * 100,
@@ -383,6 +409,13 @@ def _write_special(name: str, special, folder: Path, canary: Path) -> str:
     return name
 
 
+def _write_unprintable(folder: Path, canary: Path) -> str:
+    """A name with a byte that is no character, which Python reads as half a one."""
+    name = os.fsdecode(b"\xff_squeezenet1_1.safetensors")
+    (folder / name).write_bytes(save(weights("torchvision")))
+    return name
+
+
 def _write_special_part(file: str, special, folder: Path, canary: Path) -> str:
     path = write_folder(folder) / file
     path.unlink()
@@ -408,9 +441,11 @@ METADATA: dict[str, dict[str, str]] = {
     "torchvision another architecture": {"architecture": "vit_h_14"},
     "torchvision labels of 200,000": {"labels": json.dumps(["a"] * 200_000)},
     "torchvision labels without end": {"labels": '["' + "a" * 5_000_000 + '"]'},
+    "torchvision label of half a character": {"labels": json.dumps(["day\ud800", "night"])},
     "adm heads of 999999": {"num_head_channels": "999999"},
     "adm heads of 0": {"num_heads": "0"},
     "adm labels of 200,000": {"labels": json.dumps(["a"] * 200_000)},
+    "adm label of half a character": {"labels": json.dumps(["cat", "dog", "\udcff"])},
     "adm unknown schedule": {"noise_schedule": "exec"},
     "dit heads of 7": {"num_heads": "7"},
     "dit unknown prediction": {"prediction": "code"},
@@ -451,6 +486,22 @@ CONFIG = {
     "architectures that are a number": {"architectures": 7},
     "architectures of numbers": {"architectures": [7]},
     "notes that are a list": {"entropy_guidance": []},
+    "label of half a character": {"id2label": {"0": "cat\ud800", "1": "dog", "2": "fox"}},
+    "family of half a character": {"model_type": "\ud800"},
+    "weights elsewhere": {"transformers_weights": "other.safetensors"},
+    "configuration elsewhere": {"configuration_files": ["config.4.0.0.json"]},
+    "configuration of a part elsewhere": {"vision_config": {"configuration_files": ["config.4.0.0.json"]}},
+    "layers that are replaced": {"fusion_config": {"patch_embeddings": True}},
+    "image processor of a hub": {"image_processor_type": "OneFormerImageProcessor"},
+    "timm with a pickle": {"model_type": "timm_wrapper", "architecture": "resnet18", "model_args": {"checkpoint_path": "code.py"}},
+    "timm of a hub": {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/model", "model_args": {"pretrained": True}},
+    "timm as it publishes": {"model_type": None, "architecture": "resnet18", "pretrained_cfg": {"hf_hub_id": "evil/model"}},
+    "timm under another name": {"architecture": "resnet18", "pretrained_cfg": {"hf_hub_id": "evil/model"}},
+    "DiNAT": {"model_type": "dinat"},
+    "stages without end": {"model_type": "swin", "depths": [1000] * 100_000},
+    "empty stages without end": {"model_type": "swin", "depths": [0] * 100_000},
+    "pairs of 512 × 512 patches": {"model_type": "levit", "image_size": 512, "patch_size": 1},
+    "pairs of patches below 0": {"model_type": "levit", "image_size": -512, "patch_size": -1},
 }  # fmt: skip
 PREPROCESSOR = {
     **{f"size {n:g}": {"size": {"height": n, "width": n}} for n in (20_000, 10**6, 10**9, 1e12, -32)},
@@ -468,6 +519,12 @@ PREPROCESSOR = {
     "mean of texts": {"image_mean": ["a", "b", "c"]},
     "mean of two channels": {"image_mean": [0.5, 0.5]},
     "unknown resampling": {"resample": 999},
+    "size of half a character": {"size": "\ud800"},
+    "of a hub": {"image_processor_type": "OneFormerImageProcessor", "repo_path": "evil/data", "class_info_file": "classes.json"},
+    "of a hub, under an old name": {"image_processor_type": None, "feature_extractor_type": "OneFormerFeatureExtractor", "repo_path": "evil/data", "class_info_file": "classes.json"},
+    "parts without end": {"image_processor_type": "GotOcr2ImageProcessorFast", "crop_to_patches": True, "min_patches": 10**6, "max_patches": 10**6},
+    "any class": {"image_processor_type": "BaseImageProcessorFast"},
+    "of timm": {"image_processor_type": "TimmWrapperImageProcessor", "pretrained_cfg": {}, "architecture": "resnet18"},
 }  # fmt: skip
 FOLDERS = {"config.json": CONFIG, "preprocessor_config.json": PREPROCESSOR}
 
@@ -498,13 +555,52 @@ def _sharded(names: list[str]) -> Callable[[Path, Path], None]:
     return alter
 
 
+def _beside_the_folder(path: Path, canary: Path) -> None:
+    """An index that names good weights in the folder above."""
+    keys = _parts(folder_files()["model.safetensors"])[0].keys() - {"__metadata__"}
+    (path / "model.safetensors").rename(path.parent / "outside.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(keys, "../outside.safetensors")}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def _only_pickled(path: Path, canary: Path) -> None:
     (path / "model.safetensors").unlink()
     (path / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(Path.touch, canary)))
 
 
-def _hole(path: Path, canary: Path) -> None:
-    os.truncate(path / "config.json", 2**40)
+def _hole(name: str) -> Callable[[Path, Path], None]:
+    """A file of a terabyte without a byte on disk."""
+
+    def alter(path: Path, canary: Path) -> None:
+        (path / name).parent.mkdir(exist_ok=True)
+        with open(path / name, "ab") as file:
+            file.truncate(2**40)
+
+    return alter
+
+
+def _shard_of_a_process(path: Path, canary: Path) -> None:
+    shutil.copy(path / "model.safetensors", path / "shard-00000-model-00001-of-00001.safetensors")
+
+
+def _special(name: str, kind: str) -> Callable[[Path, Path], None]:
+    def alter(path: Path, canary: Path) -> None:
+        (path / name).unlink()
+        SPECIAL[kind](path / name)
+
+    return alter
+
+
+def _merged(name: str, entries: dict) -> Callable[[Path, Path], None]:
+    """Entries in the place of a JSON file's own; those of an object into it."""
+
+    def alter(path: Path, canary: Path) -> None:
+        content = json.loads((path / name).read_bytes())
+        for key, value in entries.items():
+            content[key] = {**content[key], **value} if isinstance(value, dict) else value
+        (path / name).write_text(json.dumps(content))
+
+    return alter
 
 
 ALTERED_FOLDERS: dict[str, Callable[[Path, Path], None]] = {
@@ -512,7 +608,7 @@ ALTERED_FOLDERS: dict[str, Callable[[Path, Path], None]] = {
     "config.json of no text": _replaced("config.json", b"\xff\xfe\xfd"),
     "config.json nested": _replaced("config.json", b"[" * 500_000),
     "config.json of 9 MB": _replaced("config.json", b'{"model_type": "' + b"a" * 9_000_000 + b'"}'),
-    "config.json of a terabyte": _hole,
+    "config.json of a terabyte": _hole("config.json"),
     "config.json that is empty": _replaced("config.json", b""),
     "config.json of a number without end": _replaced("config.json", b'{"num_labels": ' + b"9" * 100_000 + b"}"),
     "preprocessor_config.json of no text": _replaced("preprocessor_config.json", b"\0" * 100),
@@ -524,11 +620,31 @@ ALTERED_FOLDERS: dict[str, Callable[[Path, Path], None]] = {
     "shards that are numbers": _sharded([7]),
     "shards that are missing": _sharded(["gone.safetensors"]),
     "shards that are no weights": _sharded(["config.json"]),
+    "shards above the folder": _beside_the_folder,
+    "shard of a process": _shard_of_a_process,
+    "image processor of a hub in processor_config.json": _replaced(
+        "processor_config.json", b'{"image_processor": {"image_processor_type": "OneFormerImageProcessor"}}'
+    ),
+    "text of a terabyte": _hole("README.md"),
+}
+ALTERED_ZERO_SHOT: dict[str, Callable[[Path, Path], None]] = {
+    "tokenizer.json of a terabyte": _hole("tokenizer.json"),
+    "tokenizer.json of no text": _replaced("tokenizer.json", b"\xff\xfe\xfd"),
+    "tokenizer.json nested": _replaced("tokenizer.json", b"[" * 500_000),
+    "tokenizer.json of a list": _replaced("tokenizer.json", b"[1, 2]"),
+    "tokenizer.json that is a pipe": _special("tokenizer.json", "pipe"),
+    "tokenizer.json that is a device": _special("tokenizer.json", "link to a device"),
+    "vocabulary of a terabyte": _hole("bpe.codes"),
+    "template of a terabyte": _hole("additional_chat_templates/more.jinja"),
+    "prompts of any length": _merged("tokenizer_config.json", {"model_max_length": "many"}),
+    "prompt of half a character": _merged("config.json", {"entropy_guidance": {"labels": ["a \ud800", "a square"]}}),
+    "a million positions": _merged("config.json", {"text_config": {"max_position_embeddings": 10**6}}),
+    "kernel of the text encoder": _merged("config.json", {"text_config": {"_attn_implementation": "evil/kernel"}}),
 }
 
 
-def _write_altered(alter, folder: Path, canary: Path) -> str:
-    alter(write_folder(folder), canary)
+def _write_altered(files, alter, folder: Path, canary: Path) -> str:
+    alter(write_folder(folder, files), canary)
     return "model"
 
 

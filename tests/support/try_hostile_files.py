@@ -10,9 +10,11 @@ import resource
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from hostile_files import cases, good_files
+from network import no_network
 
 from benchmarks.in_process import load_nodes, pack_module, run_node  # before hostile_files, whose torch it sets
 
@@ -23,10 +25,7 @@ NODES = {"adm": "EntropyGuidanceLoadADM", "dit": "EntropyGuidanceLoadDiT"}
 
 
 def main(root: Path) -> None:
-    import faulthandler
-
     import folder_paths
-    import torch
 
     logging.disable(logging.CRITICAL)
     os.environ["TRANSFORMERS_VERBOSITY"] = "critical"
@@ -34,7 +33,20 @@ def main(root: Path) -> None:
     load_nodes()
     for name in ("classifiers", "diffusion_models"):
         folder_paths.add_model_folder_path(name, str(models))
-    # What is imported and kept for good files, which come first, is not the others'.
+    with no_network() as asked:
+        _try_all(models, canary)
+    print(json.dumps({"name": "asked", "asked": asked}))
+    kept = (models, root / "scratch", root / "scratch" / INDUCTOR)
+    left = [str(path.relative_to(root)) for path in root.rglob("*") if path not in kept]
+    print(json.dumps({"name": "left", "paths": left}))
+
+
+def _try_all(models: Path, canary: Path) -> None:
+    """Prints what comes of each file. Those that load come first, so that what is imported and kept for them is not the others'."""
+    import faulthandler
+
+    import torch
+
     first, others = list(good_files()), list(cases())
     for number, (name, kind, write) in enumerate([*first, *others]):
         if number == len(first):
@@ -42,17 +54,15 @@ def main(root: Path) -> None:
         folder = models / str(number)
         folder.mkdir(parents=True)
         file = f"{number}/{write(folder, canary)}"
-        before, start = _peak(), time.perf_counter()
+        _forget_peak()
+        before, start = _memory("VmRSS"), time.perf_counter()
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         with torch.inference_mode():
             outcome = _try(kind, models, file)
         faulthandler.cancel_dump_traceback_later()
-        entries = {"name": name, "seconds": time.perf_counter() - start, "bytes": _peak() - before, **outcome}
+        entries = {"name": name, "seconds": time.perf_counter() - start, "bytes": _memory("VmHWM") - before, **outcome}
         print(json.dumps(entries | {"canary": canary.exists()}), flush=True)
         shutil.rmtree(folder)
-    kept = (models, root / "scratch", root / "scratch" / INDUCTOR)
-    left = [str(path.relative_to(root)) for path in root.rglob("*") if path not in kept]
-    print(json.dumps({"name": "left", "paths": left}))
 
 
 def _try(kind: str, models: Path, file: str) -> dict:
@@ -64,19 +74,26 @@ def _try(kind: str, models: Path, file: str) -> dict:
     try:
         run_node(NODES.get(kind, "EntropyGuidanceLoadClassifier"), **{input_name: file})
     except BaseException as error:
-        return {"loaded": False, "error": type(error).__name__, "message": str(error)}
+        words = f"{error}\n{''.join(traceback.format_exception(error))}"
+        printable = pack_module("nodes.common").printable(words) == words
+        return {"loaded": False, "error": type(error).__name__, "message": str(error), "printable": printable}
     return {"loaded": True}
 
 
 def _limit_memory() -> None:
+    most = _memory("VmSize") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _forget_peak() -> None:
+    """From here on VmHWM is the most memory that the process has had since, rather than ever."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory(entry: str) -> int:
+    """Bytes that /proc/self/status has under VmSize (addresses), VmRSS (memory) or VmHWM (memory at most)."""
     status = Path("/proc/self/status").read_text()
-    used = int(status.split("VmSize:")[1].split()[0]) * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-
-
-def _peak() -> int:
-    """Bytes of memory that the process has had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(status.split(f"{entry}:")[1].split()[0]) * 1024
 
 
 if __name__ == "__main__":

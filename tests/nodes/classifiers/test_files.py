@@ -1,15 +1,21 @@
 """Loading classifiers of every format that artists have, and refusing what is damaged or dangerous."""
 
 import json
+import math
 import os
 import pickle
 import shutil
+import sys
+import traceback
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import folder_paths
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
+from small_classifiers import save_clip
 from torchvision.models import ResNet18_Weights, get_model
 
 from benchmarks.in_process import pack_module
@@ -28,7 +34,7 @@ def folder(node, tmp_path_factory):
     sizes = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1], "layer_type": "basic"}
     ResNetForImageClassification(ResNetConfig(**sizes, id2label=names)).save_pretrained(root / "animals")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(root / "animals")
-    _save_clip(root / "zero-shot")
+    save_clip(root / "zero-shot")
     torch.save(get_model("resnet18").state_dict(), root / "resnet18-f37072fd.pth")
     small = get_model("mobilenet_v3_small", num_classes=2).state_dict()
     metadata = {"labels": json.dumps(["day", "night"]), "architecture": "mobilenet_v3_small"}
@@ -39,26 +45,6 @@ def folder(node, tmp_path_factory):
     yield root
     folder_paths.folder_names_and_paths["classifiers"] = before
     before[0].remove(str(root))
-
-
-def _save_clip(path: Path):
-    """A CLIP of random weights with the demo's tokenizer."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    from demo.architecture import TOKENIZER
-
-    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=16)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {
-        **tower,
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 16,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    vision = {**tower, "image_size": 32, "patch_size": 8}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(path)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(path)
-    tokenizer.save_pretrained(path)
 
 
 @pytest.fixture
@@ -235,6 +221,46 @@ def truncated_folder(folder):
     return path
 
 
+def animals_with(change):
+    """A writer of a copy of the animals' folder, changed by change(path)."""
+
+    def make(folder):
+        path = folder / "bad" / "animals"
+        shutil.copytree(folder / "animals", path)
+        change(path)
+        return path
+
+    return make
+
+
+def pickled_alone(path):
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+
+
+def as_timm_publishes(path):
+    (path / "preprocessor_config.json").unlink()
+    (path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": {"num_classes": 3}}))
+
+
+def a_shard_of_a_process(path):
+    shutil.copy(path / "model.safetensors", path / "shard-00000-model-00001-of-00001.safetensors")
+
+
+def templates(path):
+    (path / "additional_chat_templates").mkdir()
+
+
+def a_large_vocabulary(path):
+    (path / "bpe.codes").touch()
+    os.truncate(path / "bpe.codes", 2**30)
+
+
+def an_unprintable_label(folder):
+    path = folder / "bad" / "mobilenet_v3_small.safetensors"
+    save_file(load_file(folder / "light.safetensors"), path, {"labels": json.dumps(["day\ud800", "night"])})
+    return path
+
+
 def empty(folder):
     path = folder / "bad" / "resnet18.pth"
     path.touch()
@@ -253,6 +279,12 @@ def empty(folder):
         (of_no_known_network, "'mystery' does not begin with the name of a torchvision classifier"),
         (labels_that_do_not_match, "the network has 2 classes, but its files name 3"),
         (without_a_processor, "has no preprocessor_config.json"),
+        (animals_with(pickled_alone), "are a pickle .*save_pretrained, which writes safetensors"),
+        (animals_with(as_timm_publishes), "is that of a timm model, which is not read.*such as google/vit"),
+        (animals_with(a_shard_of_a_process), "shard-.* is what one process of a training has saved"),
+        (animals_with(templates), "has additional_chat_templates"),
+        (animals_with(a_large_vocabulary), "bpe.codes has 1,073,741,824 bytes; at most 67,108,864 are read"),
+        (an_unprintable_label, r"'labels' in the metadata names class 0 'day\\ud800', with half a character"),
     ],
 )
 def test_bad_files_are_refused(load, folder, make, message):
@@ -317,6 +349,15 @@ def changed(folder):
         ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantized weights have no gradients"),
         ("config.json", {"_attn_implementation": "evil/kernel"}, "'evil/kernel', which is code"),
         ("config.json", {"model_type": "imagegpt"}, "'imagegpt' models cannot guide"),
+        ("config.json", {"model_type": "dinat"}, "'dinat' models cannot guide: their attention is the package natten's"),
+        ("config.json", {"model_type": "timm_wrapper", "model_args": {"checkpoint_path": "x"}}, "is that of a timm model"),
+        ("config.json", {"depths": [600, 600]}, "depths = 2 numbers that add up to 1200; up to 1,000 in all can be built"),
+        ("config.json", {"model_type": "levit", "image_size": 512, "patch_size": 1}, "at most 32 patches a side can be built"),
+        ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "configuration_files, which has another file read"),
+        ("config.json", {"transformers_weights": "x.safetensors"}, "transformers_weights, which has other weights read"),
+        ("config.json", {"fusion_config": {"patch_embeddings": True}}, "fusion_config, which has layers .* replaced"),
+        ("config.json", {"image_processor_type": "OneFormerImageProcessor"}, "config.json says image_processor_type = 'OneFormer"),
+        ("preprocessor_config.json", {"image_processor_type": "GotOcr2ImageProcessorFast"}, "is no image processor of an image classifier"),
         ("preprocessor_config.json", {"size": {"height": 20000, "width": 20000}}, "would take a tensor of .1, 3, 20000, 20000."),
         ("preprocessor_config.json", {"do_pad": True, "pad_size": {"height": 9999, "width": 9999}}, "would take a tensor"),
     ],
@@ -324,6 +365,111 @@ def changed(folder):
 def test_folders_that_claim_too_much_are_refused(load, changed, file, entries, message):
     with pytest.raises(ValueError, match=message):
         load(changed(file, entries))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"image_processor_type": "ViTImageProcessorFast"},
+        {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.875, "size": {"shortest_edge": 32}},
+        {"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor"},
+    ],
+)
+def test_image_processors_of_classifiers_are_read_by_all_their_names(load, changed, entries):
+    assert load(changed("preprocessor_config.json", entries)).patcher.model(IMAGES).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("size", "kept"), [("large", True), ("\ud800", False)])
+def test_what_caused_an_error_is_kept_where_it_can_be_printed(load, changed, size, kept):
+    """ComfyUI logs the whole traceback, and its worker ends where that fails."""
+    with pytest.raises(ValueError, match="describes no image processor") as caught:
+        load(changed("preprocessor_config.json", {"size": size}))
+    assert (caught.value.__cause__ is not None) == kept
+    assert "".join(traceback.format_exception(caught.value)).encode()
+
+
+def test_a_name_that_is_no_text_is_written_out(load, folder):
+    path = folder / os.fsdecode(b"mobilenet_v3_small-\xff.safetensors")
+    shutil.copy(folder / "mobilenet_v3_small.safetensors", path)
+    try:
+        assert load(path.name).name == r"mobilenet_v3_small-\udcff.safetensors"
+    finally:
+        path.unlink()
+
+
+def write_with_a_hole(path, weights, key, shape):
+    """A safetensors file of weights and one more, of zeros without a byte on disk."""
+    good, size = save(weights), 4 * math.prod(shape)
+    length = int.from_bytes(good[:8], "little")
+    header, data = json.loads(good[8 : 8 + length]), good[8 + length :]
+    header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + size]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    os.truncate(path, path.stat().st_size + size)
+
+
+def test_classes_by_the_million_are_refused_before_they_have_memory(load, folder, monkeypatch):
+    import torchvision
+
+    built = []
+
+    def on_which_device(name, **options):
+        built.append(torch.empty(0).device.type)
+        return get_model(name, **options)
+
+    monkeypatch.setattr(torchvision.models, "get_model", on_which_device)
+    weights = load_file(folder / "mobilenet_v3_small.safetensors")
+    del weights["classifier.3.bias"]
+    path = folder / "mobilenet_v3_small-wide.safetensors"
+    write_with_a_hole(path, weights, "classifier.3.bias", [4_000_000])
+    try:
+        with pytest.raises(ValueError, match=r"'classifier.3.weight' is \(2, 1024\), .* have \(4000000, 1024\)"):
+            load(path.name)
+    finally:
+        path.unlink()
+    assert set(built) == {"meta"}
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """What is asked of a stub of the package kernels, which fetches code from a hub and runs it."""
+    from transformers import modeling_utils
+    from transformers.integrations import hub_kernels
+
+    asked = []
+
+    def get_kernel(name, *_args, **_options):
+        asked.append(name)
+        raise RuntimeError("nothing is fetched here")
+
+    stub = ModuleType("kernels")
+    stub.__spec__, stub.get_kernel = ModuleSpec("kernels", None), get_kernel
+    monkeypatch.setitem(sys.modules, "kernels", stub)
+    monkeypatch.setattr(hub_kernels, "get_kernel_hub", get_kernel, raising=False)
+    for module in (modeling_utils, hub_kernels):
+        monkeypatch.setattr(module, "is_kernels_available", lambda: True)
+    return asked
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("name", ["evil/kernel", "flash_attention_2"])
+def test_no_kernel_is_fetched(load, changed, folder, fetched, key, name):
+    """Whatever config.json asks for; transformers fetches it where it is asked to itself."""
+    from transformers import AutoConfig, AutoModelForZeroShotImageClassification
+
+    config = AutoConfig.from_pretrained(folder / "zero-shot")
+    with pytest.raises((ImportError, ValueError)):
+        AutoModelForZeroShotImageClassification.from_config(config, attn_implementation=name)
+    assert fetched
+    fetched.clear()
+    file = changed("config.json", {key: name}, of="zero-shot")
+    if "/" in name:
+        with pytest.raises(ValueError, match="which is code to be fetched and is not run"):
+            load(file, prompts="a circle\na square")
+    else:
+        assert load(file, prompts="a circle\na square").labels == ("a circle", "a square")
+    assert fetched == []
 
 
 def test_known_attention_of_config_json_is_the_librarys_choice(load, changed):
@@ -363,6 +509,47 @@ def test_prompts_are_as_long_as_the_text_encoder_reads(load, changed):
     expected = load("zero-shot", prompts="a circle\na blue square").patcher.model.texts
     name = changed("tokenizer_config.json", {"model_max_length": 300_000_000}, of="zero-shot")
     assert torch.equal(load(name, prompts="a circle\na blue square").patcher.model.texts, expected)
+
+
+def test_prompts_are_rehearsed_as_they_are_read(load, folder, monkeypatch):
+    """With a mask, and no longer than any text encoder reads, whatever positions it says to have."""
+    module = pack_module("nodes.classifiers.hugging_face")
+    rehearsed, read = [], []
+
+    def rehearse(call, *inputs, **named):
+        rehearsed.append(named)
+        return rehearse_as_before(call, *inputs, **named)
+
+    def tokens(*arguments):
+        read.append(tokens_as_before(*arguments))
+        return read[-1]
+
+    rehearse_as_before, tokens_as_before = module.rehearse, module._tokens
+    monkeypatch.setattr(module, "rehearse", rehearse)
+    monkeypatch.setattr(module, "_tokens", tokens)
+    save_clip(folder / "long", positions=1000)
+    try:
+        load("long", prompts="a circle\na square")
+    finally:
+        shutil.rmtree(folder / "long")
+    assert [tuple(named["attention_mask"].shape) for named in rehearsed if "attention_mask" in named] == [(64, 512)]
+    assert {tuple(part.shape) for part in read[0].values()} == {(2, 512)} and "attention_mask" in read[0]
+
+
+def test_no_tokenizer_advises_to_run_code(load, monkeypatch):
+    """The library's words of one that comes as code, as AltCLIP's and TIPSv2's do."""
+    import transformers
+    from transformers.dynamic_module_utils import resolve_trust_remote_code
+
+    def ask(folder, trust_remote_code, **_options):
+        return resolve_trust_remote_code(trust_remote_code, str(folder), has_local_code=False, has_remote_code=True)
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", ask)
+    with pytest.raises(
+        ValueError, match="describe no tokenizer .*: it asks for code of its own, which is not"
+    ) as caught:
+        load("zero-shot", prompts="a circle\na square")
+    assert "trust_remote_code" not in str(caught.value)
 
 
 def test_many_prompts_are_read_in_parts(load):

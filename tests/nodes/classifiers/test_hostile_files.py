@@ -37,11 +37,11 @@ def tried(tmp_path_factory) -> dict:
 
 def test_what_they_are_made_of_loads(tried):
     good = {name: entry for name, entry in tried.items() if "-good" in name}
-    assert len(good) == 14 and all(entry["loaded"] for entry in good.values()), good
+    assert len(good) == 15 and all(entry["loaded"] for entry in good.values()), good
 
 
 def test_all_are_refused_in_the_nodes_words(tried):
-    hostile = {name: entry for name, entry in tried.items() if "-good" not in name and name != "left"}
+    hostile = {name: entry for name, entry in tried.items() if "-good" not in name and name not in ("left", "asked")}
     assert len(hostile) >= FEWEST
     for name, entry in hostile.items():
         assert not entry["loaded"] and entry["error"] == "ValueError", entry
@@ -49,6 +49,27 @@ def test_all_are_refused_in_the_nodes_words(tried):
         if kind != "picture":
             assert message.startswith(f"{INPUTS.get(kind, 'classifier_name')} = '"), entry
         assert 10 < len(message) < 1500 and "weights_only" not in message and "trust_remote_code" not in message, entry
+
+
+def test_their_messages_and_tracebacks_can_be_printed(tried):
+    """A log cannot print half a character, and ComfyUI's worker ends where it tries to."""
+    unprintable = [name for name in tried if "half a character" in name]
+    assert len(unprintable) == 7 and not [tried[name] for name in unprintable if tried[name]["loaded"]]
+    assert not [name for name, entry in tried.items() if not entry.get("printable", True)]
+
+
+def test_what_is_compressed_is_said_to_be(tried):
+    """The zeros of a gigabyte are refused by their size in the index, not for lack of memory."""
+    for kind in ("torchvision", "noise_aware", "adm", "dit"):
+        assert "it is compressed" in tried[f"{kind}-pt-compressed zeros"]["message"]
+
+
+def test_a_folder_reads_no_weights_of_another(tried):
+    assert "names files that are not in the folder" in tried["folder-shards above the folder"]["message"]
+
+
+def test_nothing_is_asked_of_a_network(tried):
+    assert tried["asked"]["asked"] == []
 
 
 def test_none_runs_code_or_leaves_anything(tried):

@@ -1,0 +1,23 @@
+"""Small classifiers with random weights in published formats."""
+
+from pathlib import Path
+
+
+def save_clip(path: Path, positions: int = 16) -> None:
+    """A CLIP with the demo's tokenizer. positions: of its text encoder, and what its tokenizer takes a prompt to be at most."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    from demo.architecture import TOKENIZER
+
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=positions)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        **tower,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": positions,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(path)
+    tokenizer.save_pretrained(path)

@@ -72,7 +72,7 @@ def guidance_classifier(
             break
     else:
         logging.warning(
-            "The classifier '%s' will not guide: its gradient is zero for each of %d test pictures. Its weights or its "
+            "The classifier %r will not guide: its gradient is zero for each of %d test pictures. Its weights or its "
             "preprocessing may not be those that it was trained with.",
             name, EXAMPLES,
         )  # fmt: skip

@@ -21,7 +21,7 @@ def state_dict_in(content: Any, source: str) -> dict[str, torch.Tensor]:
         if len(held) > 1:
             raise ValueError(f"{source} holds several state dicts, {', '.join(held)}: save one of them alone.")
         if held and names is AVERAGED:
-            logging.info("%s: of what the training saved, the averaged weights '%s' are used.", source, held[0])
+            logging.info("%r: of what the training saved, the averaged weights '%s' are used.", source, held[0])
         if held:
             return content[held[0]]
     raise ValueError(

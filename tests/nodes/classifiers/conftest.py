@@ -1,18 +1,17 @@
 """A model folder of a test's own, and the node that loads from it."""
 
-import folder_paths
 import pytest
+
+from benchmarks.classifier_compatibility import listed
 
 
 @pytest.fixture
 def models(node, tmp_path):
     """An empty folder that ComfyUI looks for classifiers in."""
-    roots = folder_paths.folder_names_and_paths["classifiers"][0]
     path = tmp_path / "models"
     path.mkdir()
-    roots.append(str(path))
-    yield path
-    roots.remove(str(path))
+    with listed(path):
+        yield path
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.models import get_model
 
+from benchmarks.classifier_compatibility import listed
 from benchmarks.in_process import pack_module
 
 LONG_AGO = time.time() - 1000
@@ -165,12 +166,9 @@ def test_what_is_listed_loads(load, models, tmp_path, name):
 def output(node, tmp_path):
     """ComfyUI's output folder, the classifiers in which are listed behind those of `models`."""
     before = folder_paths.get_output_directory()
-    roots = folder_paths.folder_names_and_paths["classifiers"][0]
-    path = tmp_path / "output"
-    folder_paths.set_output_directory(str(path))
-    roots.append(str(path / "classifiers"))
-    yield path / "classifiers"
-    roots.remove(str(path / "classifiers"))
+    folder_paths.set_output_directory(str(tmp_path / "output"))
+    with listed(tmp_path / "output" / "classifiers"):
+        yield tmp_path / "output" / "classifiers"
     folder_paths.set_output_directory(before)
 
 

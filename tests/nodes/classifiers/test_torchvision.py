@@ -9,25 +9,22 @@ import torchvision
 from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
+from benchmarks import classifier_compatibility
 from benchmarks.in_process import pack_module
-from benchmarks.tolerance import assert_agree
 
 NETWORKS = torchvision.models.list_models(module=torchvision.models)
-OWN_RANGE = {"transform_input": True, "init_weights": True}  # of Inception and GoogLeNet with published weights
-SMALL = {
-    "mnasnet0_5": {},
-    "regnet_y_400mf": {},
-    "densenet121": {},
-    "shufflenet_v2_x0_5": {},
-    "squeezenet1_1": {},
-    "googlenet": {**OWN_RANGE, "aux_logits": True},
-    "googlenet without auxiliary heads": {**OWN_RANGE, "aux_logits": False},
-    "inception_v3": {**OWN_RANGE, "aux_logits": True},
-    "efficientnet_b0": {},
-    "maxvit_t": {},
-}
-IMAGES = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
-IMAGES[1] *= torch.linspace(0, 1, 48)
+SMALL = [
+    ("mnasnet0_5", {}),
+    ("regnet_y_400mf", {}),
+    ("densenet121", {}),
+    ("shufflenet_v2_x0_5", {}),
+    ("squeezenet1_1", {}),
+    ("googlenet", {"aux_logits": True}),
+    ("googlenet", {"aux_logits": False}),
+    ("inception_v3", {"aux_logits": True}),
+    ("efficientnet_b0", {}),
+    ("maxvit_t", {}),
+]
 
 
 def entries(name: str) -> list:
@@ -53,43 +50,30 @@ def test_every_network_is_planned_without_memory(node, name):
             assert sum(weight.numel() for weight in planned.parameters()) == entry.meta["num_params"]
 
 
-def learned(network: torch.nn.Module, images: torch.Tensor) -> torch.nn.Module:
-    """A random network whose batch normalization knows these pictures, without which deep ones see nothing."""
-    for part in network.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = None  # one pass is enough
-    network.train()(images)
-    return network.eval()
+@pytest.mark.parametrize(("name", "options"), SMALL)
+def test_small_networks_are_torchvisions_own_also_when_saved(node, name, options):
+    """Their logits, from torchvision's files, and the gradient. DenseNet's layers have the names of published files there."""
+    findings = classifier_compatibility.examine(f"torchvision/{name}", **options)
+    assert findings.works, findings
 
 
-def as_published(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A DenseNet's weights in the layout of torchvision's files, which are older than its code."""
-    return {
-        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))([12]\.)", r"\1.\2", key): weight
-        for key, weight in weights.items()
-        if not key.endswith("num_batches_tracked")
-    }
+def test_a_folder_of_transformers_is_examined_likewise(node):
+    assert classifier_compatibility.examine("transformers/mobilenet_v2").works
 
 
-@pytest.mark.parametrize("case", SMALL)
-def test_logits_are_torchvisions_own_and_stay_so_when_saved(load, models, case):
-    name = case.split(" ")[0]
-    torch.manual_seed(0)
-    entry = get_model_weights(name).DEFAULT
-    pictures = entry.transforms()(IMAGES)
-    network = learned(get_model(name, weights=None, num_classes=3, **SMALL[case]), pictures)
-    weights = as_published(network.state_dict()) if name == "densenet121" else network.state_dict()
-    torch.save(weights, models / f"{name}.pth")
-    expected = network(pictures)
-    assert (expected[0] - expected[1]).abs().max() > 1e-3 * expected.abs().max(), "it does not see the pictures"
-
-    loaded = load(f"{name}.pth")
-    logits = loaded.patcher.model(IMAGES)
-    assert_agree(logits, expected)
-    loaded.patcher.model.save(models / "again.safetensors", loaded.labels, {"steps": 1})
-    again = load("again.safetensors")
-    assert torch.equal(again.patcher.model(IMAGES), logits)
-    assert again.labels == ("0", "1", "2") and again.notes == {"steps": 1}
+def test_the_page_keeps_the_rows_of_what_was_not_examined():
+    works, refused = (
+        classifier_compatibility.Findings(True, True, True),
+        classifier_compatibility.Findings(trouble="it is"),
+    )
+    page = classifier_compatibility.page_with("", {"torchvision/vgg11": works, "torchvision/alexnet": works})
+    again = classifier_compatibility.page_with(page, {"torchvision/vgg11": refused, "transformers/vit": works})
+    assert again.splitlines()[-3:] == [
+        "| torchvision | `alexnet` | yes | yes | yes | yes |",
+        "| torchvision | `vgg11` | **no**: it is | | | |",
+        "| transformers | `vit` | yes | yes | yes | yes |",
+    ]
+    assert classifier_compatibility.page_with(again, {}) == again
 
 
 def test_auxiliary_heads_of_other_classes_are_left_out(load, models):

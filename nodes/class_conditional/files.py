@@ -7,8 +7,8 @@ import comfy.model_patcher
 import folder_paths
 from torch import Tensor
 
-from ..classifiers.files import WEIGHT_FILES, reason_of
-from ..classifiers.weights import class_names, read_weights
+from ..classifiers.files import reason_of
+from ..classifiers.weights import WEIGHT_FILES, class_names, read_weights
 from ..common import printable, printable_cause
 from .class_model import ClassModelSettings, class_model
 
@@ -22,8 +22,7 @@ Reader = Callable[[dict[str, Tensor], dict[str, str], str], tuple[ClassModelSett
 
 def model_names() -> list[str]:
     """The files that the loaders offer."""
-    names = folder_paths.get_filename_list(FOLDER)
-    return [name for name in names if name.endswith(WEIGHT_FILES) and folder_paths.get_full_path(FOLDER, name)]
+    return [name for name in folder_paths.get_filename_list(FOLDER) if _file(name)]
 
 
 def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -46,8 +45,13 @@ def names_of_rows(metadata: dict[str, str], rows: int, null: bool) -> tuple[str,
     return names
 
 
+def _file(name: str) -> str | None:
+    """The path of one of ComfyUI's names; None for what is no file of weights, or no regular file."""
+    return folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(WEIGHT_FILES) else None
+
+
 def _path(name: str) -> Path:
-    path = folder_paths.get_full_path(FOLDER, name) if name in model_names() else None
+    path = _file(name) if name in folder_paths.get_filename_list(FOLDER) else None
     if path is None:
         folders = printable(", ".join(folder_paths.get_folder_paths(FOLDER)))
         raise ValueError(f"model_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': {folders}.")

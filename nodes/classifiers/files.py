@@ -1,11 +1,11 @@
 """Finds classifiers in ComfyUI's model folder `classifiers`, and loads each by its format.
 
-A folder with a config.json is a Hugging Face model; a .safetensors, .pth or .pt file is a noise-aware classifier or a
-torchvision network. Nothing in a file is executed: weights are read as safetensors or with `weights_only`.
+A folder with a config.json is a Hugging Face model; a file of weights is a noise-aware classifier or a torchvision network.
+Nothing in a file is executed: weights are read as safetensors or with `weights_only`.
 """
 
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +17,7 @@ from ..common import printable, printable_cause
 from .adm_file import is_adm
 from .claims import words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
+from .listing import names_below, path_below
 from .weights import read_weights
 
 FOLDER = "classifiers"
@@ -27,7 +28,6 @@ BUNDLED = {
     "entropy-guidance-demo-classes": _WEIGHTS / "classes" / "classifier",
     "entropy-guidance-demo-classes-noise-aware": _WEIGHTS / "classes" / "32x32_classifier.safetensors",
 }
-WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 LONGEST_NAME = 200  # bytes
 
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
@@ -36,32 +36,15 @@ folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.get_output_dire
 
 def classifier_names() -> list[str]:
     """What the loader offers: paths below the model folders, with forward slashes."""
-    found = {name for root in map(Path, folder_paths.get_folder_paths(FOLDER)) for name in _names_below(root)}
+    found = {name for root in folder_paths.get_folder_paths(FOLDER) for name in names_below(root)}
     return [*BUNDLED, *sorted(found - BUNDLED.keys())]
-
-
-def _names_below(root: Path) -> Iterator[str]:
-    if not root.is_dir():
-        return
-    for path in sorted(root.rglob("*")):
-        in_a_model = any((parent / "config.json").is_file() for parent in path.parents if parent.is_relative_to(root))
-        if not in_a_model and ((path / "config.json").is_file() or is_weight_file(path)):
-            yield path.relative_to(root).as_posix()
-
-
-def is_weight_file(path: Path) -> bool:
-    """Whether a file can hold weights: nothing that is no regular file, which might not end."""
-    return path.suffix in WEIGHT_FILES and os.path.isfile(path)
 
 
 @torch.inference_mode(False)  # so that weights are normal tensors, which gradients need
 def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassifier:
     """Loads what `classifier_names` lists; prompts are the classes of a zero-shot model. Raises ValueError, naming
     the file and what is wrong with it."""
-    if name not in classifier_names():
-        folders = printable(", ".join(folder_paths.get_folder_paths(FOLDER)))
-        raise ValueError(f"classifier_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': {folders}.")
-    path = BUNDLED[name] if name in BUNDLED else _path(name)
+    path = _path(name)
     try:
         module, labels, notes = _load(path, prompts)
         return guidance_classifier(printable(name), module, labels, notes)
@@ -95,12 +78,22 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
             "classifier's, such as calibrated or animals/calibrated."
         )
     folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(root))
-    target = Path(folder) / f"{name}_{counter:05}_{classifier.patcher.model.suffix}"
+    number = max(counter, _next_number(Path(folder).relative_to(root), name))
+    target = Path(folder) / f"{name}_{number:05}_{classifier.patcher.model.suffix}"
     with TemporaryDirectory(dir=root, prefix=".") as unfinished:  # so that no half-written classifier is left
         written = Path(unfinished) / target.name
         classifier.patcher.model.save(written, classifier.labels, classifier.notes)
         written.replace(target)
     return target.relative_to(root).as_posix()
+
+
+def _next_number(folder: Path, name: str) -> int:
+    """One more than the largest behind a name in a folder below any of the model folders: what has been moved from one to
+    another would hide what is saved under the same name."""
+    numbered = re.compile(re.escape(os.path.normcase(name)) + r"_(\d{1,9})_")
+    there = [path for root in folder_paths.get_folder_paths(FOLDER) if (path := Path(root, folder)).is_dir()]
+    found = (numbered.match(os.path.normcase(entry)) for path in there for entry in os.listdir(path))
+    return max((int(match[1]) for match in found if match), default=0) + 1
 
 
 def _is_a_path(name: str) -> bool:
@@ -127,5 +120,11 @@ def _load(path: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[s
 
 
 def _path(name: str) -> Path:
-    roots = map(Path, folder_paths.get_folder_paths(FOLDER))
-    return next(root / name for root in roots if (root / name / "config.json").is_file() or is_weight_file(root / name))
+    """Where a classifier is. Raises ValueError for a name that `classifier_names` does not list, or not any more."""
+    roots = folder_paths.get_folder_paths(FOLDER)
+    if isinstance(name, str):
+        for path in (BUNDLED.get(name), *(path_below(root, name) for root in roots)):
+            if path is not None:
+                return path
+    folders = printable(", ".join(roots))
+    raise ValueError(f"classifier_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': {folders}.")

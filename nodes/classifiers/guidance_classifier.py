@@ -1,6 +1,8 @@
 """The GUIDANCE_CLASSIFIER of a graph: any image classifier behind one interface, moved and freed by ComfyUI."""
 
 import copy
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ from comfy_api.latest import io
 from .adm import NoiseAwareClassifier
 from .normal_weights import NormalWeights
 
+EXAMPLES = 3  # pictures that a new classifier is tried with
 ClassifierSocket = io.Custom("GUIDANCE_CLASSIFIER")
 
 
@@ -58,22 +61,47 @@ def _noted_by_patchers() -> set[str]:
 def guidance_classifier(
     name: str, module: torch.nn.Module, labels: Any, notes: dict[str, Any] | None = None
 ) -> GuidanceClassifier:
-    """Puts a classifier under ComfyUI's model management. Raises ValueError where it has not one logit a label."""
+    """Puts a classifier under ComfyUI's model management. Raises ValueError where it has not one logit a label, two or more,
+    and warns where its gradient is zero."""
     module.eval().requires_grad_(False)
-    example, *others = _example(module)
-    with torch.enable_grad():
-        logits = module(example.requires_grad_(), *others)
-    if not logits.requires_grad:
-        raise ValueError("its preprocessing has no gradient, so it cannot guide.")
-    if logits.ndim != 2 or logits.shape[1] != len(labels):
-        raise ValueError(f"the network has {logits.shape[-1]} classes, but its files name {len(labels)}.")
+    for example, *others in _examples(module):
+        with torch.enable_grad():
+            logits = module(example.requires_grad_(), *others)
+        _check_logits(logits, len(labels))
+        if _gradient(logits, example).any():
+            break
+    else:
+        logging.warning(
+            "The classifier %r will not guide: its gradient is zero for each of %d test pictures. Its weights or its "
+            "preprocessing may not be those that it was trained with.",
+            name, EXAMPLES,
+        )  # fmt: skip
     device = comfy.model_management.get_torch_device()
     patcher = comfy.model_patcher.ModelPatcher(module, device, comfy.model_management.unet_offload_device())
     return GuidanceClassifier(name, patcher, tuple(labels), notes or {})
 
 
-def _example(module: torch.nn.Module) -> tuple[torch.Tensor, ...]:
-    """Inputs that a module takes."""
-    if isinstance(module, NoiseAwareClassifier):
-        return torch.zeros(1, module.channels, module.image_size, module.image_size), torch.tensor([0.5])
-    return (torch.full((1, 3, 64, 64), 0.5),)
+def _examples(module: torch.nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Inputs that a module takes: noise, the same for all."""
+    noise = torch.Generator().manual_seed(0)
+    for _ in range(EXAMPLES):
+        if isinstance(module, NoiseAwareClassifier):
+            shape = (1, module.channels, module.image_size, module.image_size)
+            yield torch.randn(shape, generator=noise), torch.tensor([0.5])
+        else:
+            yield (torch.rand(1, 3, 64, 64, generator=noise),)
+
+
+def _check_logits(logits: torch.Tensor, labels: int) -> None:
+    if not logits.requires_grad:
+        raise ValueError("its preprocessing has no gradient, so it cannot guide.")
+    if logits.ndim != 2 or logits.shape[1] != labels:
+        raise ValueError(f"the network has {logits.shape[-1]} classes, but its files name {labels}.")
+    if labels < 2:
+        raise ValueError(f"it has {labels} class: guidance needs two or more to tell apart.")
+
+
+def _gradient(logits: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
+    """Of the logits, each weighted by a number of its own, with respect to the example that they are of."""
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
+    return torch.autograd.grad((logits * weights).sum(), example)[0]

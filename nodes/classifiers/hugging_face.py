@@ -12,6 +12,7 @@ import torch
 
 from .claims import TooMuch, words_of
 from .class_labels import distinct_labels
+from .heads import names_of_logits
 from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config
 from .rehearsal import check_fits, on_meta, prepared, rehearse
 
@@ -147,7 +148,8 @@ def _classifier(
     network = _network(AutoModelForImageClassification, folder, config)
     names = network.config.id2label
     labels = distinct_labels([names.get(number) for number in range(len(names))], f"{folder.name}/config.json")
-    return _Classifier(network, process), labels
+    module = _Classifier(network, process)
+    return module, names_of_logits(module, len(names), labels, network.config.problem_type)
 
 
 class _ZeroShotClassifier(_Classifier):
@@ -163,7 +165,7 @@ class _ZeroShotClassifier(_Classifier):
         prompts: tuple[str, ...],
     ) -> None:
         super().__init__(network, process)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.prompts = tokenizer, prompts
         grey = prepare(process, torch.full(EXAMPLE.shape, 0.5))
         parts = []
         for first in range(0, len(prompts), PROMPTS):
@@ -171,6 +173,9 @@ class _ZeroShotClassifier(_Classifier):
             with torch.no_grad():
                 parts.append(network(**tokens, **grey).text_embeds)
         self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
+
+    def save(self, path: Path, labels: tuple[str, ...], notes: dict[str, Any]) -> None:
+        super().save(path, self.prompts, notes)  # as they were encoded; names of classes are made of them again
 
     def _parts(self) -> tuple[Any, ...]:
         return self.network, self.process, self.tokenizer
@@ -228,4 +233,5 @@ def _zero_shot(
     # As prompts are read. Some families look at what the mask holds, which ends this rehearsal, and not the one before.
     rehearse(planned.get_text_features, tokens, attention_mask=torch.ones_like(tokens))
     network = _network(auto, folder, config)
-    return _ZeroShotClassifier(network.eval(), process, _tokenizer(folder), prompts), list(prompts)
+    module = _ZeroShotClassifier(network.eval(), process, _tokenizer(folder), prompts)
+    return module, distinct_labels(prompts, "prompts")

@@ -1,15 +1,18 @@
 """Image classifiers as state dicts of torchvision networks, such as resnet50-11ad3fa6.pth or vit_b_16.safetensors."""
 
 import json
-import re
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from .heads import names_of_logits
 from .rehearsal import check_fits, on_meta
-from .weights import NOTES, class_names, notes_of, weight_shape
+from .torchvision_networks import build, entry_of_size, named_as_today, network_of
+from .weights import NOTES, class_names, notes_of
 
 
 class TorchvisionClassifier(torch.nn.Sequential):
@@ -35,62 +38,42 @@ def load(
     The architecture is the metadata's entry 'architecture', or the file name's beginning. Raises ValueError for
     weights that do not fit.
     """
-    import torchvision
-
-    architecture, entry = _architecture(metadata.get("architecture") or stem)
-    classes = _count_classes(architecture, weights)
-    _check_shapes(architecture, classes, weights)
-    network = torchvision.models.get_model(architecture, weights=None, num_classes=classes)
-    if hasattr(network, "transform_input"):  # Inception and GoogLeNet, whose published weights want it
-        network.transform_input = True
-    fit = network.load_state_dict(weights, strict=False)
+    named = metadata.get("architecture")
+    architecture, entry = network_of(named or stem, in_metadata=bool(named))
+    weights = named_as_today(architecture, weights)
+    entry = entry_of_size(architecture, entry, weights)
+    classes = count_classes(architecture, entry, weights)
+    planned(architecture, entry, classes, weights)
+    network = build(architecture, entry, classes)
+    fit = network.load_state_dict(_of_this_version(network, weights), strict=False)
     if fit.missing_keys or fit.unexpected_keys:
         raise ValueError(
             f"it does not fit {architecture}: {len(fit.missing_keys)} weights are missing and "
             f"{len(fit.unexpected_keys)} unknown, such as {[*fit.missing_keys, *fit.unexpected_keys][0]}."
         )
-    return (
-        TorchvisionClassifier(entry.transforms(), network, Path(entry.url).stem),
-        class_names(metadata, classes),
-        notes_of(metadata),
-    )
+    module = TorchvisionClassifier(entry.transforms(), network, Path(entry.url).stem)
+    return module, names_of_logits(module, classes, class_names(metadata, classes)), notes_of(metadata)
 
 
-def _check_shapes(architecture: str, classes: int, weights: dict[str, torch.Tensor]) -> None:
-    """Raises ValueError where weights are of other shapes than such a network's."""
-    import torchvision
-
-    network = on_meta(
-        lambda: torchvision.models.get_model(architecture, weights=None, num_classes=classes), len(weights)
-    )
-    check_fits(network, {key: weight.shape for key, weight in weights.items()})
-
-
-def _count_classes(architecture: str, weights: dict[str, torch.Tensor]) -> int:
-    """The length of the last bias, which is the one of the classes."""
-    import torchvision
-
+def count_classes(architecture: str, entry: Any, weights: Mapping[str, torch.Tensor]) -> int:
+    """The length of the last weight, which is that of the classes. Raises ValueError where there is none."""
     with torch.device("meta"):
-        last = list(torchvision.models.get_model(architecture, weights=None).state_dict())[-1]
-    if last not in weights:
-        raise ValueError(f"the weights are not those of {architecture}: '{last}' is missing.")
-    return weight_shape(weights, last, 1)[0]
+        last = list(build(architecture, entry, 2).state_dict())[-1]
+    if last not in weights or not any(weights[last].shape[:1]):
+        raise ValueError(f"the weights are not those of {architecture}: '{last}' is missing or empty.")
+    return weights[last].shape[0]
 
 
-def _architecture(text: str) -> Any:
-    """Name and entry (preprocessing and more) of the published weights whose file name a text begins with, or else of
-    the newest weights of the network whose name it begins with; the longest that fits."""
-    import torchvision
+def planned(architecture: str, entry: Any, classes: int, weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """The network on the meta device. Raises ValueError where weights are of other shapes than its own."""
+    network = on_meta(lambda: build(architecture, entry, classes), len(weights))
+    check_fits(network, {key: weight.shape for key, weight in weights.items()})
+    return network
 
-    entries = {}
-    for name in torchvision.models.list_models(module=torchvision.models):
-        weights = torchvision.models.get_model_weights(name)
-        entries[name] = name, weights.DEFAULT
-        entries.update({Path(entry.url).stem: (name, entry) for entry in weights})
-    fitting = [known for known in entries if re.match(rf"{re.escape(known)}(?![a-z0-9_])", text)]
-    if not fitting:
-        raise ValueError(
-            f"'{text}' does not begin with the name of a torchvision classifier, such as resnet50 or vit_b_16: rename "
-            "the file to name its architecture."
-        )
-    return entries[max(fitting, key=len)]
+
+def _of_this_version(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+    """Weights for `load_state_dict`, which for MNASNet wants to be told a version: safetensors have none. Its parts are told
+    none, so that they rename and complete what is older."""
+    told = OrderedDict(weights)
+    told._metadata = {"": {"version": network._version}}  # type: ignore[attr-defined]  # as PyTorch does
+    return told

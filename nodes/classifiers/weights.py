@@ -12,16 +12,20 @@ import torch
 
 from .claims import ZIP, Description, TooMuch, check_archive, check_held, check_regular, check_size, safetensors_shapes
 from .class_labels import distinct_labels
+from .state_dicts import state_dict_in, unwrapped
 
+SAFETENSORS = (".safetensors", ".sft")
+WEIGHT_FILES = (*SAFETENSORS, ".pth", ".pt", ".ckpt")
 NOTES = "entropy_guidance"  # where a saved classifier's metadata says how it was calibrated
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The state dict and the metadata (safetensors only) of a file. Raises ValueError for files of anything else.
 
-    Of what a training has saved, {"ema": ..., "args": ...}, the averaged weights.
+    Of what a training has saved, {"ema": ..., "args": ...}, the averaged weights, under the names of the network itself.
     """
-    return _safetensors(path) if path.suffix == ".safetensors" else (_pickled(path), {})
+    weights, metadata = _safetensors(path) if path.suffix.lower() in SAFETENSORS else (_pickled(path), {})
+    return unwrapped(weights), metadata
 
 
 def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -40,15 +44,12 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     check_size(path)
     try:
         with open(path, "rb") as file, _namespaces_are_read():
-            weights = torch.load(_readable(file), map_location="cpu", weights_only=True)
+            content = torch.load(_readable(file), map_location="cpu", weights_only=True)
     except TooMuch:
         raise
     except Exception as error:  # damaged files let PyTorch raise anything
         raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
-    if isinstance(weights, dict) and isinstance(weights.get("ema"), dict):
-        weights = weights["ema"]
-    if not isinstance(weights, dict) or not weights or not all(map(torch.is_tensor, weights.values())):
-        raise ValueError(f"{path} is not a state dict of tensors: save the network's state_dict() alone.")
+    weights = state_dict_in(content, str(path))
     check_held(weights, path.stat().st_size)
     return weights
 

@@ -64,10 +64,10 @@ def load(node, tmp_path):
     folder_paths.folder_names_and_paths["diffusion_models"] = ([*folders[0], str(tmp_path)], folders[1])
 
     def load_file(name, weights, **metadata):
-        if name.endswith(".pt"):
-            torch.save(weights, tmp_path / name)
-        else:
+        if name.endswith(".safetensors"):
             save_file(weights, tmp_path / name, metadata or None)
+        else:
+            torch.save(weights, tmp_path / name)
         return node("EntropyGuidanceLoadADM", model_name=name)[0]
 
     yield load_file
@@ -153,9 +153,10 @@ def test_schedules_are_the_checkpoints_own(small, name, kept):
     torch.testing.assert_close(found[:-1], kept[:-1], rtol=1e-4, atol=1e-9)
 
 
-def test_a_state_dict_with_pickled_weights_loads_like_safetensors(load, small):
+@pytest.mark.parametrize("ending", [".pt", ".PTH", ".ckpt"])
+def test_a_state_dict_with_pickled_weights_loads_like_safetensors(load, small, ending):
     first = small("128x128_diffusion")
-    second = load("copy of 128x128_diffusion.pt", shrunk("128x128_diffusion"))
+    second = load(f"copy of 128x128_diffusion{ending}", shrunk("128x128_diffusion"))
     assert first.model.class_names == tuple(NAMES) and second.model.class_names == tuple(map(str, range(10)))
     for a, b in zip(first.model.diffusion_model.parameters(), second.model.diffusion_model.parameters()):
         assert torch.equal(a, b)

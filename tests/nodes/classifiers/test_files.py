@@ -106,6 +106,21 @@ def test_zero_shot(load, folder):
     assert_agree(classifier.patcher.model(IMAGES), network(**inputs).logits_per_image)
 
 
+def test_prompts_that_are_the_same_can_be_chosen(load, folder, node):
+    """And are read as they were written, also when saved and loaded again."""
+    classifier = load("zero-shot", prompts="a cat\na cat\na  dog")
+    assert classifier.labels == ("a cat (0)", "a cat (1)", "a dog")
+    assert node("EntropyGuidanceScore", classifier=classifier, labels="a cat (1)")[0].labels == (1,)
+    texts = classifier.patcher.model.texts
+    assert_agree(texts[:2], load("zero-shot", prompts="a cat\nno cat").patcher.model.texts[:1].expand(2, -1))
+    classifier.patcher.model.save(folder / "again", classifier.labels, {})
+    try:
+        again = load("again")
+        assert again.labels == classifier.labels and torch.equal(again.patcher.model.texts, texts)
+    finally:
+        shutil.rmtree(folder / "again")
+
+
 def test_torchvision(load, folder):
     classifier = load("resnet18-f37072fd.pth")
     assert classifier.labels == tuple(ResNet18_Weights.DEFAULT.meta["categories"])
@@ -132,7 +147,7 @@ def test_a_classifier_made_of_a_zero_shot_model(load, folder):
 def test_every_published_file_of_torchvision_is_recognised():
     import torchvision
 
-    architecture = pack_module("nodes.classifiers.torchvision")._architecture
+    architecture = pack_module("nodes.classifiers.torchvision_networks").network_of
     for name in torchvision.models.list_models(module=torchvision.models):
         for entry in torchvision.models.get_model_weights(name):
             assert architecture(Path(entry.url).stem) == (name, entry)

@@ -480,7 +480,7 @@ def ddpm(node, model, conditions, sampler, sigmas, latent):
     return node(
         "SamplerCustom", model=model, add_noise=True, noise_seed=3, cfg=1.0, positive=conditions[0],
         negative=conditions[1], sampler=sampler, sigmas=sigmas, latent_image={"samples": latent},
-    )[1]["samples"]  # fmt: skip
+    )[0]["samples"]  # fmt: skip
 
 
 @pytest.fixture
@@ -509,6 +509,47 @@ def test_ddpm_leads_a_flow_model_to_the_class(node, demo, empty, guided_ddpm, pr
         for scale in (0.0, 3.0)
     )
     assert guided > plain + 0.2
+
+
+ONE_LATENT = torch.zeros(1, 4, 16, 16)
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("scheduler", comfy.samplers.KSampler.SCHEDULERS)
+def test_ddpm_with_every_scheduler(node, demo, empty, guided_ddpm, scheduler, variance, scale):
+    """Some of them end at the demo model's least noise, 1e-4, where 1 − ᾱ is 0 in single precision."""
+    sigmas = node("BasicScheduler", model=demo[0], scheduler=scheduler, steps=3, denoise=1.0)[0]
+    sampler = guided_ddpm(scale=scale, variance=variance)
+    assert ddpm(node, demo[0], (empty, empty), sampler, sigmas, ONE_LATENT).isfinite().all()
+
+
+@pytest.mark.parametrize("repeated", [[1.0, 0.5, 0.0, 0.0], [1.0, 1.0, 0.5, 0.0], [1.0, 0.5, 0.5, 0.0]])
+def test_ddpm_leaves_a_picture_as_it_is_where_the_noise_stays(node, demo, empty, guided_ddpm, repeated):
+    drawn, expected = (
+        ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=3.0), torch.tensor(sigmas), ONE_LATENT)
+        for sigmas in (repeated, [1.0, 0.5, 0.0])
+    )
+    assert expected.isfinite().all() and torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("sigmas", [[0.5], [0.5, 0.5]])
+def test_ddpm_without_a_step_is_no_sampler(node, demo, empty, guided_ddpm, sigmas):
+    """As SplitSigmas gives at its ends; ComfyUI's samplers hand on what they get, too."""
+    own = node("KSamplerSelect", sampler_name="euler")[0]
+    drawn, expected = (
+        ddpm(node, demo[0], (empty, empty), sampler, torch.tensor(levels), ONE_LATENT)
+        for sampler, levels in ((guided_ddpm(scale=3.0), sigmas), (own, sigmas[:1]))
+    )
+    assert expected.isfinite().all() and torch.equal(drawn, expected)
+
+
+def test_ddpm_refuses_noise_levels_that_rise(node, demo, empty, guided_ddpm):
+    turned = node("FlipSigmas", sigmas=torch.tensor([1.0, 0.5, 0.0]))[0]
+    with pytest.raises(
+        ValueError, match=r"sigmas: 0\.0001 is followed by 0\.5, and the Guided DDPM Sampler takes .* fall"
+    ):
+        ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=3.0), turned, ONE_LATENT)
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ class GuidedDDPM:
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         kept, lost, factor = kept_signal(levels, flow)
         schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large").to(sigmas)
-        bounds = [bound.log().to(sigmas) for bound in variance_bounds(kept, lost)]
-        learned = self.variance == "learned"
-        variances = LearnedVariance(model.inner_model, *bounds) if learned else ScheduledVariance(schedule.variance)
+        variances: LearnedVariance | ScheduledVariance = ScheduledVariance(schedule.variance)
+        if self.variance == "learned":
+            variances = LearnedVariance(model.inner_model, variance_bounds(kept, lost), sigmas)
         factor, sigmas = factor.to(sigmas), levels.to(sigmas)
         with gradient:
             for i in trange(len(levels) - 1, disable=disable):

@@ -31,10 +31,10 @@ class LearnedVariance:
     Rows are told apart by the uuids of conditions: copies that other nodes add have the same number, and may come first.
     """
 
-    def __init__(self, guider: CFGGuider, log_small: Tensor, log_large: Tensor) -> None:
-        """guider: ComfyUI's, while it samples. log_small, log_large: of the bounds of Σ in its steps [T], where x is."""
+    def __init__(self, guider: CFGGuider, bounds: tuple[Tensor, Tensor], like: Tensor) -> None:
+        """guider: ComfyUI's, while it samples. bounds: of Σ in its steps, [T] each. like: of x's device and number format."""
         self._positive = {entry["uuid"] for entry in guider.conds.get("positive") or ()}
-        self._log_small, self._log_large = log_small, log_large
+        self._log_small, self._log_large = (bound.log().to(like) for bound in bounds)
         self._told: dict[str, Any] = {}
 
     def asking(self, extra_args: dict[str, Any]) -> dict[str, Any]:

@@ -31,30 +31,34 @@ class DDPMSchedule:
     variance: Tensor
     added: Tensor
 
+    def to(self, like: Tensor) -> "DDPMSchedule":
+        """The same in the number format and on the device of another tensor."""
+        return DDPMSchedule(self.x0.to(like), self.x.to(like), self.variance.to(like), self.added.to(like))
 
-def kept_signal(sigmas: Tensor, flow: bool) -> tuple[Tensor, Tensor]:
-    """ᾱ of noise levels, and the factor that brings x there to √ᾱ x0 + √(1 − ᾱ) n.
 
-    x is x0 + σn or, for a flow model with σ in 0..1, (1 − σ)x0 + σn.
+def kept_signal(sigmas: Tensor, flow: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """ᾱ and 1 − ᾱ of noise levels, and the factor that brings x there to √ᾱ x0 + √(1 − ᾱ) n.
+
+    x is x0 + σn or, for a flow model with σ in 0..1, (1 − σ)x0 + σn. 1 − ᾱ is right where ᾱ is 1 but for rounding, too.
     """
     signal = 1 - sigmas if flow else torch.ones_like(sigmas)
     factor = (signal.square() + sigmas.square()).rsqrt()
-    return (signal * factor).square(), factor
+    return (signal * factor).square(), (sigmas * factor).square(), factor
 
 
-def ddpm_schedule(kept: Tensor, gamma: float, large: bool = False) -> DDPMSchedule:
-    """From ᾱ [T + 1], rising from 0 or more to 1 or less. gamma: γ ≥ 0; 0 is DDPM's own weight. large: which Σ_t.
+def ddpm_schedule(kept: Tensor, lost: Tensor, gamma: float, large: bool = False) -> DDPMSchedule:
+    """From ᾱ [T + 1], rising from 0 or more to 1 or less, and lost = 1 − ᾱ [T + 1], above 0 before its end.
 
-    In a last step to ᾱ = 1, which takes no noise, the large one is that of guided-diffusion: the step before's β̃.
+    gamma: γ ≥ 0; 0 is DDPM's own weight. large: which Σ_t. In a last step to ᾱ = 1, which takes no noise, the large one is that
+    of guided-diffusion: the step before's β̃.
     """
-    exact = kept.double()
-    now, following = exact[:-1], exact[1:]
-    small, beta = step_variances(exact)
-    variance = torch.where(following < 1, beta, variance_bounds(exact)[0]) if large else small
-    time = torch.arange(len(now), 0, -1, device=kept.device) / len(now)
+    now, following = kept[:-1], kept[1:]
+    small, beta = step_variances(kept, lost)
+    variance = torch.where(lost[1:] > 0, beta, variance_bounds(kept, lost)[0]) if large else small
+    time = torch.arange(len(now), 0, -1, device=kept.device, dtype=kept.dtype) / len(now)
     return DDPMSchedule(
-        (following.sqrt() * beta / (1 - now)).to(kept.dtype),
-        ((now / following).sqrt() * (1 - following) / (1 - now)).to(kept.dtype),
-        variance.to(kept.dtype),
-        (gamma * small.max() * torch.sin(torch.pi * time)).to(kept.dtype),
+        following.sqrt() * beta / lost[:-1],
+        (now / following).sqrt() * lost[1:] / lost[:-1],
+        variance,
+        gamma * small.max() * torch.sin(torch.pi * time),
     )

@@ -4,6 +4,10 @@ https://arxiv.org/abs/2102.09672, equation 15. With α_t = ᾱ_t/ᾱ_{t−1} and
 
     large = β_t,    small = β̃_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) · β_t,
     Σ = exp( f · log β_t + (1 − f) · log β̃_t )  with f = (v + 1)/2 of the network's output v
+
+Where there is almost no noise, ᾱ is 1 but for rounding. So 1 − ᾱ is asked for beside it, and β_t taken from both:
+
+    β_t = (1 − ᾱ_t) − α_t (1 − ᾱ_{t−1})
 """
 
 import torch
@@ -12,22 +16,24 @@ from torch import Tensor
 VARIANCES = ("small", "large", "learned")
 
 
-def step_variances(kept: Tensor) -> tuple[Tensor, Tensor]:
-    """β̃_t and β_t, each [T], of T steps from ᾱ [T + 1], which rises to 1 or less. β̃ is 0 in a last step to ᾱ = 1."""
-    now, following = kept[:-1].double(), kept[1:].double()
-    large = 1 - now / following
-    small = (1 - following) / (1 - now) * large
-    return small.to(kept.dtype), large.to(kept.dtype)
+def step_variances(kept: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+    """β̃_t and β_t, each [T], of T steps. β̃ is 0 in a last step to the clean picture.
 
-
-def variance_bounds(kept: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with the step before's β̃ in a last step to ᾱ = 1, so that both have a logarithm.
-
-    A single step to ᾱ = 1 has β for both.
+    kept: ᾱ [T + 1], rising to 1 or less. lost: 1 − ᾱ [T + 1], falling to 0 or more, and above 0 before its end.
     """
-    small, large = step_variances(kept)
+    alpha = kept[:-1] / kept[1:]
+    large = lost[:-1] - alpha * lost[1:]
+    return lost[1:] / lost[:-1] * large, large
+
+
+def variance_bounds(kept: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with the step before's β̃ in a last step to the clean picture, so that both have a logarithm.
+
+    A single step to the clean picture has β for both.
+    """
+    small, large = step_variances(kept, lost)
     before = small[-2:-1] if len(small) > 1 else large
-    return torch.cat([small[:-1], torch.where(kept[-1] < 1, small[-1:], before)]), large
+    return torch.cat([small[:-1], torch.where(lost[-1] > 0, small[-1:], before)]), large
 
 
 def learned_log_variance(v: Tensor, log_small: Tensor, log_large: Tensor) -> Tensor:

@@ -17,6 +17,11 @@ def step_at(sigma: float, sigmas: Sequence[float]) -> int:
     return max(reached - 1, 0)
 
 
+def step_taken(sigma: float, sigmas: Sequence[float]) -> int:
+    """The same of the steps that a sampler takes, one fewer than `sigmas`: what it evaluates at their end is of the last one."""
+    return min(step_at(sigma, sigmas), max(len(sigmas) - 2, 0))
+
+
 def spread_steps(steps: int, most: int) -> list[int]:
     """At most so many of the steps 0..steps − 1, evenly spread, the first and the last among them."""
     if steps <= most:

@@ -38,14 +38,16 @@ class EntropyGuidanceApply(io.ComfyNode):
                 TILT,
                 io.Boolean.Input(
                     "normalize", default=True,
-                    tooltip="Scales each gradient to the predicted picture's own size and the noise that is left, so that "
-                    "one scale serves every model. Off: the gradient as it is, times σ² (noise) or σ²/(1 − σ) (flow).",
+                    tooltip="Scales each gradient to the predicted picture's own size (its root mean square) and the noise "
+                    "that is left, so that one scale serves every model. Off: the gradient as it is, times σ² (noise) or "
+                    "σ²/(1 − σ) (flow).",
                 ),
                 START_PERCENT,
                 END_PERCENT,
                 io.Int.Input(
                     "every", default=4, min=1, max=100, advanced=True,
-                    tooltip="Guide in every n-th step only, with n times the strength: n times cheaper.",
+                    tooltip="Guide only in the middle one of every n steps, with the strength of all n together: n times "
+                    "cheaper. The steps are the scheduler's, also where a sampler evaluates several times in one.",
                 ),
                 VAE,
                 io.Combo.Input(

@@ -14,7 +14,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..guidance_core.sampling_steps import step_at
+from ..guidance_core.sampling_steps import step_taken
 
 # What the schema of a node asks for that has something to say. It is also `not_idempotent`: otherwise ComfyUI's cache would run
 # one of two nodes with the same inputs for both, or one that is gone from the graph.
@@ -85,5 +85,4 @@ class StepCount:
         schedule = [] if self._schedule is None else self._schedule.tolist()
         if len(schedule) < 2:
             return len({*done}), len({*done, *others})
-        last = len(schedule) - 2  # what samplers evaluate at the end of the schedule is of the last step
-        return len({min(step_at(sigma, schedule), last) for sigma in done}), last + 1
+        return len({step_taken(sigma, schedule) for sigma in done}), len(schedule) - 1

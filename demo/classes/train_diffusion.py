@@ -41,10 +41,8 @@ VARIANCE_WEIGHT = 1.0  # of the variational bound, in bits of a pixel for the su
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 KEPT = (1 - BETAS).cumprod(0)
-# Of steps from the last timestep to the first, and then in the order of timesteps.
-LOG_SMALL, LOG_LARGE = (
-    bound.flip(0).log().float() for bound in variance_bounds(torch.cat([KEPT.flip(0), torch.ones(1)]))
-)
+FROM_NOISE = torch.cat([KEPT.flip(0), torch.ones(1)])  # ᾱ of steps from the last timestep to the clean picture
+LOG_SMALL, LOG_LARGE = (bound.flip(0).log().float() for bound in variance_bounds(FROM_NOISE, 1 - FROM_NOISE))
 
 
 def loss(network, pixels: Tensor, labels: Tensor, random: torch.Generator, most_snr: float) -> Tensor:

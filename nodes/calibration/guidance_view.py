@@ -86,7 +86,7 @@ class NoiseView(PredictionView):
         sampling = self.model.get_model_object("model_sampling")
         sigmas = torch.full((len(x0),), sigma)
         x = sampling.noise_scaling(per_sample(sigmas, x0), _noise(x0, seeds), x0)
-        kept, factor = kept_signal(sigmas, is_flow(sampling))
+        kept, _, factor = kept_signal(sigmas, is_flow(sampling))
         return x * per_sample(factor, x), kept
 
 

@@ -1,8 +1,10 @@
 """Classifier guidance in ComfyUI's sampling: when the gradient of a score is taken, and how far it moves the prediction.
 
-The formulas are in guidance_core/classifier_guidance.py and guidance_core/tilted_sampling.py.
+The formulas are in guidance_core/classifier_guidance.py, guided_steps.py and tilted_sampling.py.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +12,9 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 
 from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
+from ...guidance_core.guided_steps import guided_steps
 from ...guidance_core.number_range import check_number
-from ...guidance_core.sampling_steps import step_at
+from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow
 from ..feedback import Feedback, StepCount
@@ -29,7 +32,7 @@ class ClassifierGuidance:
     window: PercentWindow
     every: int
     feedback: Feedback
-    _schedule: tuple[list[float], float, float] | None = field(default=None, init=False)  # of the present sampling
+    _schedule: "_Schedule | None" = field(default=None, init=False)  # of the present sampling
     _steps: StepCount = field(default_factory=StepCount, init=False)  # of the same: those with a gradient
 
     def __post_init__(self) -> None:
@@ -57,36 +60,68 @@ class ClassifierGuidance:
             self.feedback.say_without_effect(
                 "its guider gives nodes no prediction to move. Use a KSampler or CFGGuider."
             )
-        elif self.every > 1:
+        elif self.every > 1 and self._schedule is not None and self._schedule.guided:
             self.feedback.say_without_effect(
-                f"every = {self.every} left out the steps that the window holds. Lower it."
+                f"its sampler has steps of its own, and none of them is one that every = {self.every} guides. Set it to 1."
             )
         else:
             self.feedback.say_without_effect(self.window.has_no_step)
 
     def __call__(self, args: dict[str, Any]) -> torch.Tensor:
         x0, sigma, model = args["denoised"], args["sigma"], args["model"]
-        is_time = self._is_time(sigma, args["model_options"], model.model_sampling)
-        self._steps.note(sigma, args["model_options"].get("transformer_options", {}), is_time)
-        if not is_time:
+        factor = self._factor(sigma, args["model_options"], model.model_sampling)
+        self._steps.note(sigma, args["model_options"].get("transformer_options", {}), factor > 0)
+        if not factor:
             return x0
         with self.feedback.saying_errors():
             gradient, log_p = self.gradient(args["input"], x0, sigma, model)
         tell_observers(args["model_options"], sigma, gradient, log_p)
-        flow = is_flow(model.model_sampling)
+        strength = self._share(sigma, is_flow(model.model_sampling))
         if self.normalize:
-            gradient, strength = at_scale_of(gradient, x0), noise_share(sigma, flow)
-        else:
-            strength = x0_shift(sigma, flow)
-        strength = strength * self.scale * self.every * tilted_weights(log_p, self.tilt)
+            gradient = at_scale_of(gradient, x0)
+        strength = strength * self.scale * factor * tilted_weights(log_p, self.tilt)
         return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
 
-    def _is_time(self, sigma: torch.Tensor, model_options: dict[str, Any], model_sampling: Any) -> bool:
+    def _share(self, sigma: torch.Tensor, flow: bool) -> torch.Tensor:
+        """How far guidance moves a prediction at noise levels σ, beside a gradient of whatever size."""
+        return noise_share(sigma, flow) if self.normalize else x0_shift(sigma, flow)
+
+    def _factor(self, sigma: torch.Tensor, model_options: dict[str, Any], model_sampling: Any) -> float:
+        """How many times its own share an evaluation's guidance has; 0 where it has none."""
         if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
-            return True
+            return 1.0
         if self._schedule is None:
-            steps = model_options["transformer_options"]["sample_sigmas"].tolist()
-            self._schedule = steps, *self.window.sigmas(model_sampling)
-        steps, start, end = self._schedule
-        now = sigma[0].item()
-        return end <= now <= start and step_at(now, steps) % self.every == 0
+            flow, sigmas = is_flow(model_sampling), model_options["transformer_options"]["sample_sigmas"].tolist()
+
+            def share(level: float) -> float:
+                return float(self._share(torch.tensor(level, dtype=torch.float64), flow))
+
+            # Karras' first noise level can lie above the model's highest by its rounding.
+            whole = self.window.is_everything
+            window = (math.inf, 0.0) if whole else self.window.sigmas(model_sampling)
+            self._schedule = _Schedule(sigmas, window, self.every, share)
+        return self._schedule.factor(sigma[0].item())
+
+
+class _Schedule:
+    """Of a sampling: which of its evaluations are guided.
+
+    They have to lie in the window themselves. With every = 1 that is all; otherwise they belong to a guided step, as the
+    schedule counts them, wherever in it a sampler evaluates.
+    """
+
+    def __init__(
+        self, sigmas: list[float], window: tuple[float, float], every: int, share: Callable[[float], float]
+    ) -> None:
+        self._sigmas, self._window, self._every = sigmas, window, every
+        self.guided = guided_steps(sigmas, every, self._holds, share)
+
+    def _holds(self, sigma: float) -> bool:
+        start, end = self._window
+        return end <= sigma <= start
+
+    def factor(self, sigma: float) -> float:
+        """How many times its own share the guidance of an evaluation has; 0 where it has none."""
+        if not self._holds(sigma):
+            return 0.0
+        return 1.0 if self._every == 1 else self.guided.get(step_taken(sigma, self._sigmas), 0.0)

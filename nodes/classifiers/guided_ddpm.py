@@ -3,6 +3,7 @@
 The formulas are in guidance_core/ddpm_sine.py and ddpm_variance.py.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
 from ...guidance_core.ddpm_sine import ddpm_schedule, kept_signal
+from ...guidance_core.ddpm_variance import variance_bounds
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..feedback import Feedback
 from .guidance_score import GuidanceScore
@@ -46,17 +48,27 @@ class GuidedDDPM:
         noise_sampler: Callable[..., torch.Tensor] | None = None,
     ) -> torch.Tensor:
         extra_args = extra_args or {}
+        with self.feedback.saying_errors():
+            levels = falling_levels(sigmas)
+        if len(levels) < 2:
+            self.feedback.say_without_effect(
+                "sigmas holds a single noise level, which is no step. That is as it should be where another sampler does them."
+            )
+            return x
         patcher = model.inner_model.model_patcher
         network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
         gradient = score_gradient(self.score, patcher, self.vae)
         comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
-        kept, factor = kept_signal(sigmas, flow)
-        schedule = ddpm_schedule(kept, self.gamma, large=self.variance == "large")
-        learned = self.variance == "learned"
-        variances = LearnedVariance(model.inner_model, kept) if learned else ScheduledVariance(schedule.variance)
+        # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
+        kept, lost, factor = kept_signal(levels, flow)
+        schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large").to(sigmas)
+        variances: LearnedVariance | ScheduledVariance = ScheduledVariance(schedule.variance)
+        if self.variance == "learned":
+            variances = LearnedVariance(model.inner_model, variance_bounds(kept, lost), sigmas)
+        factor, sigmas = factor.to(sigmas), levels.to(sigmas)
         with gradient:
-            for i in trange(len(sigmas) - 1, disable=disable):
+            for i in trange(len(levels) - 1, disable=disable):
                 x0 = model(x, sigmas[i] * x.new_ones(len(x)), **variances.asking(extra_args))
                 if callback is not None:
                     callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
@@ -67,11 +79,11 @@ class GuidedDDPM:
                         gradient, x, x0, sigmas[i], factor[i], network, extra_args.get("model_options", {})
                     )
                     mean = mean + (variance + schedule.added[i]) * pull
-                spread = variance.sqrt() * (kept[i + 1] < 1)  # a clean picture takes no noise
+                spread = variance.sqrt() * bool(levels[i + 1] > 0)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
                 x = following / factor[i + 1]
-            if self.scale and len(sigmas) > 1:
-                self.feedback.say(f"{len(sigmas) - 1} steps, {gradient.how_sure()} in the last of them")
+            if self.scale:
+                self.feedback.say(f"{len(levels) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
 
     def _pull(
@@ -91,3 +103,18 @@ class GuidedDDPM:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)
         return direction * per_sample(weights, x0)
+
+
+def falling_levels(sigmas: torch.Tensor) -> torch.Tensor:
+    """The noise levels of a sampling, each once and in float64 on the CPU: a step to the same level changes nothing.
+
+    Raises ValueError where they do not fall.
+    """
+    levels = sigmas.cpu().double().unique_consecutive()
+    for level, following in itertools.pairwise(levels.tolist()):
+        if not following < level:
+            raise ValueError(
+                f"sigmas: {level:.4g} is followed by {following:.4g}, and the Guided DDPM Sampler takes noise levels that fall, "
+                "from noise to the picture. Take out what turns them round, such as FlipSigmas."
+            )
+    return levels

@@ -116,7 +116,7 @@ class ScoreGradient:
         return self._classify(pictures.to(self.score.classifier.patcher.load_device))
 
     def _see_noisy(self, x: torch.Tensor, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
-        kept, factor = kept_signal(sigma, is_flow(model.model_sampling))
+        kept, _, factor = kept_signal(sigma, is_flow(model.model_sampling))
         x = x[:, :, 0] if x.ndim == 5 else x
         return self._classify(x * per_sample(factor, x), kept)
 

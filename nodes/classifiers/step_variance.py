@@ -6,7 +6,7 @@ from typing import Any
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from ...guidance_core.ddpm_variance import learned_log_variance, variance_bounds
+from ...guidance_core.ddpm_variance import learned_log_variance
 from . import learned_variance
 
 
@@ -31,10 +31,10 @@ class LearnedVariance:
     Rows are told apart by the uuids of conditions: copies that other nodes add have the same number, and may come first.
     """
 
-    def __init__(self, guider: CFGGuider, kept: Tensor) -> None:
-        """guider: ComfyUI's, while it samples. kept: ᾱ [T + 1] of its steps."""
+    def __init__(self, guider: CFGGuider, bounds: tuple[Tensor, Tensor], like: Tensor) -> None:
+        """guider: ComfyUI's, while it samples. bounds: of Σ in its steps, [T] each. like: of x's device and number format."""
         self._positive = {entry["uuid"] for entry in guider.conds.get("positive") or ()}
-        self._log_small, self._log_large = (bound.log() for bound in variance_bounds(kept))
+        self._log_small, self._log_large = (bound.log().to(like) for bound in bounds)
         self._told: dict[str, Any] = {}
 
     def asking(self, extra_args: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_ddpm_keeps_the_marginals(steps, highest):
     """With the true x0, a step carries N(√ᾱ_t x0, 1 − ᾱ_t) over to N(√ᾱ_{t−1} x0, 1 − ᾱ_{t−1})."""
     sigmas = torch.cat([torch.linspace(highest, 0.05, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
     kept = 1 / (1 + sigmas.square())
-    schedule = ddpm_schedule(kept, 0.3)
+    schedule = ddpm_schedule(kept, 1 - kept, 0.3)
     mean = schedule.x0 + schedule.x * kept[:-1].sqrt()
     torch.testing.assert_close(mean, kept[1:].sqrt())
     variance = schedule.x.square() * (1 - kept[:-1]) + schedule.variance
@@ -110,17 +110,18 @@ def test_ddpm_keeps_the_marginals(steps, highest):
 
 def test_sine_schedule():
     kept = torch.linspace(0, 1, 5, dtype=torch.float64)
-    schedule = ddpm_schedule(kept, 0.3)
+    schedule = ddpm_schedule(kept, 1 - kept, 0.3)
     expected = 0.3 * schedule.variance.max() * torch.tensor([0, 0.5**0.5, 1, 0.5**0.5], dtype=torch.float64)
     torch.testing.assert_close(schedule.added, expected)
-    assert not ddpm_schedule(kept, 0.0).added.any()
+    assert not ddpm_schedule(kept, 1 - kept, 0.0).added.any()
 
 
 @given(st.floats(0, 1))
 def test_kept_signal_of_both_kinds_of_model(share):
     sigma = torch.tensor(share, dtype=torch.float64)
-    kept, factor = kept_signal(sigma, flow=True)
+    kept, lost, factor = kept_signal(sigma, flow=True)
     torch.testing.assert_close((factor * (1 - sigma)).square(), kept)
     torch.testing.assert_close((factor * sigma).square(), 1 - kept)
+    torch.testing.assert_close(lost, 1 - kept)
     if share < 1:
         torch.testing.assert_close(kept_signal(sigma / (1 - sigma), flow=False)[0], kept)

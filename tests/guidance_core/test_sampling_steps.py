@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidance_core.sampling_steps import spread_steps, step_at
+from guidance_core.sampling_steps import spread_steps, step_at, step_taken
 
 schedules = st.lists(st.floats(0.01, 100), min_size=2, max_size=12, unique=True).map(lambda s: sorted(s, reverse=True))
 
@@ -29,9 +29,16 @@ def test_what_lies_between_two_steps_belongs_to_the_first(sigma, falling, rising
     assert step_at(sigma, sigmas[::-1]) == rising
 
 
+@pytest.mark.parametrize(("sigma", "falling", "rising"), [(1.0, 0, 2), (0.7, 1, 2), (0.3, 2, 1), (0.0, 2, 0)])
+def test_the_end_of_a_schedule_is_of_its_last_step(sigma, falling, rising):
+    sigmas = [1.0, 0.7, 0.3, 0.0]
+    assert step_taken(sigma, sigmas) == falling
+    assert step_taken(sigma, sigmas[::-1]) == rising
+
+
 def test_a_single_step():
     """An evaluation outside of a sampler has a schedule of its own sigma."""
-    assert step_at(0.7, [0.7]) == 0
+    assert step_at(0.7, [0.7]) == step_taken(0.7, [0.7]) == 0
     assert spread_steps(1, 1) == [0]
 
 

@@ -263,12 +263,12 @@ def test_weights_loaded_in_inference_mode(node, guide, demo, draw):
     assert_agree(draw(guide(vae=vae)), draw(guide()))
 
 
-def test_normalized_guidance_moves_by_a_share_of_the_pictures_contrast(demo, guide, empty, sample):
+def test_normalized_guidance_moves_by_a_share_of_the_picture_s_root_mean_square(demo, guide, empty, sample):
     guided, seen = watched(guide, demo[0], scale=0.25)
     sample(guided, empty, empty, cfg=1.0, steps=3, batch=2)
     for (_, plain, moved), share in zip(seen, (1, 2 / 3, 1 / 3)):
-        moved_by, contrast = (t.square().mean((1, 2, 3)).sqrt() for t in (moved - plain, plain))
-        assert_agree(moved_by, 0.25 * share * contrast)
+        moved_by, size = (t.square().mean((1, 2, 3)).sqrt() for t in (moved - plain, plain))
+        assert_agree(moved_by, 0.25 * share * size)
 
 
 def test_tilt_spreads_the_strength_over_the_batch(guide, draw):
@@ -294,11 +294,101 @@ def evaluations(guide, draw, **inputs) -> int:
 
 @pytest.mark.parametrize(
     ("inputs", "expected"),
-    [({}, 8), ({"every": 2}, 4), ({"every": 3}, 3), ({"start_percent": 0.5}, 4), ({"end_percent": 0.3}, 3)],
-)
+    [
+        ({}, 8), ({"every": 2}, 4), ({"every": 3}, 3), ({"every": 20}, 1), ({"start_percent": 0.5}, 4),
+        ({"end_percent": 0.3}, 3), ({"start_percent": 0.05, "end_percent": 0.45, "every": 4}, 1),
+        ({"start_percent": 0.6, "end_percent": 0.7, "every": 4}, 1), ({"start_percent": 0.1, "every": 2}, 4),
+    ],
+)  # fmt: skip
 def test_window_and_every(guide, draw, inputs, expected):
     """The demo's sigma falls linearly from 1, so eight steps stand at 0, 1/8, … 7/8 of the sampling."""
     assert evaluations(guide, draw, **inputs) == expected
+
+
+SCALE = 0.05
+
+
+def shifts(model, seen) -> list[float]:
+    """How far each evaluation's prediction was moved: the factor of the gradient, as a share of SCALE; without normalize."""
+    found = []
+    for sigma, plain, moved in seen:
+        slope, _ = gradient_of(model)(plain, plain, sigma, model.model)
+        found.append(((moved - plain) * slope).sum().item() / slope.square().sum().item() / SCALE)
+    return found
+
+
+def normalized_shifts(_model, seen) -> list[float]:
+    """The same with normalize: a share of the prediction's own size."""
+    return [((moved - plain).norm() / plain.norm()).item() / SCALE for _, plain, moved in seen]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("every", range(1, 6))
+def test_every_moves_a_sampling_as_far_as_each_step_would(demo, guide, empty, sample, every, normalize):
+    """Eight steps of a flow model, at σ = 1, 7/8, … 1/8: Σ σ is 4.5."""
+    guided, seen = watched(guide, demo[0], every=every, normalize=normalize, scale=SCALE)
+    sample(guided, empty, empty, cfg=1.0, steps=8)
+    levels = [1 - step / 8 for step in range(8)]
+    own = levels if normalize else [sigma**2 / max(1 - sigma, 0.02) for sigma in levels]
+    found = (normalized_shifts if normalize else shifts)(guided, seen)
+    blocks = [own[first : first + every] for first in range(0, 8, every)]
+    expected = [sum(block) if i == len(block) // 2 else 0.0 for block in blocks for i in range(len(block))]
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3 * sum(own))
+    assert sum(found) == pytest.approx(4.5 if normalize else sum(own), rel=1e-3)
+
+
+def test_a_sampling_in_two_parts_is_moved_as_far_as_a_whole_one(demo, guide, empty, sample):
+    """As KSampler (Advanced) does its steps, with the first part's noise left over; the second begins the count anew."""
+    guided, seen = watched(guide, demo[0], every=4, scale=SCALE)
+    first = sample(guided, empty, empty, cfg=1.0, steps=8, start_step=0, last_step=3, force_full_denoise=False)
+    sample(
+        guided, empty, empty, cfg=1.0, steps=8, start_step=3, last_step=8, disable_noise=True, latent={"samples": first}
+    )
+    assert len(seen) == 8 and sum(normalized_shifts(guided, seen)) == pytest.approx(4.5, rel=1e-3)
+
+
+def test_steps_of_one_noise_level_are_guided_together(node, demo, guide, empty):
+    """They cannot be told apart. With the step before them they move as far as every = 1 does: by 1 + 0.5 + 0.5."""
+    guided, seen = watched(guide, demo[0], every=2, scale=SCALE)
+    node(
+        "SamplerCustom", model=guided, add_noise=True, noise_seed=0, cfg=1.0, positive=empty, negative=empty,
+        sampler=node("KSamplerSelect", sampler_name="euler")[0], sigmas=torch.tensor([1.0, 0.5, 0.5, 0.0]),
+        latent_image={"samples": torch.zeros(1, 4, 16, 16)},
+    )  # fmt: skip
+    assert normalized_shifts(guided, seen) == pytest.approx([0.0, 1.0, 1.0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "guided_at"), [("heun", [0.5, 0.5]), ("seeds_3", [0.5, 1 / (1 + 3 ** (1 / 3)), 1 / (1 + 3 ** (2 / 3))])]
+)
+def test_samplers_that_evaluate_between_steps_are_guided_within_the_step(
+    demo, guide, empty, sample, sampler, guided_at
+):
+    """Of σ = 1, 0.75, 0.5, 0.25 the third step is guided: heun arrives at its level in the step before, and seeds_3 looks at two
+    levels within it, evenly spread in log((1 − σ)/σ)."""
+    guided, seen = watched(guide, demo[0], every=4)
+    sample(guided, empty, empty, cfg=1.0, steps=4, sampler=sampler)
+    found = [sigma.item() for sigma, plain, moved in seen if not torch.equal(plain, moved)]
+    assert found == pytest.approx(guided_at, rel=1e-4)
+
+
+def test_a_sampler_that_leaves_out_the_guided_steps_is_named(node, demo, guide, empty, monkeypatch):
+    """As those that choose their own may: here one that evaluates the first of three steps alone."""
+    said = []
+    monkeypatch.setattr(in_process.pack_module("nodes.feedback").Feedback, "say", lambda _, text: said.append(text))
+
+    def first_alone(model, x, sigmas, extra_args, callback, disable):
+        return model(x, sigmas[0] * x.new_ones(len(x)), **extra_args)
+
+    for every in (1, 4):
+        node(
+            "SamplerCustom", model=guide(every=every), add_noise=True, noise_seed=0, cfg=1.0, positive=empty,
+            negative=empty, sampler=comfy.samplers.KSAMPLER(first_alone), sigmas=torch.tensor([1.0, 0.6, 0.3, 0.0]),
+            latent_image={"samples": torch.zeros(1, 4, 16, 16)},
+        )  # fmt: skip
+    guided, not_guided = said
+    assert guided.startswith("1 of 3 steps")
+    assert not_guided.startswith("No effect: its sampler has steps of its own, and none of them is one that every = 4")
 
 
 def test_every_counts_the_steps_of_a_schedule_that_rises(node, guide, empty):
@@ -480,7 +570,7 @@ def ddpm(node, model, conditions, sampler, sigmas, latent):
     return node(
         "SamplerCustom", model=model, add_noise=True, noise_seed=3, cfg=1.0, positive=conditions[0],
         negative=conditions[1], sampler=sampler, sigmas=sigmas, latent_image={"samples": latent},
-    )[1]["samples"]  # fmt: skip
+    )[0]["samples"]  # fmt: skip
 
 
 @pytest.fixture
@@ -509,6 +599,47 @@ def test_ddpm_leads_a_flow_model_to_the_class(node, demo, empty, guided_ddpm, pr
         for scale in (0.0, 3.0)
     )
     assert guided > plain + 0.2
+
+
+ONE_LATENT = torch.zeros(1, 4, 16, 16)
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("scheduler", comfy.samplers.KSampler.SCHEDULERS)
+def test_ddpm_with_every_scheduler(node, demo, empty, guided_ddpm, scheduler, variance, scale):
+    """Some of them end at the demo model's least noise, 1e-4, where 1 − ᾱ is 0 in single precision."""
+    sigmas = node("BasicScheduler", model=demo[0], scheduler=scheduler, steps=3, denoise=1.0)[0]
+    sampler = guided_ddpm(scale=scale, variance=variance)
+    assert ddpm(node, demo[0], (empty, empty), sampler, sigmas, ONE_LATENT).isfinite().all()
+
+
+@pytest.mark.parametrize("repeated", [[1.0, 0.5, 0.0, 0.0], [1.0, 1.0, 0.5, 0.0], [1.0, 0.5, 0.5, 0.0]])
+def test_ddpm_leaves_a_picture_as_it_is_where_the_noise_stays(node, demo, empty, guided_ddpm, repeated):
+    drawn, expected = (
+        ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=3.0), torch.tensor(sigmas), ONE_LATENT)
+        for sigmas in (repeated, [1.0, 0.5, 0.0])
+    )
+    assert expected.isfinite().all() and torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("sigmas", [[0.5], [0.5, 0.5]])
+def test_ddpm_without_a_step_is_no_sampler(node, demo, empty, guided_ddpm, sigmas):
+    """As SplitSigmas gives at its ends; ComfyUI's samplers hand on what they get, too."""
+    own = node("KSamplerSelect", sampler_name="euler")[0]
+    drawn, expected = (
+        ddpm(node, demo[0], (empty, empty), sampler, torch.tensor(levels), ONE_LATENT)
+        for sampler, levels in ((guided_ddpm(scale=3.0), sigmas), (own, sigmas[:1]))
+    )
+    assert expected.isfinite().all() and torch.equal(drawn, expected)
+
+
+def test_ddpm_refuses_noise_levels_that_rise(node, demo, empty, guided_ddpm):
+    turned = node("FlipSigmas", sigmas=torch.tensor([1.0, 0.5, 0.0]))[0]
+    with pytest.raises(
+        ValueError, match=r"sigmas: 0\.0001 is followed by 0\.5, and the Guided DDPM Sampler takes .* fall"
+    ):
+        ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=3.0), turned, ONE_LATENT)
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,10 @@ class Taker:
 def spread_of(model, condition) -> torch.Tensor:
     """√Σ of the step, from the network's own word alone."""
     taker, variance = Taker(), in_process.pack_module("guidance_core.ddpm_variance")
-    kept = 1 / (1 + model.get_model_object("model_sampling").sigmas[STEP].square())
+    kept = 1 / (1 + model.get_model_object("model_sampling").sigmas[STEP].double().square())
     context, timesteps = condition[0][0].expand(2, -1, -1), torch.full((2,), float(STEP[0]))
     model.model.diffusion_model(X, timesteps, context=context, transformer_options={key(): taker})
-    low, high = (bound.log() for bound in variance.variance_bounds(kept))
+    low, high = (bound.log().float() for bound in variance.variance_bounds(kept, 1 - kept))
     return (variance.learned_log_variance(taker.values, low, high) / 2).exp()
 
 

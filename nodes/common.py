@@ -31,6 +31,11 @@ VAE = io.Vae.Input(
 )  # fmt: skip
 
 
+def printable(text: str) -> str:
+    """A text that ComfyUI's log can write: halves of characters, which names of files may hold, are written out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class PercentWindow:
     """A share of the sampling process, 0 ≤ start < end ≤ 1, in ComfyUI's percent."""

@@ -17,6 +17,7 @@ from ...guidance_core.calibration_objective import CalibrationObjective
 from ...guidance_core.fine_tuning import FineTuning
 from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
+from ..common import printable
 from .example_views import Batch, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
@@ -87,7 +88,7 @@ def calibrate(
 def _check_batch(folder: ExampleFolder, batch_size: int) -> None:
     if batch_size > len(folder.training):
         raise ValueError(
-            f"batch_size = {batch_size}: the folder '{folder.name}' has {len(folder.training)} pictures to train on "
+            f"batch_size = {batch_size}: the folder '{printable(folder.name)}' has {len(folder.training)} pictures to train on "
             f"({len(folder.held_out)} more are held out). Use {len(folder.training)} or less, or add pictures."
         )
 

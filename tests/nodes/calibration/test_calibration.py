@@ -475,6 +475,67 @@ def test_a_view_does_not_depend_on_its_batch(fresh, wired):
     torch.testing.assert_close(apart, together[[2, 0, 1, 1]], rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize(("batches_ahead", "freed"), [(0, 9), (2, 5), (1000, 2)])
+def test_views_without_room_are_made_for_many_steps_together(fresh, monkeypatch, batches_ahead, freed):
+    """And what made them is freed once for all of these, before anything is trained with them; the weights are the same."""
+    fits, _ = fine_tuned(fresh, monkeypatch)
+    module, events = fine_tuned(fresh, monkeypatch, training_room=4 * VIEW, ahead=batches_ahead * BATCH * VIEW)
+    assert same(module.state_dict(), fits.state_dict())
+    assert events.count("freed") == freed  # once before the first of the 8 steps
+    assert "made freed looked" in " ".join(events) and "made looked" not in " ".join(events)
+
+
+def test_held_out_views_without_room_leave_the_memory_to_training(fresh, monkeypatch):
+    module, events = fine_tuned(fresh, monkeypatch, held_out_room=0)
+    assert same(module.state_dict(), fine_tuned(fresh, monkeypatch)[0].state_dict())
+    assert events.count("freed") == 1 + 9  # the checks before and after each step
+    assert "made freed looked" in " ".join(events) and "made looked" not in " ".join(events)
+
+
+VIEW = 4 * 3 * 32 * 32  # bytes
+
+
+def fine_tuned(fresh, monkeypatch, training_room=None, held_out_room=None, ahead=None):
+    """A module after 8 steps; and in order when views were "made", all memory "freed", and the classifier "looked". Rooms
+    in bytes are of views that are kept."""
+    image_folder, view, example_views, fine_tuning = (
+        in_process.pack_module(f"nodes.calibration.{name}")
+        for name in ("image_folder", "guidance_view", "example_views", "fine_tuning")
+    )
+    objective = in_process.pack_module("guidance_core.calibration_objective").CalibrationObjective(
+        1.0, 0.001, "per_sample", 0
+    )
+    classifier, events = fresh("hugging_face"), []
+    folder = image_folder.open_folder("animals", classifier, 32)
+
+    class Seen(view.PictureView):
+        def finished(self, pictures):
+            events.append("made")
+            return super().finished(pictures)
+
+    examples, held_out = (
+        example_views.example_views(Seen(), part, "", torch.device("cpu"))
+        for part in (folder.training, folder.held_out)
+    )
+    for views, room in ((examples, training_room), (held_out, held_out_room)):
+        views._room = views._room if room is None else room
+        views._room_ahead = views._room_ahead if ahead is None else ahead
+    assert len([*held_out.batches(1.0, 16)]) == 1  # as measuring does before
+    free = comfy.model_management.free_memory
+
+    def counted(memory, *args, **options):
+        if memory == fine_tuning.ALL_MEMORY:
+            events.append("freed")
+        return free(memory, *args, **options)
+
+    classifier.patcher.model.register_forward_pre_hook(lambda *_: events.append("looked"))
+    with monkeypatch.context() as patched:
+        patched.setattr(comfy.model_management, "free_memory", counted)
+        training = fine_tuning.Training(objective, 8, 5e-4, BATCH, 0)
+        module, _ = fine_tuning.fine_tune(classifier, training, examples, held_out)
+    return module, events
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 11, 40])
 def test_the_split(fresh, new_folder, count):
     """A fifth of each class, by the names of the files alone."""

@@ -1,10 +1,11 @@
 """All views of a folder's pictures, in batches: each picture at each share of the sampling, with its own noise.
 
-A view is made when it is first asked for, and kept while there is memory for it.
+A view is made when it is first asked for, and kept while there is memory for it. Where there is none left, views of the
+next batches can be made together, so that the models that make them are loaded once for all of these.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import ChainMap, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
 import comfy.model_management
@@ -14,6 +15,8 @@ from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
 from .pictures import Pictures
 
 MEMORY_SHARE = 0.25  # of what is free at the start
+SHARE_AHEAD = 0.05  # of the same, for views that are made ahead and not kept
+BATCH = 16  # pictures looked at together
 Key = int | tuple[str, int]  # of a view, or of a picture's "latent"
 Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
 
@@ -30,16 +33,24 @@ class ExampleViews:
         self.view, self.pictures, self.percents, self.device, self.seed = view, pictures, percents, device, seed
         self.full = False  # whether views are made anew each time, for lack of memory
         self._kept: dict[Key, tuple[torch.Tensor, ...]] = {}
-        self._room = MEMORY_SHARE * comfy.model_management.get_free_memory(torch.device("cpu"))
+        self._ahead: dict[Key, tuple[torch.Tensor, ...]] = {}
+        self._largest = 1  # bytes of a view
+        free = comfy.model_management.get_free_memory(torch.device("cpu"))
+        self._room, self._room_ahead = MEMORY_SHARE * free, SHARE_AHEAD * free
 
     def __len__(self) -> int:
         return len(self.pictures) * len(self.percents)
 
     def batches(self, percent: float, size: int) -> Iterator[Batch]:
         """All pictures at one percent."""
+        for numbers in self.in_order(percent, size):
+            yield self.batch(numbers)
+
+    def in_order(self, percent: float, size: int) -> Iterator[list[int]]:
+        """Numbers of the views of all pictures at one percent, in batches."""
         first = self.percents.index(percent) * len(self.pictures)
         for numbers in torch.arange(first, first + len(self.pictures)).split(size):
-            yield self.batch(numbers.tolist())
+            yield numbers.tolist()
 
     def shuffled(self, size: int, seed: int) -> Iterator[list[int]]:
         """Numbers of views in batches without end: all in random order, and again. size: at most len(self)."""
@@ -49,10 +60,27 @@ class ExampleViews:
             for numbers in order[: len(self) // size * size].split(size):
                 yield numbers.tolist()
 
+    def batches_ahead(self, size: int) -> int:
+        """For how many batches to make views ahead: 1 as long as views are kept."""
+        return max(int(self._room_ahead // (self._largest * size)), 1) if self.full else 1
+
+    def make_ahead(self, numbers: Iterable[int]) -> bool:
+        """Makes the views that batches ask for next, in the place of those that were made ahead before. Whether there were
+        any to make. Raises ComfyUI's InterruptProcessingException."""
+        self._ahead = {}
+        new = sorted({*numbers} - self._kept.keys())  # those of one percent together
+        for start in range(0, len(new), BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            made = self._make(new[start : start + BATCH])
+            self._ahead |= made
+            self._keep(made)
+        return bool(new)
+
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The classifier's inputs for views, and their class numbers, as tensors that autograd takes."""
-        new = self._make([number for number in numbers if number not in self._kept])
-        views = [new[number] if number in new else self._kept[number] for number in numbers]
+        known = ChainMap(self._kept, self._ahead)
+        new = self._make([number for number in numbers if number not in known])
+        views = [new[number] if number in new else known[number] for number in numbers]
         self._keep(new)
         with torch.inference_mode(False):
             inputs = tuple(torch.stack(parts).to(self.device, torch.float32) for parts in zip(*views))
@@ -94,6 +122,7 @@ class ExampleViews:
     def _keep(self, new: dict[Key, tuple[torch.Tensor, ...]]) -> None:
         for key, parts in new.items():
             size = sum(part.nbytes for part in parts)
+            self._largest = max(self._largest, size)
             self.full = self.full or size > self._room
             if not self.full:
                 self._room -= size

@@ -6,7 +6,7 @@ The training loop is in guidance_core/fine_tuning.py, its loss in guidance_core/
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import comfy.model_management
@@ -17,11 +17,12 @@ from ...guidance_core.calibration_objective import CalibrationObjective
 from ...guidance_core.fine_tuning import FineTuning
 from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
-from .example_views import Batch, ExampleViews, example_views
+from ..common import printable
+from .example_views import BATCH, Batch, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
 from .loss_picture import loss_picture
-from .measurement import BATCH, measure
+from .measurement import measure
 from .progress import Progress
 
 ALL_MEMORY = 1e30  # bytes: as much as there is
@@ -87,7 +88,7 @@ def calibrate(
 def _check_batch(folder: ExampleFolder, batch_size: int) -> None:
     if batch_size > len(folder.training):
         raise ValueError(
-            f"batch_size = {batch_size}: the folder '{folder.name}' has {len(folder.training)} pictures to train on "
+            f"batch_size = {batch_size}: the folder '{printable(folder.name)}' has {len(folder.training)} pictures to train on "
             f"({len(folder.held_out)} more are held out). Use {len(folder.training)} or less, or add pictures."
         )
 
@@ -99,30 +100,34 @@ def fine_tune(
 ) -> tuple[torch.nn.Module, FineTuning]:
     """A trained copy of a classifier's module. Interrupted, it leaves nothing behind."""
     _prepare(examples, training)
+    comfy.model_management.free_memory(ALL_MEMORY, examples.device)  # what made views leaves the memory to training
     module = classifier.trainable_copy().to(examples.device)
-
-    def batches() -> Iterator[Batch]:
-        for number, numbers in enumerate(examples.shuffled(training.batch_size, training.seed)):
-            batch = examples.batch(numbers)
-            if examples.full or number == 0:  # the model that made it leaves the memory to training
-                comfy.model_management.free_memory(ALL_MEMORY, examples.device)
-            yield batch
+    batches = islice(examples.shuffled(training.batch_size, training.seed), training.steps)
 
     def held_out_batches() -> Iterator[Batch]:
-        for percent in held_out.percents:
-            for batch in held_out.batches(percent, BATCH):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                yield batch
+        numbers = chain.from_iterable(held_out.in_order(percent, BATCH) for percent in held_out.percents)
+        for batch in _made_ahead(held_out, numbers, BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            yield batch
 
     tuning = FineTuning(module, training.objective, held_out_batches, training.learning_rate, training.steps)
     progress, checked = Progress(training.steps), 0
-    for _ in tuning.run(batches()):
+    for _ in tuning.run(_made_ahead(examples, batches, training.batch_size)):
         is_new = len(tuning.held_out_losses) > checked
         checked = len(tuning.held_out_losses)
         progress(loss_picture(tuning) if is_new else None)
     log = logging.warning if "finite" in tuning.stopped else logging.info
     log("Calibrate Classifier: %s", _summary(tuning, len(examples.pictures), len(held_out.pictures)))
     return module.cpu(), tuning
+
+
+def _made_ahead(views: ExampleViews, batches: Iterator[list[int]], size: int) -> Iterator[Batch]:
+    """Batches of so many views, by their numbers. What makes views does so for as many batches as there is room for, and
+    leaves the memory to what is done with these."""
+    while group := [*islice(batches, views.batches_ahead(size))]:
+        if views.make_ahead(chain.from_iterable(group)):
+            comfy.model_management.free_memory(ALL_MEMORY, views.device)
+        yield from map(views.batch, group)
 
 
 def _prepare(examples: ExampleViews, training: Training) -> None:

@@ -1,7 +1,7 @@
 """Folders of example pictures for a classifier: one sub-folder a class, below ComfyUI's input folder.
 
 A picture that cannot be used is skipped and named; what is left is split into pictures to train on and held-out ones,
-always the same for the same file names.
+always the same for the same file names. A file has one class, whatever links lead to it.
 """
 
 import logging
@@ -17,7 +17,9 @@ import folder_paths
 from ...guidance_core.class_labels import parse_labels
 from ...guidance_core.number_range import check_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
-from .pictures import Pictures, problem_of, shown
+from ..common import printable
+from .files_below import FilesBelow, files_below
+from .pictures import Pictures, problem_of
 from .progress import Progress
 
 DEMO = "entropy-guidance-demo"
@@ -56,9 +58,7 @@ def fingerprint(name: str | None) -> str | float:
     if name == DEMO or name not in folder_names():
         return name
     digest = sha256()
-    for file in _listed(_path(name)):
-        path = _path(name) / file
-        status = os.stat(path, follow_symlinks=path.exists())  # of a dangling link its own
+    for file, status in files_below(_path(name)).files.items():
         digest.update(os.fsencode(file) + f" {status.st_mtime_ns} {status.st_size}\n".encode())
     return digest.hexdigest()
 
@@ -70,16 +70,18 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     of the classifier, or that is not below ComfyUI's input folder.
     """
     check_number("resolution", size, lowest=1, highest=LARGEST_SIZE)
-    files = _files(name)
+    listing = _listing(name)
+    files = list(listing.files)
     classes = _classes(name, sorted({file.parts[0] for file in files}), classifier)
     root, usable, skipped, progress = _path(name), [], [], Progress(len(files))
     for file in files:
         problem = problem_of(root / file)
         if problem:
-            skipped.append(f"{shown(file.as_posix())}: {problem}")
+            skipped.append(f"{printable(file.as_posix())}: {problem}")
         else:
             usable.append(file)
         progress()
+    _warn_of_links(name, listing.again)
     _warn(name, skipped, len(files))
     _check_variety(name, {classes[file.parts[0]] for file in usable}, skipped, classifier)
     held_out = _held_out(usable)
@@ -98,29 +100,20 @@ def _path(name: str) -> Path:
     return Path(folder_paths.get_input_directory()) / name
 
 
-def _files(name: str) -> list[Path]:
-    """Relative paths of the pictures: sub-folder first."""
+def _listing(name: str) -> FilesBelow:
+    """What is there, pictures or not."""
     if name not in folder_names():
         raise ValueError(
             f"image_folder = {name!r}: there is no such folder with sub-folders in ComfyUI's input folder "
-            f"{folder_paths.get_input_directory()}."
+            f"{printable(folder_paths.get_input_directory())}."
         )
-    files = _listed(_path(name))
-    if not files:
+    listing = files_below(_path(name))
+    if not listing.files:
         raise ValueError(
-            f"image_folder = '{name}': its sub-folders hold no pictures. Give it one sub-folder for each class, named "
+            f"image_folder = '{printable(name)}': its sub-folders hold no pictures. Give it one sub-folder for each class, named "
             "after the class, with pictures of it (png, jpg, webp, bmp, tif)."
         )
-    return files
-
-
-def _listed(root: Path) -> list[Path]:
-    """Relative paths of all files in sub-folders, but for hidden ones."""
-    from torchvision.datasets import ImageFolder
-
-    found = ImageFolder(str(root), allow_empty=True, is_valid_file=lambda path: True).samples
-    files = [Path(path).relative_to(root) for path, _ in found]
-    return [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    return listing
 
 
 def _classes(name: str, folders: list[str], classifier: GuidanceClassifier) -> dict[str, int]:
@@ -133,12 +126,21 @@ def _classes(name: str, folders: list[str], classifier: GuidanceClassifier) -> d
             unknown.append(folder)
     if unknown:
         known = ", ".join(f"'{label}'" for label in classifier.labels[:SHOWN])
-        raise ValueError(
+        message = (
             f"image_folder = '{name}': {len(unknown)} of {len(folders)} sub-folders are no classes of the classifier "
             f"'{classifier.name}': {', '.join(unknown[:SHOWN])}. Name each after one of its classes or a class's "
             f"number: {known}{' and so on' if len(classifier.labels) > SHOWN else ''}."
         )
+        raise ValueError(printable(message))
     return numbers
+
+
+def _warn_of_links(name: str, again: int) -> None:
+    if again:
+        logging.warning(
+            "image_folder '%s': %d links or hard links to files and folders that are listed in another place were left out, "
+            "so that no picture is of two classes, or both trained on and held out.", printable(name), again,
+        )  # fmt: skip
 
 
 def _warn(name: str, skipped: list[str], count: int) -> None:
@@ -146,19 +148,21 @@ def _warn(name: str, skipped: list[str], count: int) -> None:
         more = f"\n... and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
         logging.warning(
             "image_folder '%s': %d of %d pictures were skipped:\n%s%s",
-            name, len(skipped), count, "\n".join(skipped[:SHOWN]), more,
+            printable(name), len(skipped), count, "\n".join(skipped[:SHOWN]), more,
         )  # fmt: skip
 
 
 def _check_variety(name: str, classes: set[int], skipped: list[str], classifier: GuidanceClassifier) -> None:
     if not classes:
         raise ValueError(
-            f"image_folder = '{name}': none of its {len(skipped)} pictures can be used:\n" + "\n".join(skipped[:SHOWN])
+            f"image_folder = '{printable(name)}': none of its {len(skipped)} pictures can be used:\n"
+            + "\n".join(skipped[:SHOWN])
         )
     if len(classes) == 1:
         (only,) = classes
         raise ValueError(
-            f"image_folder = '{name}': all its usable pictures are of one class, '{classifier.labels[only]}'. "
+            f"image_folder = '{printable(name)}': all its usable pictures are of one class, "
+            f"'{printable(classifier.labels[only])}'. "
             "Calibration needs two classes or more, each in a sub-folder."
         )
 

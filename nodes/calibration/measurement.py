@@ -6,10 +6,8 @@ from typing import Any
 import torch
 
 from ...guidance_core.calibration_error import CalibrationError, calibration_error
-from .example_views import ExampleViews
+from .example_views import BATCH, ExampleViews
 from .progress import Progress
-
-BATCH = 16  # pictures looked at together
 
 
 def measure(classify: Callable[..., Any], views: ExampleViews) -> dict[float, CalibrationError]:

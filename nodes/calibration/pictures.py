@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
+from ..common import printable
+
 LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
 LARGEST_FILE = 2**29  # bytes; an uncompressed picture of so many pixels has half of that
 MOST_PASSES = 200  # of a progressive JPEG, each of which goes over all its pixels; usual are 10
@@ -57,10 +59,5 @@ def problem_of(path: Path) -> str:
     except Image.DecompressionBombError:
         return f"huge; at most {LARGEST:,} pixels"
     except Exception as error:  # Pillow's readers let damaged files raise anything
-        return f"unreadable ({shown(str(error))})"
+        return f"unreadable ({printable(str(error))})"
     return ""
-
-
-def shown(text: str) -> str:
-    """A file's name that a log can hold, whatever bytes it is made of."""
-    return text.encode(errors="replace").decode()

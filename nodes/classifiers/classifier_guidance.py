@@ -47,7 +47,7 @@ class ClassifierGuidance:
         try:
             with self.gradient:
                 result = executor(*args, **kwargs)
-            self._say_what_was_done()
+                self._say_what_was_done()
             return result
         finally:
             self._schedule, self._steps = outer

@@ -64,8 +64,10 @@ class LatentDecoder:
 
 
 class _Decode(torch.nn.Module):
-    """A VAE's decoding as a module's forward."""
+    """A VAE's decoding as a module's forward. unread: how the names of weights begin that alone encoding reads, in all of
+    ComfyUI's VAEs that have them."""
 
+    unread = ("vae.encoder.", "vae.quant_conv.", "vae.taesd_encoder.")
     vae: Any  # whose `decode` is no forward
 
     def __init__(self, vae: Any) -> None:

@@ -8,16 +8,22 @@ class NormalWeights:
 
     Weights that were loaded or moved in inference mode are inference tensors, which autograd refuses to keep for a
     backward pass; weights that ComfyUI streams to the device would be gone by then, or be left off it. This holds normal
-    copies of such weights on the inputs' device, made at the first call of a module, until `clear`.
+    copies of such weights on the inputs' device, made at the first call of a module or before it, until `clear`.
+
+    A module may say in `unread` how the names of weights begin that its forward does not read: those are not copied.
     """
 
     def __init__(self) -> None:
         self._copies: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}
 
     def __call__(self, module: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
-        if module not in self._copies:
-            self._copies[module] = _copies(module, inputs[0].device)
+        self.prepare(module, inputs[0].device)
         return torch.func.functional_call(module, self._copies[module], inputs)
+
+    def prepare(self, module: torch.nn.Module, device: torch.device) -> None:
+        """Makes the copies that a call with inputs on this device takes, with gradients where they are enabled now."""
+        if module not in self._copies:
+            self._copies[module] = _copies(module, torch.empty(0, device=device).device)  # with its number
 
     def clear(self) -> None:
         self._copies.clear()
@@ -25,9 +31,10 @@ class NormalWeights:
 
 @torch.inference_mode(False)
 def _copies(module: torch.nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
-    weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    unread = getattr(module, "unread", ())
     return {
         name: weight.detach().to(device, copy=True)
-        for name, weight in weights.items()
-        if torch.is_grad_enabled() and weight.is_inference() or weight.device != device
+        for name, weight in (*module.named_parameters(), *module.named_buffers())
+        if not name.startswith(unread)
+        and (torch.is_grad_enabled() and weight.is_inference() or weight.device != device)
     }

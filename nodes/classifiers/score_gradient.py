@@ -1,7 +1,8 @@
 """The gradient of a guidance score with respect to a model's x0 prediction, inside ComfyUI's sampling."""
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -34,7 +35,7 @@ class ScoreGradient:
     def __init__(self, score: GuidanceScore, decoder: LatentDecoder | None) -> None:
         self.score, self.decoder = score, decoder
         self._call = NormalWeights()
-        self._log_p: torch.Tensor | None = None  # on the device: of the latest pictures [B]
+        self._outer: list[torch.Tensor | None] = []  # log p of the samplings inside of which the present one runs
         self._forget()
 
     def _forget(self) -> None:
@@ -42,9 +43,10 @@ class ScoreGradient:
         # Classes [B] on the device, and how many pictures are looked at at once.
         self._batch: tuple[torch.Tensor, int] | None = None
         self._broken: torch.Tensor | None = None  # on the device: how many gradients were not finite
+        self._log_p: torch.Tensor | None = None  # on the device: of the latest pictures [B]
 
     def how_sure(self) -> str:
-        """How sure the classifier was the last time that it was asked, in words. Reads the device."""
+        """How sure the classifier was the last time that it was asked in this sampling, in words. Reads the device."""
         assert self._log_p is not None  # it has been asked
         names = self.score.classifier.labels
         wanted = labels_of_batch(self.score.labels, len(self._log_p))
@@ -57,11 +59,13 @@ class ScoreGradient:
         return [patcher for patcher in (self.score.classifier.patcher, decoder) if patcher is not None]
 
     def __enter__(self) -> None:
+        self._outer.append(self._log_p)
         self._forget()
 
     def __exit__(self, *_: Any) -> None:
         broken = self._broken
         self._forget()
+        self._log_p = self._outer.pop()
         if broken is not None and (count := int(broken)):
             logging.warning(
                 "Classifier guidance: %d gradients were not finite; those pictures took their steps without guidance.",
@@ -74,15 +78,18 @@ class ScoreGradient:
     ) -> tuple[torch.Tensor, ...]:
         """∇S [B, C, ...] and log p(y|·) [B] of what is sampled at noise levels σ [B]; both 0 where one is not finite.
 
-        The gradient is taken at the prediction x0, or at x for a classifier that reads noise.
+        The gradient is taken at the prediction x0, or at x for a classifier that reads noise. Where memory runs out, fewer
+        pictures are looked at at once. Raises PyTorch's OutOfMemoryError where it does for a single one.
         """
         _check_pictures(x0)
-        if self._batch is None or len(self._batch[0]) != len(x0):
-            self._batch = self._labels_on(x0.device, len(x0)), self._at_once(x0)
-        labels, at_once = self._batch
-        seen = x0 if self.decoder else x
-        parts = zip(seen.split(at_once), sigma.split(at_once), labels.split(at_once))
-        gradient, log_p = map(torch.cat, zip(*(self._gradient(*part, model) for part in parts)))
+        with self._saying_that_memory_is_short(x0):
+            if self._batch is None or len(self._batch[0]) != len(x0):
+                self._batch = self._labels_on(x0.device, len(x0)), self._at_once(x0)
+            labels, at_once = self._batch
+            while (found := self._in_parts(x0 if self.decoder else x, sigma, labels, at_once, model)) is None:
+                at_once //= 2
+                self._batch = labels, at_once
+        gradient, log_p = found
         gradient, broken = finite_or_none(gradient, log_p)
         self._log_p = log_p
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
@@ -91,11 +98,44 @@ class ScoreGradient:
     def _labels_on(self, device: torch.device, count: int) -> torch.Tensor:
         return torch.tensor(labels_of_batch(self.score.labels, count), device=device)
 
+    @torch.enable_grad()
     def _at_once(self, x0: torch.Tensor) -> int:
-        """How many pictures fit into memory together."""
-        needed = GRAPH_MEMORY * self.decoder.memory_of(x0) if self.decoder else 0
-        free = comfy.model_management.get_free_memory(x0.device)
-        return len(x0) if needed * len(x0) <= free else max(int(free // needed), 1)
+        """How many pictures to look at at once: as many as can be decoded in the memory that weights leave. What a classifier
+        takes is not known."""
+        classifier, decoder = self.score.classifier.patcher, self.decoder
+        self._call.prepare(classifier.model, classifier.load_device if decoder else x0.device)
+        if decoder is None or decoder.patcher is None or decoder.decode is None:
+            return len(x0)
+        self._call.prepare(decoder.decode, decoder.patcher.load_device)
+        free = comfy.model_management.get_free_memory(decoder.patcher.load_device)
+        return min(max(int(free // (GRAPH_MEMORY * decoder.memory_of(x0))), 1), len(x0))
+
+    def _in_parts(
+        self, seen: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, at_once: int, model: BaseModel
+    ) -> tuple[torch.Tensor, ...] | None:
+        """∇S and log p of a batch, so many pictures at once. None where memory runs out for more than one, when all that
+        was made is free again."""
+        parts = zip(seen.split(at_once), sigma.split(at_once), labels.split(at_once))
+        try:
+            return tuple(map(torch.cat, zip(*(self._gradient(*part, model) for part in parts))))
+        except torch.cuda.OutOfMemoryError:
+            if at_once == 1:
+                raise
+        return None
+
+    @contextmanager
+    def _saying_that_memory_is_short(self, x0: torch.Tensor) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:  # ComfyUI then frees all models
+            height, width = x0.shape[-2:]
+            cheaper = (
+                " Where the node has decode, choose taesd or half." if self.decoder and self.decoder.patcher else ""
+            )
+            raise torch.cuda.OutOfMemoryError(
+                f"Classifier guidance: memory is too short for the gradient of one picture, of a latent of {width} × {height}. "
+                f"Draw smaller pictures, or use a smaller classifier.{cheaper}"
+            ) from error
 
     @torch.enable_grad()
     def _gradient(

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import struct
 import zlib
 from dataclasses import replace
@@ -181,9 +182,16 @@ def new_folder(home):
     path = home / "input" / "mine"
     path.mkdir()
     yield path
-    for file in sorted(path.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    path.rmdir()
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def nameless_folder(home):
+    """The same, with a name whose bytes are no UTF-8."""
+    path = home / "input" / "\udcfe"
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
 
 
 def weights(classifier) -> dict:
@@ -467,6 +475,67 @@ def test_a_view_does_not_depend_on_its_batch(fresh, wired):
     torch.testing.assert_close(apart, together[[2, 0, 1, 1]], rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize(("batches_ahead", "freed"), [(0, 9), (2, 5), (1000, 2)])
+def test_views_without_room_are_made_for_many_steps_together(fresh, monkeypatch, batches_ahead, freed):
+    """And what made them is freed once for all of these, before anything is trained with them; the weights are the same."""
+    fits, _ = fine_tuned(fresh, monkeypatch)
+    module, events = fine_tuned(fresh, monkeypatch, training_room=4 * VIEW, ahead=batches_ahead * BATCH * VIEW)
+    assert same(module.state_dict(), fits.state_dict())
+    assert events.count("freed") == freed  # once before the first of the 8 steps
+    assert "made freed looked" in " ".join(events) and "made looked" not in " ".join(events)
+
+
+def test_held_out_views_without_room_leave_the_memory_to_training(fresh, monkeypatch):
+    module, events = fine_tuned(fresh, monkeypatch, held_out_room=0)
+    assert same(module.state_dict(), fine_tuned(fresh, monkeypatch)[0].state_dict())
+    assert events.count("freed") == 1 + 9  # the checks before and after each step
+    assert "made freed looked" in " ".join(events) and "made looked" not in " ".join(events)
+
+
+VIEW = 4 * 3 * 32 * 32  # bytes
+
+
+def fine_tuned(fresh, monkeypatch, training_room=None, held_out_room=None, ahead=None):
+    """A module after 8 steps; and in order when views were "made", all memory "freed", and the classifier "looked". Rooms
+    in bytes are of views that are kept."""
+    image_folder, view, example_views, fine_tuning = (
+        in_process.pack_module(f"nodes.calibration.{name}")
+        for name in ("image_folder", "guidance_view", "example_views", "fine_tuning")
+    )
+    objective = in_process.pack_module("guidance_core.calibration_objective").CalibrationObjective(
+        1.0, 0.001, "per_sample", 0
+    )
+    classifier, events = fresh("hugging_face"), []
+    folder = image_folder.open_folder("animals", classifier, 32)
+
+    class Seen(view.PictureView):
+        def finished(self, pictures):
+            events.append("made")
+            return super().finished(pictures)
+
+    examples, held_out = (
+        example_views.example_views(Seen(), part, "", torch.device("cpu"))
+        for part in (folder.training, folder.held_out)
+    )
+    for views, room in ((examples, training_room), (held_out, held_out_room)):
+        views._room = views._room if room is None else room
+        views._room_ahead = views._room_ahead if ahead is None else ahead
+    assert len([*held_out.batches(1.0, 16)]) == 1  # as measuring does before
+    free = comfy.model_management.free_memory
+
+    def counted(memory, *args, **options):
+        if memory == fine_tuning.ALL_MEMORY:
+            events.append("freed")
+        return free(memory, *args, **options)
+
+    classifier.patcher.model.register_forward_pre_hook(lambda *_: events.append("looked"))
+    with monkeypatch.context() as patched:
+        patched.setattr(comfy.model_management, "free_memory", counted)
+        training = fine_tuning.Training(objective, 8, 5e-4, BATCH, 0)
+        module, _ = fine_tuning.fine_tune(classifier, training, examples, held_out)
+    return module, events
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 11, 40])
 def test_the_split(fresh, new_folder, count):
     """A fifth of each class, by the names of the files alone."""
@@ -499,6 +568,67 @@ def test_what_a_folder_holds_is_noticed(home, new_folder):
     assert fingerprint("mine") == first
     Image.new("RGB", (8, 8)).save(new_folder / "cat" / "new.png")
     assert fingerprint("mine") != first
+
+
+def test_files_have_torchvision_s_order(home, new_folder):
+    """What a seed draws depends on it."""
+    from torchvision.datasets import ImageFolder
+
+    pictures(new_folder, {"dog": 2, "cat": 2})
+    for name in (
+        "cat/b/1.png",
+        "cat/b-c/1.png",
+        "cat/B/1.png",
+        "cat/b/a/2.png",
+        "Fox/1.png",
+        "Fox/no picture",
+        "none.png",
+    ):
+        (new_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(new_folder / "cat" / "00.png", new_folder / name)
+    far = home / "far"
+    pictures(far, {"cat": 2})
+    (new_folder / "linked").symlink_to(far / "cat")
+    of_torchvision = ImageFolder(str(new_folder), is_valid_file=lambda path: True).samples
+    listed = in_process.pack_module("nodes.calibration.files_below").files_below(new_folder).files
+    assert [str(new_folder / file) for file in listed] == [path for path, _ in of_torchvision]
+    shutil.rmtree(far)
+
+
+def test_links_in_circles_end(fresh, new_folder, caplog):
+    """Two of them have a path for each series of ups and downs."""
+    pictures(new_folder)
+    for name in ("x", "y"):
+        (new_folder / "cat" / name).symlink_to(new_folder / "cat")
+    in_process.pack_module("nodes.calibration.image_folder").fingerprint("mine")
+    assert len(open_folder("mine", fresh("hugging_face")).everything) == 24
+    assert (
+        "image_folder 'mine': 2 links or hard links to files and folders that are listed in another place"
+        in caplog.text
+    )
+
+
+def test_a_picture_has_one_class_and_is_in_one_set(fresh, home, new_folder):
+    """Its own place counts, whatever links lead there, before it in the alphabet too; else the shortest way."""
+    pictures(new_folder)
+    for number in range(8):
+        (new_folder / "dog" / f"a{number}.png").symlink_to(new_folder / "cat" / f"{number:02}.png")
+    (new_folder / "cat" / "a.png").symlink_to(new_folder / "dog" / "00.png")
+    (new_folder / "cat" / "all dogs").symlink_to(new_folder / "dog")
+    os.link(new_folder / "cat" / "00.png", new_folder / "fox" / "hard.png")
+    shutil.copy(new_folder / "cat" / "00.png", home / "elsewhere.png")
+    (new_folder / "cat" / "deep").mkdir()
+    for name in ("cat/deep/far.png", "fox/far.png"):
+        (new_folder / name).symlink_to(home / "elsewhere.png")
+    folder = open_folder("mine", fresh("hugging_face"))
+    training, held_out = ([file.resolve() for file in part.files] for part in (folder.training, folder.held_out))
+    assert len({*training, *held_out}) == len(training) + len(held_out) == 25
+    own = {new_folder / label / f"{number:02}.png" for label in LABELS for number in range(8)}
+    assert {*folder.everything.files} == {*own, new_folder / "fox" / "far.png"}
+    assert all(
+        file.parent.name == LABELS[label] for file, label in zip(folder.everything.files, folder.everything.labels)
+    )
+    (home / "elsewhere.png").unlink()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -602,6 +732,31 @@ def test_folders_that_cannot_be_used(fresh, calibrate, report, new_folder, make,
     for run in (calibrate, report):
         with pytest.raises(ValueError, match=f"image_folder = 'mine': {message}"):
             run(fresh("hugging_face"), "mine")
+
+
+def rename_the_cats(folder):
+    pictures(folder)
+    (folder / "cat").rename(folder / "\udcff")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: pictures(folder, {"cat": 0, "dog": 0}), r"image_folder = '\udcfe': its sub-folders hold no"),
+        (lambda folder: pictures(folder, {"cat": 4}), r"image_folder = '\udcfe': all its usable pictures are of one class"),
+        (only_bad, r"image_folder = '\udcfe': none of its 10 pictures can be used"),
+        (rename_the_cats, r"image_folder = '\udcfe': 1 of 3 sub-folders are no classes of the classifier 'animals': \udcff."),
+        (pictures, r"batch_size = 999: the folder '\udcfe' has 18 pictures"),
+    ],
+    ids=["no pictures", "one class", "all bad", "other classes", "large batch"],
+)  # fmt: skip
+def test_names_that_are_no_text_are_written_out(fresh, calibrate, nameless_folder, caplog, make, message):
+    """ComfyUI's log could not write them, and its worker would stop."""
+    make(nameless_folder)
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        calibrate(fresh("hugging_face"), nameless_folder.name, batch_size=999)
+    for text in (str(refused.value), *(record.getMessage() for record in caplog.records)):
+        assert text.encode().decode() == text
 
 
 @pytest.mark.parametrize("name", ["../input/animals", "..", "/etc", "nothing", "animals/cat", ""])

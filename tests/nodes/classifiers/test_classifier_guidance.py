@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import comfy.latent_formats
+import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
 import comfy.sd
@@ -454,7 +455,7 @@ class Decoder:
 
     def __init__(self, decoder, change):
         self.decoder, self.change = decoder, change
-        self.patcher, self.memory_of = decoder.patcher, decoder.memory_of
+        self.patcher, self.decode, self.memory_of = decoder.patcher, decoder.decode, decoder.memory_of
 
     def images(self, call, x0):
         return self.change(self.decoder.images(call, x0))
@@ -474,8 +475,6 @@ def test_broken_gradients_are_said_once_and_spare_the_other_pictures(demo, guide
 
 
 def test_pictures_are_looked_at_one_by_one_where_memory_is_short(guide, monkeypatch):
-    import comfy.model_management
-
     model, x0 = in_float64(guide(decode="half")), torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     together = gradient_at(model, x0)
     counts = []
@@ -486,6 +485,147 @@ def test_pictures_are_looked_at_one_by_one_where_memory_is_short(guide, monkeypa
     for one, all_ in zip(gradient_at(model, x0), together):
         assert_agree(one, all_)
     assert counts == [1, 1, 1]
+
+
+def test_memory_is_measured_beside_the_weights(guide, monkeypatch):
+    """What is copied of decoder and classifier is copied before."""
+    model, copied = guide(decode="half"), []
+    copies = gradient_of(model)._call._copies
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: copied.append(len(copies)) or 2**40)
+    gradient_at(model, torch.zeros(1, 4, 16, 16))
+    assert copied == [2]
+
+
+class ReadsNoise(torch.nn.Linear):
+    """A noise-aware classifier of latents of 4 × 16 × 16."""
+
+    def __init__(self, classes):
+        super().__init__(4 * 16 * 16, classes, dtype=torch.float64)
+
+    def forward(self, x, kept):
+        return super().forward(x.flatten(1).double()) * kept[:, None]
+
+
+class OfMemory(torch.nn.Module):
+    """A classifier that has memory for so many pictures together, and notes how many it was shown."""
+
+    def __init__(self, network, most):
+        super().__init__()
+        self.network, self.most, self.shown = network, most, []
+
+    def forward(self, *inputs):
+        self.shown.append(len(inputs[0]))
+        if len(inputs[0]) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return self.network(*inputs)
+
+
+def of_memory(gradient, most, decoder, network):
+    """The ScoreGradient of another classifier, seen through a decoder, and that classifier."""
+    module = OfMemory(network, most)
+    patcher = comfy.model_patcher.ModelPatcher(module, torch.device("cpu"), torch.device("cpu"))
+    classifier = replace(gradient.score.classifier, patcher=patcher)
+    return type(gradient)(replace(gradient.score, classifier=classifier), decoder), module
+
+
+@pytest.mark.parametrize("kind", ["latents", "pixels", "noise"])
+def test_fewer_pictures_are_looked_at_where_memory_runs_out(demo, guide, classifier, monkeypatch, kind):
+    """With the same gradients, and no more tries in the steps after; ComfyUI's own kind of error where one is too many."""
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2**50)
+    gradient = gradient_of(in_float64(guide()))
+    decoder, network, shape = gradient.decoder, gradient.score.classifier.patcher.model, (4, 16, 16)
+    if kind == "pixels":
+        pixels = in_process.pack_module("nodes.classifiers.latent_decoder").LatentDecoder
+        decoder, shape = pixels("pixels", comfy.latent_formats.ChromaRadiance()), (3, 32, 32)
+    if kind == "noise":
+        torch.manual_seed(0)
+        decoder, network = None, ReadsNoise(len(classifier.labels))
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    (together, _), (apart, module), (none, tried) = (of_memory(gradient, most, decoder, network) for most in (5, 1, 0))
+    inputs = x, x, torch.full((5,), 0.5), demo[0].model
+    expected = together(*inputs)
+    assert expected[0].flatten(1).any(1).all()
+    for values, expected_values in (*zip(apart(*inputs), expected), *zip(apart(*inputs), expected)):
+        assert_agree(values, expected_values)
+    assert module.shown == [5, 2, *[1] * 10]
+    words = f"memory is too short for the gradient of one picture, of a latent of {shape[2]} × {shape[1]}. Draw smaller"
+    with pytest.raises(comfy.model_management.OOM_EXCEPTION, match=words):
+        none(*inputs)
+    assert tried.shown == [5, 2, 1]
+
+
+@pytest.mark.parametrize("where", ["network", "decoder", "classifier"])
+def test_out_of_memory_in_the_middle_of_a_step_leaves_nothing_behind(demo, guide, draw, classifier, where):
+    """The same model and all others draw what they drew, bit for bit."""
+    vae, network = demo[2].first_stage_model, demo[0].model.diffusion_model
+    module = {"network": network, "decoder": vae.taesd_decoder, "classifier": classifier.patcher.model}[where]
+    models = guide(), guide(labels="red"), demo[0], demo[0].clone()
+    before, calls = [draw(model, 1) for model in models], 0
+
+    def run_out(*_):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    hook = module.register_forward_pre_hook(run_out)
+    try:
+        words = "CUDA out of memory" if where == "network" else "memory is too short for the gradient of one picture"
+        with pytest.raises(comfy.model_management.OOM_EXCEPTION, match=words):
+            draw(models[0], 1)
+    finally:
+        hook.remove()
+    gradient = gradient_of(models[0])
+    assert calls == 3 and not gradient._call._copies and gradient._batch is None and gradient._log_p is None
+    assert all(torch.equal(draw(model, 1), drawn) for model, drawn in zip(models, before))
+
+
+def test_what_a_sampling_noted_goes_with_it(guide):
+    """And one inside of another changes nothing of what that says."""
+    model = guide()
+    gradient, x0 = gradient_of(model), torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with gradient:
+        gradient_at(model, x0)
+        sure = gradient.how_sure()
+        with gradient:
+            gradient_at(model, x0[:1])
+            assert gradient.how_sure() != sure  # which has a range
+        assert gradient.how_sure() == sure
+    assert gradient._log_p is None
+
+
+def small_autoencoder_kl():
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    sizes = {**random_models.SD_VAE, "ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1}
+    return AutoencoderKL(ddconfig=sizes, embed_dim=4)
+
+
+def taesd():
+    from comfy.taesd.taesd import TAESD
+
+    return TAESD()
+
+
+@pytest.mark.parametrize("make", [small_autoencoder_kl, taesd])
+def test_what_no_decoding_reads_is_not_copied(make):
+    """The gradient is that through copies of all weights, bit for bit."""
+    torch.manual_seed(0)
+    vae = make().eval()
+    for parameter in vae.parameters():
+        parameter.copy_(0.1 * torch.randn_like(parameter))
+    decode = in_process.pack_module("nodes.classifiers.latent_decoder")._Decode(vae)
+    normal = in_process.pack_module("nodes.classifiers.normal_weights").NormalWeights()
+    assert all(weight.is_inference() for weight in decode.parameters())
+    x0 = torch.randn(1, 4, 8, 8)
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x0.clone().requires_grad_()
+        everything = {name: weight.clone() for name, weight in decode.state_dict().items()}
+        pictures = normal(decode, leaf), torch.func.functional_call(decode, everything, (leaf,))
+        gradient, expected = (torch.autograd.grad(picture.square().sum(), leaf)[0] for picture in pictures)
+    assert expected.any() and torch.equal(gradient, expected)
+    read = {name for name in everything if not name.startswith(("vae.encoder", "vae.quant_conv", "vae.taesd_encoder"))}
+    assert normal._copies[decode].keys() == read and len(read) < len(everything)
 
 
 def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):

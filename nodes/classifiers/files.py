@@ -15,7 +15,7 @@ import torch
 
 from ..common import printable, printable_cause
 from .adm_file import is_adm
-from .claims import words_of
+from .claims import check_name, words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
 from .weights import read_weights
 
@@ -63,8 +63,9 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
         raise ValueError(f"classifier_name = {name!r} is not in ComfyUI's model folder '{FOLDER}': {folders}.")
     path = BUNDLED[name] if name in BUNDLED else _path(name)
     try:
+        check_name(path)
         module, labels, notes = _load(path, prompts)
-        return guidance_classifier(printable(name), module, labels, notes)
+        return guidance_classifier(name, module, labels, notes)
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
         words = f"classifier_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"
         raise ValueError(printable(words)) from printable_cause(error)

@@ -7,6 +7,7 @@ import comfy.model_patcher
 import folder_paths
 from torch import Tensor
 
+from ..classifiers.claims import check_name
 from ..classifiers.files import reason_of
 from ..classifiers.weights import WEIGHT_FILES, class_names, read_weights
 from ..common import printable, printable_cause
@@ -29,6 +30,7 @@ def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.
     """The MODEL of a file, by the reader of its kind. Raises ValueError, naming the file and what is wrong with it."""
     path = DEMO_FILE if name == DEMO else _path(name)
     try:
+        check_name(path)
         settings, weights = read(*read_weights(path), path.stem)
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
         words = f"model_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"

@@ -41,6 +41,12 @@ def words_of(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {words[:200]}")
 
 
+def check_name(path: Path) -> None:
+    """Raises ValueError for a path of bytes that are no text, which the libraries that read weights cannot open."""
+    if str(path) != printable(str(path)):
+        raise ValueError("its name, or that of a folder that it is in, is no text (UTF-8): rename it.")
+
+
 def check_regular(path: Path) -> None:
     """Raises ValueError for what cannot be read to an end or not at all: pipes, devices, sockets, dangling links."""
     if not os.path.isfile(path):

@@ -15,7 +15,7 @@ import torch
 
 from ..common import printable, printable_cause
 from .adm_file import is_adm
-from .claims import words_of
+from .claims import check_name, words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
 from .listing import names_below, path_below
 from .weights import read_weights
@@ -46,8 +46,9 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
     the file and what is wrong with it."""
     path = _path(name)
     try:
+        check_name(path)
         module, labels, notes = _load(path, prompts)
-        return guidance_classifier(printable(name), module, labels, notes)
+        return guidance_classifier(name, module, labels, notes)
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
         words = f"classifier_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"
         raise ValueError(printable(words)) from printable_cause(error)

@@ -1,5 +1,6 @@
 """What a Hugging Face folder says of itself, read and bounded before its library builds anything of it."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS_OF_PROCESSES = "shard-*-model-*.safetensors"  # beside one, the library reads all safetensors, index or not
 CONFIGURATIONS = ("preprocessor_config.json", "processor_config.json")
 PROCESSOR_TYPES = ("image_processor_type", "feature_extractor_type")  # the latter in older folders
+TOKENIZER_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
+MENTIONED = (
+    "name_or_path",
+    "_name_or_path",
+    "special_tokens_map_file",
+)  # in them, where a tokenizer was read from before
 TEMPLATES = "additional_chat_templates"  # a folder that tokenizers read
 # Weights, of which safetensors are bounded by their headers, and others' are not read. Any other file can be a tokenizer's.
 WEIGHT_SUFFIXES = (
@@ -73,6 +80,9 @@ def check_folder(folder: Path) -> Shapes:
             content = read_json(folder / name)
             check_numbers(content, name)
             _check_processors(content, name)
+    for name in TOKENIZER_ARGUMENTS:
+        if (folder / name).exists():
+            _check_arguments(read_json(folder / name), name)
     files = _weight_files(folder)
     check_size(*files)
     return {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
@@ -133,6 +143,16 @@ def _check_processors(content: dict[str, Any], name: str) -> None:
                     f"{name} says {key} = {value!r:.80}, which is no image processor of an image classifier: use the folder "
                     "as it was published or saved."
                 )
+
+
+def _check_arguments(content: dict[str, Any], name: str) -> None:
+    """Raises ValueError where what a tokenizer is made of names a file of this computer, which it would read to its end."""
+    for key, value in entries_of(content):
+        named = isinstance(value, str) and key not in MENTIONED
+        if named and os.path.exists(value) and not os.path.isdir(value):  # a token can be "/" or "."
+            raise ValueError(
+                f"{name} says {key} = {value!r:.80}, a file of this computer that is not in the folder: remove the entry."
+            )
 
 
 def _image_processors() -> set[str]:

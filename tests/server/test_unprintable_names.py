@@ -46,7 +46,7 @@ def a_label(folder):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (a_name, r"\udcff_resnet18.pth is damaged, or holds more than weights"),
+        (a_name, r"\udcff_resnet18.pth: its name, or that of a folder that it is in, is no text (UTF-8): rename it"),
         (a_size, "preprocessor_config.json describes no image processor"),
         (a_label, r"names class 0 'day\ud800', with half a character"),
     ],

@@ -558,7 +558,8 @@ def _sharded(names: list[str]) -> Callable[[Path, Path], None]:
 def _beside_the_folder(path: Path, canary: Path) -> None:
     """An index that names good weights in the folder above."""
     keys = _parts(folder_files()["model.safetensors"])[0].keys() - {"__metadata__"}
-    (path / "model.safetensors").rename(path.parent / "outside.safetensors")
+    shutil.copy(path / "model.safetensors", path.parent / "outside.safetensors")
+    (path / "model.safetensors").rename(path / "part.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(keys, "../outside.safetensors")}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
 
@@ -587,6 +588,17 @@ def _special(name: str, kind: str) -> Callable[[Path, Path], None]:
     def alter(path: Path, canary: Path) -> None:
         (path / name).unlink()
         SPECIAL[kind](path / name)
+
+    return alter
+
+
+def _vocabulary_of_a_device(file: str) -> Callable[[Path, Path], None]:
+    """A tokenizer without files, whose arguments name one without an end."""
+
+    def alter(path: Path, canary: Path) -> None:
+        (path / "tokenizer.json").unlink()
+        content = json.loads((path / file).read_bytes()) if (path / file).exists() else {}
+        (path / file).write_text(json.dumps(content | dict.fromkeys(("vocab", "merges"), "/dev/zero")))
 
     return alter
 
@@ -635,6 +647,8 @@ ALTERED_ZERO_SHOT: dict[str, Callable[[Path, Path], None]] = {
     "tokenizer.json that is a pipe": _special("tokenizer.json", "pipe"),
     "tokenizer.json that is a device": _special("tokenizer.json", "link to a device"),
     "vocabulary of a terabyte": _hole("bpe.codes"),
+    "vocabulary of a device": _vocabulary_of_a_device("tokenizer_config.json"),
+    "vocabulary of a device among the special tokens": _vocabulary_of_a_device("special_tokens_map.json"),
     "template of a terabyte": _hole("additional_chat_templates/more.jinja"),
     "prompts of any length": _merged("tokenizer_config.json", {"model_max_length": "many"}),
     "prompt of half a character": _merged("config.json", {"entropy_guidance": {"labels": ["a \ud800", "a square"]}}),

@@ -403,11 +403,15 @@ def test_what_caused_an_error_is_kept_where_it_can_be_printed(load, changed, siz
     assert "".join(traceback.format_exception(caught.value)).encode()
 
 
-def test_a_name_that_is_no_text_is_written_out(load, folder):
+def test_a_name_that_is_no_text_is_to_be_changed(load, folder):
+    """No library opens such a file, and it is not damaged."""
     path = folder / os.fsdecode(b"mobilenet_v3_small-\xff.safetensors")
     shutil.copy(folder / "mobilenet_v3_small.safetensors", path)
     try:
-        assert load(path.name).name == r"mobilenet_v3_small-\udcff.safetensors"
+        with pytest.raises(
+            ValueError, match=r"= 'mobilenet_v3_small-\\udcff.safetensors' .* is no text \(UTF-8\): rename it"
+        ):
+            load(path.name)
     finally:
         path.unlink()
 
@@ -565,6 +569,19 @@ def test_no_tokenizer_advises_to_run_code(load, monkeypatch):
     ) as caught:
         load("zero-shot", prompts="a circle\na square")
     assert "trust_remote_code" not in str(caught.value)
+
+
+def test_a_tokenizer_names_no_file_of_this_computer(load, changed, folder):
+    """It would read one to its end; directories are tokens, and where it was saved is a note."""
+    entries = {"chat_template": "/", "name_or_path": str(folder / "light.safetensors")}
+    file = changed("tokenizer_config.json", entries | {"vocab": str(folder / "light.safetensors")}, of="zero-shot")
+    with pytest.raises(ValueError, match="tokenizer_config.json says vocab = '.*', a file of this computer"):
+        load(file, prompts="a circle\na square")
+    path = folder / file / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    del content["vocab"]
+    path.write_text(json.dumps(content))
+    assert load(file, prompts="a circle\na square").labels == ("a circle", "a square")
 
 
 def test_many_prompts_are_read_in_parts(load):

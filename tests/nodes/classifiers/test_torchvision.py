@@ -58,20 +58,21 @@ def test_small_networks_are_torchvisions_own_also_when_saved(node, name, options
 
 
 def test_a_folder_of_transformers_is_examined_likewise(node):
-    assert classifier_compatibility.examine("transformers/mobilenet_v2").works
+    findings = classifier_compatibility.examine("transformers/mobilenet_v2")
+    assert findings.works, findings
 
 
 def test_the_page_keeps_the_rows_of_what_was_not_examined():
     works, refused = (
-        classifier_compatibility.Findings(True, True, True),
+        classifier_compatibility.Findings(True, 0.0123, True),
         classifier_compatibility.Findings(trouble="it is"),
     )
     page = classifier_compatibility.page_with("", {"torchvision/vgg11": works, "torchvision/alexnet": works})
     again = classifier_compatibility.page_with(page, {"torchvision/vgg11": refused, "transformers/vit": works})
     assert again.splitlines()[-3:] == [
-        "| torchvision | `alexnet` | yes | yes | yes | yes |",
+        "| torchvision | `alexnet` | yes | yes | 1.2% | yes |",
         "| torchvision | `vgg11` | **no**: it is | | | |",
-        "| transformers | `vit` | yes | yes | yes | yes |",
+        "| transformers | `vit` | yes | yes | 1.2% | yes |",
     ]
     assert classifier_compatibility.page_with(again, {}) == again
 

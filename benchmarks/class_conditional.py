@@ -9,8 +9,10 @@ Writes docs/results/class_conditional.json and docs/class-conditional.png.
 """
 
 import argparse
+import gc
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -28,6 +30,7 @@ from .class_bench import BATCH, FOLDER, MA2023, NOISE_AWARE, PLAIN, STEPS, Setti
 from .class_measures import CONFIDENCE, LOWER_IS_BETTER, Eyes, Seen, measure
 
 TUNING, TEST = 1, 2  # seeds
+AT_ONCE = 10  # batches of a method, before the next has its turn
 COLUMNS = 18  # of the picture
 SCALES = (2.0, 4.0, 8.0, 16.0)
 CFG_SCALES = (2.0, 3.5, 5.0, 8.0)
@@ -136,6 +139,7 @@ def _start(size: Size) -> None:
         torch.compiler.set_stance("force_eager")
     in_process.load_nodes()
     _eyes = size.eyes()
+    gc.freeze()  # ComfyUI collects garbage wherever clones have gone: what is there by now is not looked through
 
 
 def _do(job: Job) -> None:
@@ -181,16 +185,25 @@ def kept(methods: list[str]) -> dict[str, list[dict]]:
     return {name: [{**row, "setting": Setting(**row["setting"])} for row in tried[name]] for name in methods}
 
 
+def in_turn(chosen: dict[str, Setting], batches: int, size: Size) -> Iterator[Job]:
+    """All batches, some of each method and then of the next: to change the method takes time."""
+    for first in range(0, batches, AT_ONCE):
+        for setting in chosen.values():
+            for number in range(first, min(first + AT_ONCE, batches)):
+                yield Job(setting, TEST, number, size)
+
+
 def rows_of(
     workers: ProcessPoolExecutor, real: Seen, chosen: dict[str, Setting], most: int, size: Size
-) -> tuple[int, dict[str, dict]]:
-    """How many pictures all rows have by now, and each row's measures of so many."""
-    batches = min(
-        next((n for n in range(most) if not Job(setting, TEST, n, size).file.exists()), most)
-        for setting in chosen.values()
-    )
-    rows = {name: workers.submit(_row, real, setting, batches, size) for name, setting in chosen.items()}
-    return batches * BATCH, {name: row.result() for name, row in tqdm(rows.items(), desc="rows")}
+) -> tuple[dict[str, int], dict[str, dict]]:
+    """How many pictures each row has by now, and the measures of them."""
+    batches = {
+        name: next((n for n in range(most) if not Job(setting, TEST, n, size).file.exists()), most)
+        for name, setting in chosen.items()
+    }
+    rows = {name: workers.submit(_row, real, setting, batches[name], size) for name, setting in chosen.items()}
+    pictures = {name: BATCH * count for name, count in batches.items()}
+    return pictures, {name: row.result() for name, row in tqdm(rows.items(), desc="rows")}
 
 
 def _row(real: Seen, setting: Setting, batches: int, size: Size) -> dict[str, dict]:
@@ -249,19 +262,20 @@ def main() -> None:
         tried = kept(options.methods) if options.kept else tune(workers, real, options.methods, size)
         chosen = {name: replace(rows[0]["setting"], dtype=options.dtype) for name, rows in tried.items()}
         if not options.report:
-            jobs = [Job(setting, TEST, number, size) for number in range(batches) for setting in chosen.values()]
-            run(jobs, workers, "drawing")
+            run([*in_turn(chosen, batches, size)], workers, "drawing")
         pictures, rows = rows_of(workers, real, chosen, batches, size)
-    ceiling = measure(real, eyes.real(pictures, seed=4), size.resamples)
+    most = max(pictures.values())
+    ceiling = measure(real, eyes.real(most, seed=4), size.resamples)
     found = {
-        "steps": size.steps, "dtype": options.dtype, "pictures": pictures, "real": size.real,
+        "steps": size.steps, "dtype": options.dtype, "pictures": most, "real": size.real,
+        "fewer pictures": {name: count for name, count in pictures.items() if count < most},
         "confidence": CONFIDENCE, "lower is better": LOWER_IS_BETTER,
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "rows": {**rows, "real pictures": ceiling}, "Fréchet, relative": ratios(rows),
     }  # fmt: skip
     results.write("class_conditional", found, options.quick)
     draw_grid(chosen, results.picture("class-conditional", options.quick), size)
-    print(f"\n{pictures:,} pictures a row\n{tables.class_conditional({'class_conditional': found}.__getitem__)}")
+    print(f"\n{most:,} pictures a row\n{tables.class_conditional({'class_conditional': found}.__getitem__)}")
 
 
 if __name__ == "__main__":

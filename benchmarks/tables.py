@@ -334,6 +334,8 @@ def class_conditional(read: Read) -> str:
         numbers = (_with_half_interval(row[m]) for m in measures)
         best = found["tried"][name][0]["setting"] if name in found["tried"] else {}
         scale = f"{best['scale'] or best['cfg']:g}" if best else "–"
+        fewer = found["fewer pictures"].get(name)
+        name = f"{name} ({fewer:,} pictures)" if fewer else name
         return name, scale, *numbers, *(f"{ratios[key]:.3f}" if ratios.get(key) else "–" for key in ("ours", "paper"))
 
     header = f"| scale | {' | '.join(measures)} | Fréchet / baseline | in the paper"

@@ -198,7 +198,8 @@ def run(page, server, workflow: dict) -> list[bytes]:
 
 @pytest.mark.parametrize("path", sorted(OF_0_1.glob("*.json")), ids=lambda path: path.stem)
 def test_workflows_of_version_0_1_draw_what_they_drew(page, server, path):
-    """The pictures beside them are those of its code. Calibration is run in another test; here its values count."""
+    """The pictures beside them are those of its code, but for the classifier's: `every` guides in other steps since. Calibration
+    is run in another test; here its values count."""
     workflow = of_one_picture(with_demo_model(in_few_steps(json.loads(path.read_text()), 4)))
     if not path.with_suffix(".png").exists():
         open_workflow(page, workflow)

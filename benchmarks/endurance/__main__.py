@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import psutil
+from client import Client
+from graphs import node
 from tqdm import tqdm
 
-from tests.support.client import Client
-from tests.support.graphs import node
 from tools.comfyui_server import running_server
 from tools.environment import DEV, REPOSITORY
 

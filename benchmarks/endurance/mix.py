@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from tests.support.graphs import (
+from graphs import (
     calibrated,
     class_conditional,
     classifier_guided,

@@ -6,7 +6,7 @@ import json
 import warnings
 
 import torch
-from comfy.model_management import current_loaded_models
+from comfy import model_management
 
 LIBC = ctypes.CDLL(None)
 
@@ -38,7 +38,7 @@ class Census:
         counted = {
             "tensors": len(tensors),
             "tensors, MiB": sum(storages.values()) / 2**20,
-            "loaded models": len(current_loaded_models),
+            "loaded models": len(model_management.current_loaded_models),
         }
         return {"ui": {"text": [json.dumps(counted)]}}
 

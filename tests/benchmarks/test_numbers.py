@@ -82,12 +82,13 @@ def test_the_class_conditional_table():
     measure = {"value": 0.5, "low": 0.4, "high": 0.7}
     found = {
         "rows": {"ma2023": {"accuracy": measure, "Fréchet": measure}, "real pictures": {"accuracy": measure, "Fréchet": measure}},
+        "fewer pictures": {"ma2023": 1200},
         "Fréchet, relative": {"ma2023": {"ours": 1.0, "paper": None}},
         "tried": {"ma2023": [{"setting": {"scale": 4.0, "cfg": 1.0}}, {"setting": {"scale": 2.0, "cfg": 1.0}}]},
     }  # fmt: skip
     assert class_conditional({"class_conditional": found}.__getitem__).splitlines() == [
         "| | scale | accuracy | Fréchet | Fréchet / baseline | in the paper |",
         "|---|---|---|---|---|---|",
-        "| ma2023 | 4 | 0.500 ± 0.150 | 0.500 ± 0.150 | 1.000 | – |",
+        "| ma2023 (1,200 pictures) | 4 | 0.500 ± 0.150 | 0.500 ± 0.150 | 1.000 | – |",
         "| real pictures | – | 0.500 ± 0.150 | 0.500 ± 0.150 | – | – |",
     ]

@@ -200,7 +200,7 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     try:
         return AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except Exception as error:
+    except Exception as error:  # damaged and hostile files let the library raise anything
         raise ValueError(f"its files describe no tokenizer for prompts: {words_of(error)}") from error
 
 
@@ -211,7 +211,7 @@ def _tokens(
     try:
         longest = min(tokenizer.model_max_length, positions)
         return tokenizer([*prompts], padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
-    except Exception as error:
+    except Exception as error:  # a tokenizer is what its files make of it, and fails as they let it
         raise ValueError(f"its tokenizer cannot read the prompts: {words_of(error)}") from error
 
 

@@ -27,11 +27,8 @@ SHARDS_OF_PROCESSES = "shard-*-model-*.safetensors"  # beside one, the library r
 CONFIGURATIONS = ("preprocessor_config.json", "processor_config.json")
 PROCESSOR_TYPES = ("image_processor_type", "feature_extractor_type")  # the latter in older folders
 TOKENIZER_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
-MENTIONED = (
-    "name_or_path",
-    "_name_or_path",
-    "special_tokens_map_file",
-)  # in them, where a tokenizer was read from before
+# In them, where a tokenizer was read from before.
+MENTIONED = ("name_or_path", "_name_or_path", "special_tokens_map_file")
 TEMPLATES = "additional_chat_templates"  # a folder that tokenizers read
 # Weights, of which safetensors are bounded by their headers, and others' are not read. Any other file can be a tokenizer's.
 WEIGHT_SUFFIXES = (

@@ -74,10 +74,8 @@ class OwnBranchOfSampling:
         try:
             predictions, weak = self._with_copy(execute, model, conds, positive, *args)
             step.take(predictions[positive], weak, self._branch)
-        finally:
-            step.evaluated = (
-                step.difference is not None
-            )  # where it failed, another node may ask again, for less at once
+        finally:  # where it failed, another node may ask again, for less at once
+            step.evaluated = step.difference is not None
         return predictions
 
     def _with_copy(

@@ -48,8 +48,8 @@ class Setting:
 
 @cache
 def model(dtype: str = "default"):
-    """The MODEL computing in a choice of ComfyUI's ModelComputeDtype, its residual blocks compiled, its
-    weights in the layout in which bfloat16 is quickest on a CPU."""
+    """The MODEL computing in a choice of ComfyUI's ModelComputeDtype, its residual blocks compiled, its weights in the
+    layout in which bfloat16 is quickest on a CPU."""
     torch._dynamo.config.recompile_limit = 64  # a block's code is compiled for each of its shapes
     (loaded,) = run_node("ModelComputeDtype", model=run_node("EntropyGuidanceLoadADM")[0], dtype=dtype)
     loaded.model.diffusion_model.to(memory_format=torch.channels_last)

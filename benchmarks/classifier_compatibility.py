@@ -21,7 +21,7 @@ import torch
 
 from tools.environment import REPOSITORY
 
-from .in_process import load_nodes, run_node
+from .in_process import load_nodes, pack_module, run_node
 from .tolerance import agree
 
 PAGE = REPOSITORY / "docs" / "classifiers.md"
@@ -131,7 +131,9 @@ def folder_of(family: str, folder: Path) -> tuple[str, torch.Tensor]:
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-    kinds = IMAGE_PROCESSOR_MAPPING_NAMES[family]  # by backend; transformers 4: a slow one and a fast one
+    others = pack_module("nodes.classifiers.hugging_face_folder").PROCESSOR_OF
+    # By backend; transformers 4: a slow one and a fast one.
+    kinds = IMAGE_PROCESSOR_MAPPING_NAMES[others.get(family, family)]
     kind = kinds["torchvision"] if isinstance(kinds, dict) else [name for name in kinds if name][-1]
     process = getattr(transformers, kind)()
     config = transformers.CONFIG_MAPPING[family](id2label={number: str(number) for number in range(CLASSES)})

@@ -7,6 +7,7 @@ known of its certainty: `low` and `high`, the ends of an interval, or a `deviati
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -26,12 +27,17 @@ PACKAGES = ("scikit-learn", "scipy", "torch", "torchmetrics")
 
 def write(name: str, found: dict, quick: bool = False) -> None:
     """Results of the running command, `python -m benchmarks.{name}`, in the place of those that are there."""
-    versions = {"ComfyUI": comfyui_version, **{package: version(package) for package in PACKAGES}}
-    command = " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]])
-    results = {"command": command, "date": date.today().isoformat(), "versions": versions, **found}
+    results = {**origin(name), **found}
     path = (QUICK if quick else DOCS / "results") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def origin(name: str) -> dict:
+    """Where results of the running command come from: itself, today and the versions."""
+    versions = {"ComfyUI": comfyui_version, **{package: version(package) for package in PACKAGES}}
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    return {"command": command, "date": date.today().isoformat(), "versions": versions}
 
 
 def read(name: str) -> dict:

@@ -345,14 +345,13 @@ def class_conditional(read: Read) -> str:
 def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
     tables, prompted = found["regimes"][regime][kind], kind == "prompted"
-    real = {"real pictures": found["real pictures"]} if prompted else {}  # of held-out captions
-    measures = [name for name in found["real pictures"] if prompted or name not in ("exact", "relation", "diversity")]
+    measures = [name for name in tables["real pictures"] if prompted or name not in ("exact", "relation", "diversity")]
     settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
     return table(
         "|".join(["", "w", *measures]),
         (
             (name, settings.get(name, "–"), *(_with_half_interval(row[measure]) for measure in measures))
-            for name, row in (tables["rows"] | real).items()
+            for name, row in (tables["rows"] | {"real pictures": tables["real pictures"]}).items()
         ),
     )
 

@@ -3,8 +3,8 @@
 Every method gets the same search (Optuna's TPE) on captions and noise of their own, and is then measured once on others, at
 its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
-of the noise for each caption. Writes docs/results/text_to_image.json, docs/text-to-image.png and
-docs/text-to-image-fronts.png and .svg.
+of the noise for each caption. Writes docs/results/text_to_image.json, where tables that were not asked for stay as they
+are, docs/text-to-image.png and docs/text-to-image-fronts.png and .svg.
 """
 
 import argparse
@@ -28,19 +28,20 @@ from .search import REAL, Search, find
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 RESAMPLES = 200
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
+SCALED = [name for name in METHODS if name != "none"]
 
 
 def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: argparse.Namespace) -> dict:
     """What was tried of each method, and each method's row and front."""
     spaces = METHODS if prompted else UNCONDITIONAL
     names = [name for name in spaces if name in options.methods and _is_possible(name, regime)]
-    what = f"{regime}, {PROMPTED if prompted else UNPROMPTED}"
+    what = f"{regime}, {_kind(prompted)}"
     searches = [Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps) for name in names]
     tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
     chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
-    fronts = {}  # by scale; no guidance is a point
+    fronts = {}  # by scale
     if prompted:
-        fronts = {name: {w: replace(s, cfg=w) for w in (FRONT if s.cfg > 1 else (1.0,))} for name, s in chosen.items()}
+        fronts = {name: {w: replace(chosen[name], cfg=w) for w in FRONT} for name in names if name in options.fronts}
     rows = measured(
         workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
         prompted=prompted, resamples=0 if options.quick else RESAMPLES,
@@ -50,11 +51,18 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     if points:
         front = measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts")
     return {
+        **results.origin("text_to_image"), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
+        "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
+        "pictures of a front's point": options.front_batches * BATCH, "real pictures": ceiling(options.batches * BATCH, prompted),
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
         "rows": rows,
         "fronts": {name: {str(w): front[name, w] for w in scales} for name, scales in fronts.items()},
-    }
+    }  # fmt: skip
+
+
+def _kind(prompted: bool) -> str:
+    return PROMPTED if prompted else UNPROMPTED
 
 
 def _is_possible(method: str, regime: str) -> bool:
@@ -62,18 +70,19 @@ def _is_possible(method: str, regime: str) -> bool:
     return method != "autoguidance" or regime == "demo model"
 
 
-def ceiling(pictures: int) -> dict:
+def ceiling(pictures: int, held_out: bool) -> dict:
     """The measures of real pictures among others."""
-    return measure(real(pictures, "text to image, reference"), real(pictures, "text to image, ceiling"))
+    return measure(*(real(pictures, f"text to image, {name}", held_out) for name in ("reference", "ceiling")))
 
 
 def grid(regimes: dict, path: Path, steps: int) -> None:
     """A row of pictures for each method, of the same captions and noise."""
     rows, names = [], []
-    for regime, tables in regimes.items():
-        for name, setting in tables[PROMPTED]["settings"].items():
+    prompted = {regime: tables[PROMPTED] for regime, tables in regimes.items() if PROMPTED in tables}
+    for regime, of_regime in prompted.items():
+        for name, setting in of_regime["settings"].items():
             rows.append(Job(regime, Setting(**setting), "test", 0, steps).pictures()[:12])
-            names.append(f"{regime}: {name}" if len(regimes) > 1 else name)
+            names.append(f"{regime}: {name}" if len(prompted) > 1 else name)
 
     def on(figure):
         for axes, name, pictures in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], names, rows):
@@ -94,6 +103,9 @@ def main() -> None:
     parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
     parser.add_argument("--front-batches", type=int, default=30, help=f"of {BATCH} pictures, for each point of a front")
+    parser.add_argument(
+        "--fronts", nargs="*", choices=SCALED, default=[*SCALED], help="methods that are drawn at other scales, too"
+    )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument(
@@ -104,22 +116,29 @@ def main() -> None:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
     with processes(options.workers, options.quick) as workers:
-        regimes = {
+        drawn = {
             regime: {kind: table(workers, regime, kind == PROMPTED, options) for kind in options.tables}
             for regime in options.regimes
         }
-    found = {
-        "steps": options.steps, "trials": options.trials, "tuned on": options.tuning_batches * BATCH, "real pictures tuned with": REAL,
-        "pictures": options.batches * BATCH, "seeds": SEEDS, "pictures of a front's point": options.front_batches * BATCH,
-        "lower is better": LOWER_IS_BETTER, "real pictures": ceiling(options.batches * BATCH), "regimes": regimes,
-    }  # fmt: skip
+    regimes = {} if options.quick else _earlier(options.steps)
+    for regime, tables in drawn.items():
+        regimes[regime] = {**regimes.get(regime, {}), **tables}
+    found = {"steps": options.steps, "seeds": SEEDS, "lower is better": LOWER_IS_BETTER, "regimes": regimes}
     results.write("text_to_image", found, options.quick)
-    if PROMPTED in options.tables:
-        grid(regimes, results.picture("text-to-image", options.quick), options.steps)
-        figures.fronts(found, results.folder(options.quick))
-    for regime, tables in regimes.items():
+    grid(regimes, results.picture("text-to-image", options.quick), options.steps)
+    figures.fronts(found, results.folder(options.quick))
+    for regime, tables in drawn.items():
         for kind in tables:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
+
+
+def _earlier(steps: int) -> dict:
+    """The tables of earlier runs of so many steps, by regime."""
+    try:
+        found = results.read("text_to_image")
+    except FileNotFoundError:
+        return {}
+    return found["regimes"] if found["steps"] == steps else {}
 
 
 if __name__ == "__main__":

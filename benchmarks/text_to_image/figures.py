@@ -23,7 +23,7 @@ STYLES = {  # of the methods whose fronts are shown
 
 def fronts(results: dict, folder: Path) -> None:
     """Consistency and quality against diversity, each method over its scales."""
-    regimes = {name: tables["prompted"] for name, tables in results["regimes"].items()}
+    regimes = {name: tables["prompted"] for name, tables in results["regimes"].items() if "prompted" in tables}
     figure, panels = plt.subplots(2, len(regimes), figsize=(6.5 * len(regimes), 9), squeeze=False, layout="constrained")
     for column, (regime, table) in enumerate(regimes.items()):
         for panel, quality in zip(panels[:, column], ("exact", "density")):
@@ -35,7 +35,7 @@ def fronts(results: dict, folder: Path) -> None:
 
 
 def _front(panel: Axes, table: dict, quality: str) -> None:
-    (none,) = table["fronts"]["none"].values()
+    none = table["rows"]["none"]
     panel.scatter(none["coverage"]["value"], none[quality]["value"], 90, "#999999", "p", label="no guidance", zorder=3)
     for name, (colour, mark, line) in STYLES.items():
         if name not in table["fronts"]:

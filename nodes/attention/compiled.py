@@ -21,7 +21,7 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy_api.torch_helpers.torch_compile import apply_torch_compile_factory
 
 from .layers import LayerMap, replaced_blocks
-from .network_call import OVERRIDE, NetworkCall
+from .network_call import OVERRIDE, NetworkCall, is_want_of_memory
 from .reach import REACHED
 from .rebinding import with_code_of_its_own
 from .rows import scale_of_rows
@@ -103,8 +103,9 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor) -> torch.Tensor | Non
         result = replace(call, executor=_with_twin(call)).run(
             {OVERRIDE: scale_queries, FACTORS: factors, CALL: scaled, PREVIOUS: previous}, compiled=True
         )
-    except torch._dynamo.exc.TorchDynamoException:
-        _in_pieces.setdefault(call.network, set()).add(call.patched)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        if isinstance(error, torch._dynamo.exc.Unsupported) or not is_want_of_memory(error):
+            _in_pieces.setdefault(call.network, set()).add(call.patched)
         return None
     return result if scaled[0] in (0, len(factors)) else None  # 0: another node reused an earlier evaluation
 

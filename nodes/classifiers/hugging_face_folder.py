@@ -25,6 +25,8 @@ NOTES = "entropy_guidance"  # where config.json says how a saved classifier was 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS_OF_PROCESSES = "shard-*-model-*.safetensors"  # beside one, the library reads all safetensors, index or not
 CONFIGURATIONS = ("preprocessor_config.json", "processor_config.json")
+# Families for which the library lists no image processor: whose one their published folders have.
+PROCESSOR_OF = {"hgnet_v2": "rt_detr", "dinov2_with_registers": "bit"}
 PROCESSOR_TYPES = ("image_processor_type", "feature_extractor_type")  # the latter in older folders
 TOKENIZER_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
 # In them, where a tokenizer was read from before.
@@ -156,9 +158,8 @@ def _image_processors() -> set[str]:
     """The names of those that the library lists for families that are read, without the "Fast" of transformers 4."""
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-    listed = [
-        IMAGE_PROCESSOR_MAPPING_NAMES[family] for family in _families() if family in IMAGE_PROCESSOR_MAPPING_NAMES
-    ]
+    families = {PROCESSOR_OF.get(family, family) for family in _families()}
+    listed = [IMAGE_PROCESSOR_MAPPING_NAMES[family] for family in families & IMAGE_PROCESSOR_MAPPING_NAMES.keys()]
     # By backend, and a slow and a fast one in transformers 4; None for what is not installed.
     names = [name for entry in listed for name in (entry.values() if isinstance(entry, dict) else entry) if name]
     return {name.removesuffix("Fast") for name in names}

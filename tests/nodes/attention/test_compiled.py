@@ -71,6 +71,21 @@ def test_other_parameters_use_the_same_code(node, demo, prompts, compiler):
     assert len(compiler.graphs) == 1
 
 
+def test_a_compiler_that_ran_out_of_memory_is_asked_again_by_the_next_node(node, demo, prompts, sample):
+    class Full(Compiler):
+        def __call__(self, graph, inputs):
+            super().__call__(graph, inputs)
+            raise torch.OutOfMemoryError("out of memory")
+
+    torch.compiler.reset()
+    compiler = Full()
+    compiled, expected = compiler.compile(demo[0]), sample(erg(node, demo[0]), *prompts)
+    for attempts in (1, 2):
+        assert torch.equal(sample(erg(node, compiled), *prompts), expected)
+        assert len(compiler.graphs) == attempts
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_a_branch_of_its_own(node, demo, prompts, sample, compiler, cfg):
     model = erg(node, compiler.compile(demo[0]), scale=0.7)

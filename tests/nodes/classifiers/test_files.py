@@ -388,6 +388,8 @@ def test_folders_that_claim_too_much_are_refused(load, changed, file, entries, m
         {"image_processor_type": "ViTImageProcessorFast"},
         {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.875, "size": {"shortest_edge": 32}},
         {"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor"},
+        # HGNet-V2's, which is that of detectors.
+        {"image_processor_type": "RTDetrImageProcessor", "size": {"height": 64, "width": 64}, "do_pad": False},
     ],
 )
 def test_image_processors_of_classifiers_are_read_by_all_their_names(load, changed, entries):

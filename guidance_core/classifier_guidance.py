@@ -6,6 +6,8 @@ Classifier guidance, https://arxiv.org/abs/2105.05233, in x0 form. By Tweedie's 
     noise added, x = x0 + σn:      x̂0 ← x̂0 + s · σ² · g
     flow, x = (1 − σ)x0 + σn:      x̂0 ← x̂0 + s · σ²/(1 − σ) · g
 
+Some flow models have louder noise: b is σ times a number of theirs.
+
 Off-the-shelf guidance, https://arxiv.org/abs/2310.11311, takes g at x̂0, where a clean-image classifier knows its way,
 in place of the gradient at x.
 
@@ -23,9 +25,10 @@ from torch import Tensor
 MINIMAL_SIGNAL = 0.02  # share of x0 in a flow model's x below which σ²/(1 − σ) is held: at σ = 1 it is infinite
 
 
-def x0_shift(sigma: Tensor, flow: bool) -> Tensor:
-    """b²/a of noise levels σ: σ² or, for a flow model with σ in 0..1, σ²/(1 − σ)."""
-    return sigma.square() / (1 - sigma).clamp(min=MINIMAL_SIGNAL) if flow else sigma.square()
+def x0_shift(sigma: Tensor, flow: bool, noise_scale: float = 1.0) -> Tensor:
+    """b²/a of noise levels σ: s²σ² or, for a flow model with σ in 0..1, s²σ²/(1 − σ), with s = noise_scale."""
+    noise = (noise_scale * sigma).square()
+    return noise / (1 - sigma).clamp(min=MINIMAL_SIGNAL) if flow else noise
 
 
 def noise_share(sigma: Tensor, flow: bool) -> Tensor:

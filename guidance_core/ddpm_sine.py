@@ -36,14 +36,15 @@ class DDPMSchedule:
         return DDPMSchedule(self.x0.to(like), self.x.to(like), self.variance.to(like), self.added.to(like))
 
 
-def kept_signal(sigmas: Tensor, flow: bool) -> tuple[Tensor, Tensor, Tensor]:
+def kept_signal(sigmas: Tensor, flow: bool, noise_scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """ᾱ and 1 − ᾱ of noise levels, and the factor that brings x there to √ᾱ x0 + √(1 − ᾱ) n.
 
-    x is x0 + σn or, for a flow model with σ in 0..1, (1 − σ)x0 + σn. 1 − ᾱ is right where ᾱ is 1 but for rounding, too.
+    x is x0 + sσn or, for a flow model with σ in 0..1, (1 − σ)x0 + sσn, with s = noise_scale. 1 − ᾱ is right where ᾱ is 1 but
+    for rounding, too.
     """
-    signal = 1 - sigmas if flow else torch.ones_like(sigmas)
-    factor = (signal.square() + sigmas.square()).rsqrt()
-    return (signal * factor).square(), (sigmas * factor).square(), factor
+    signal, noise = 1 - sigmas if flow else torch.ones_like(sigmas), noise_scale * sigmas
+    factor = (signal.square() + noise.square()).rsqrt()
+    return (signal * factor).square(), (noise * factor).square(), factor
 
 
 def ddpm_schedule(kept: Tensor, lost: Tensor, gamma: float, large: bool = False) -> DDPMSchedule:

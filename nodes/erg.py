@@ -123,11 +123,13 @@ class EntropyGuidanceERG(io.ComfyNode):
         window = PercentWindow(start_percent, end_percent)
         own, interval = OwnBranch(scale, rescale), interval_of(window, outside)
         evaluation = TemperedEvaluation(energy, parse_layers(layers), attention, share_trunk)
-        branch = WeakBranchAttention(evaluation, window, Feedback.of(cls), own if scale > 0 else None)
+        branch = WeakBranchAttention(evaluation, window, Feedback.of(cls), own if scale > 0 else None, interval)
         model = model.clone()
         if interval is not None:
             interval.add_to(model, KEY)
-        if energy.is_ordinary:
+        if energy.is_ordinary and interval is not None:
+            branch.feedback.say(f"No guidance outside of the window, and no ERG in it: {why_ordinary(energy)}")
+        elif energy.is_ordinary:
             branch.feedback.say_without_effect(why_ordinary(energy))
         else:
             branch.add_to(model, KEY)

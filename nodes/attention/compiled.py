@@ -64,18 +64,18 @@ class CompiledTempering:
 
     def run(
         self, call: NetworkCall, layers: LayerMap, selected: frozenset[int], labels: tuple[bool, ...]
-    ) -> torch.Tensor | None:
-        """The prediction, or None where compiled code cannot do it. labels: of each row, as the network runs them."""
+    ) -> tuple[torch.Tensor, bool] | None:
+        """What `run_compiled` gives. labels: of each row, as the network runs them."""
         forward = layers.of_calls, replaced_blocks(call.options)
         if forward in self._refused:
             return None
         key = labels, tuple(layer in selected for layer in layers.of_calls), call.inputs[0].device
         if key not in self._factors:
             self._factors[key] = _factors(self.temperature, *key)
-        result = run_compiled(call, self._factors[key])
-        if result is None:
+        found = run_compiled(call, self._factors[key])
+        if found is None:
             self._refused.add(forward)
-        return result
+        return found
 
 
 @torch.inference_mode(False)
@@ -88,10 +88,10 @@ def _factors(
     return factors
 
 
-def run_compiled(call: NetworkCall, factors: torch.Tensor) -> torch.Tensor | None:
-    """The prediction with scaled queries, or None where compiled code cannot do it.
+def run_compiled(call: NetworkCall, factors: torch.Tensor) -> tuple[torch.Tensor, bool] | None:
+    """The prediction with scaled queries, and whether the network ran for it; another node may reuse an earlier one.
 
-    factors: [attention calls, rows]. None is returned where the network makes another number of calls, or calls with rows
+    factors: [attention calls, rows]. None where compiled code cannot do it: where the network makes another number of calls, or calls with rows
     that these do not fit, and where torch.compile cannot take the network as a whole: code that it compiled apart for
     the parts would be shared with other clones.
     """
@@ -107,7 +107,7 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor) -> torch.Tensor | Non
         if isinstance(error, torch._dynamo.exc.Unsupported) or not is_want_of_memory(error):
             _in_pieces.setdefault(call.network, set()).add(call.patched)
         return None
-    return result if scaled[0] in (0, len(factors)) else None  # 0: another node reused an earlier evaluation
+    return (result, scaled[0] > 0) if scaled[0] in (0, len(factors)) else None
 
 
 def _with_twin(call: NetworkCall) -> WrapperExecutor:

@@ -48,8 +48,9 @@ class NetworkCall:
 
     @property
     def patched(self) -> frozenset[str]:
-        """The names of what this clone of the model has of its own in the place of the network's."""
-        return frozenset(self.executor.class_obj.current_patcher.object_patches)
+        """The names of what this clone of the model has of its own in the place of the network's, or around it."""
+        around = self.options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {})
+        return frozenset(self.executor.class_obj.current_patcher.object_patches) | {f"around: {key}" for key in around}
 
     @property
     def compile_options(self) -> dict[str, Any]:

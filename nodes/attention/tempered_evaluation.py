@@ -57,7 +57,7 @@ class TemperedEvaluation:
         labels = label_rows(weak, len(call.inputs[0]), call.options, call.other_nodes)
         labels = order_of_rows(call.network, labels)
         if self._compiled is not None and self._can_run_compiled(call, sampling, nodes):
-            result = self._run_compiled(self._compiled, call, labels, sampling)
+            result = self._run_compiled(self._compiled, call, weak, labels, sampling)
             if result is not None:
                 return result
         return self._run(call, weak, labels, sampling, alone=len(nodes) == 1)
@@ -68,15 +68,25 @@ class TemperedEvaluation:
         return all(node.runs_compiled for node in nodes)  # all or none
 
     def _run_compiled(
-        self, compiled: CompiledTempering, call: NetworkCall, labels: tuple[bool, ...], sampling: SamplingState
+        self,
+        compiled: CompiledTempering,
+        call: NetworkCall,
+        weak: tuple[bool, ...],
+        labels: tuple[bool, ...],
+        sampling: SamplingState,
     ) -> Tensor | None:
         """The prediction of a compiled network, or None where it is to run without its compiled code."""
         layers, selected = self._layers(call, sampling.find(structure_of, call.network), renew=False)
         changed = selected.intersection(layers.of_calls)
         check_changed(bool(changed), self.kind, False, type(call.network).__name__, call.other_nodes)
-        result = compiled.run(call, layers, selected, labels)
-        if result is not None:
+        found = compiled.run(call, layers, selected, labels)
+        if found is None:
+            return None
+        result, ran = found
+        if ran:
             sampling.effect.note_change(call, changed, len(layers.numbers))
+        else:
+            sampling.effect.spared.append(len(weak))
         return result
 
     def _run(

@@ -151,12 +151,10 @@ class TrunkSharing:
         layers = call.options[OVERRIDE].layers.names
         key = (layers, tuple(trunk), shared.map, call.shapes, call.shapes_of_control, call.inputs[0].dtype)
         if key not in measured:
-            again = _afresh(call)
-            expected, measured[key] = self._measure(call, shared)
-            if not measured[key] or call.is_changed_by_others:  # by hooks that may count how often they are called
-                return expected
-            with shared.in_force(), options_in_reach(again.options):  # rounds as all later evaluations will
-                return again.run()
+            expected, found = self._measure(call, shared)
+            measured[key] = found is not None
+            # Others' wrappers had no part in what was found; without them it rounds as all later evaluations will.
+            return expected if found is None or call.is_changed_by_others else found
         if not measured[key]:
             return call.run()
         attention = call.options[OVERRIDE]
@@ -206,8 +204,8 @@ class TrunkSharing:
         equal = zip(pairs, _are_equal(tensors, pairs, len(weak)))
         return {a: b for (a, b), same in reversed([*equal]) if same}
 
-    def _measure(self, call: NetworkCall, shared: SharedRows) -> tuple[torch.Tensor, bool]:
-        """The prediction without sharing, and whether it is the same with it."""
+    def _measure(self, call: NetworkCall, shared: SharedRows) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The prediction without sharing, and with it: None where that is another one."""
         found = why_not = None
         try:
             found = _try(call, shared)
@@ -222,7 +220,7 @@ class TrunkSharing:
             why_not = "its blocks yield something else"
         if why_not:
             logging.info("ERG computes each branch of %s by itself: %s.", type(self.network).__name__, why_not)
-        return expected, why_not is None
+        return expected, found if why_not is None else None
 
 
 def _are_equal(tensors: list[torch.Tensor], pairs: list[tuple[int, int]], chunks: int) -> list[bool]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..common import PercentWindow
 from ..feedback import Feedback
 from ..sampling.condition_names import ConditionNames, Conditions, positive_name
+from ..sampling.guidance_interval import GuidanceInterval
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .copies import with_copies_as_originals
 from .effect import Effect
@@ -35,12 +36,13 @@ from .weak_condition import names_of_chunks, weak_chunks
 @dataclass
 class WeakBranchAttention:
     """evaluation: what becomes of one that has a weak branch. feedback: of the node that asked for it. own: a weak branch of
-    its own, in the place of the guider's."""
+    its own, in the place of the guider's. interval: around it, where steps outside of the window have no guidance."""
 
     evaluation: TemperedEvaluation
     window: PercentWindow
     feedback: Feedback
     own: OwnBranch | None = None
+    interval: GuidanceInterval | None = None
     _sampling: SamplingState | None = field(default=None, init=False, repr=False)  # the one that is running
     # Since the model was made ready to run; None while it is not.
     _evaluations: int | None = field(default=None, init=False, repr=False)
@@ -74,6 +76,8 @@ class WeakBranchAttention:
     def _say_what_was_done(self, effect: Effect, guider: CFGGuider) -> None:
         if effect.changed:
             self.feedback.say(effect.what())
+        elif self.interval is not None and self.interval.left_out_all_guidance:
+            self.feedback.say(f"No guidance in all of the sampling: {self.window.has_no_step}")
         else:
             self._say_without_effect(effect.why_not(self.window, self.own is not None, guider))
 

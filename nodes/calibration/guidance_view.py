@@ -16,7 +16,7 @@ from ...guidance_core.ddpm_sine import kept_signal
 from ..classifiers.guidance_classifier import GuidanceClassifier
 from ..classifiers.latent_decoder import LatentDecoder, latent_decoder
 from ..classifiers.normal_weights import NormalWeights
-from ..classifiers.score_gradient import is_flow
+from ..classifiers.score_gradient import is_flow, noise_scale
 
 FINISHED = 1.0  # the percent of a picture without noise
 
@@ -86,7 +86,7 @@ class NoiseView(PredictionView):
         sampling = self.model.get_model_object("model_sampling")
         sigmas = torch.full((len(x0),), sigma)
         x = sampling.noise_scaling(per_sample(sigmas, x0), _noise(x0, seeds), x0)
-        kept, _, factor = kept_signal(sigmas, is_flow(sampling))
+        kept, _, factor = kept_signal(sigmas, is_flow(sampling), noise_scale(sampling))
         return x * per_sample(factor, x), kept
 
 

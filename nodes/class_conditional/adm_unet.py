@@ -56,7 +56,7 @@ class AdmShape:
     @property
     def level_channels(self) -> list[int]:
         """Features of each level."""
-        return [int(self.width * multiplier) for multiplier in self.multipliers]
+        return [round(self.width * multiplier) for multiplier in self.multipliers]
 
     @property
     def smallest_side(self) -> int:

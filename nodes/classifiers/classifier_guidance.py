@@ -18,7 +18,7 @@ from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow
 from ..feedback import Feedback, StepCount
-from .score_gradient import ScoreGradient, is_flow, tell_observers
+from .score_gradient import ScoreGradient, is_flow, noise_scale, tell_observers
 
 
 @dataclass
@@ -76,25 +76,26 @@ class ClassifierGuidance:
         with self.feedback.saying_errors():
             gradient, log_p = self.gradient(args["input"], x0, sigma, model)
         tell_observers(args["model_options"], sigma, gradient, log_p)
-        strength = self._share(sigma, is_flow(model.model_sampling))
+        strength = self._share(sigma, model.model_sampling)
         if self.normalize:
             gradient = at_scale_of(gradient, x0)
         strength = strength * self.scale * factor * tilted_weights(log_p, self.tilt)
         return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
 
-    def _share(self, sigma: torch.Tensor, flow: bool) -> torch.Tensor:
+    def _share(self, sigma: torch.Tensor, model_sampling: Any) -> torch.Tensor:
         """How far guidance moves a prediction at noise levels σ, beside a gradient of whatever size."""
-        return noise_share(sigma, flow) if self.normalize else x0_shift(sigma, flow)
+        flow = is_flow(model_sampling)
+        return noise_share(sigma, flow) if self.normalize else x0_shift(sigma, flow, noise_scale(model_sampling))
 
     def _factor(self, sigma: torch.Tensor, model_options: dict[str, Any], model_sampling: Any) -> float:
         """How many times its own share an evaluation's guidance has; 0 where it has none."""
         if self.window.is_everything and self.every == 1:  # spares reading sigma, which waits for the device
             return 1.0
         if self._schedule is None:
-            flow, sigmas = is_flow(model_sampling), model_options["transformer_options"]["sample_sigmas"].tolist()
+            sigmas = model_options["transformer_options"]["sample_sigmas"].tolist()
 
             def share(level: float) -> float:
-                return float(self._share(torch.tensor(level, dtype=torch.float64), flow))
+                return float(self._share(torch.tensor(level, dtype=torch.float64), model_sampling))
 
             # Karras' first noise level can lie above the model's highest by its rounding.
             whole = self.window.is_everything

@@ -72,7 +72,8 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
             f"{LONGEST_NAME} bytes of them between slashes."
         )
     outside = not (root / prefix).resolve().is_relative_to(root.resolve())
-    in_another = any((parent / "config.json").is_file() for parent in (root / prefix).parents)
+    folders = [folder for folder in (root / prefix).parents if root in folder.parents]
+    in_another = any((folder / "config.json").is_file() for folder in folders)
     if outside or in_another or not prefix or prefix.endswith(("/", "\\", ".")):
         raise ValueError(
             f"filename_prefix = {prefix!r}: write a name below ComfyUI's output folder, and not in another "

@@ -20,7 +20,7 @@ from ...guidance_core.ddpm_variance import variance_bounds
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..feedback import Feedback
 from .guidance_score import GuidanceScore
-from .score_gradient import ScoreGradient, is_flow, score_gradient, tell_observers
+from .score_gradient import ScoreGradient, is_flow, noise_scale, score_gradient, tell_observers
 from .step_variance import LearnedVariance, ScheduledVariance
 
 
@@ -55,13 +55,14 @@ class GuidedDDPM:
                 "sigmas holds a single noise level, which is no step. That is as it should be where another sampler does them."
             )
             return x
-        patcher = model.inner_model.model_patcher
-        network, flow = patcher.model, is_flow(patcher.get_model_object("model_sampling"))
-        gradient = score_gradient(self.score, patcher, self.vae)
+        patcher, mask = model.inner_model.model_patcher, extra_args.get("denoise_mask")
+        network, sampling = patcher.model, patcher.get_model_object("model_sampling")
+        with self.feedback.saying_errors():
+            gradient = score_gradient(self.score, patcher, self.vae)
         comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
-        kept, lost, factor = kept_signal(levels, flow)
+        kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
         schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large").to(sigmas)
         variances: LearnedVariance | ScheduledVariance = ScheduledVariance(schedule.variance)
         if self.variance == "learned":
@@ -72,12 +73,14 @@ class GuidedDDPM:
                 x0 = model(x, sigmas[i] * x.new_ones(len(x)), **variances.asking(extra_args))
                 if callback is not None:
                     callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
-                variance = variances.of_step(i, x)
+                with self.feedback.saying_errors():
+                    variance = variances.of_step(i, x)
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
                 if self.scale:
                     pull = self._pull(
                         gradient, x, x0, sigmas[i], factor[i], network, extra_args.get("model_options", {})
                     )
+                    pull = pull if mask is None else pull * mask  # what is protected is no matter of the classifier's
                     mean = mean + (variance + schedule.added[i]) * pull
                 spread = variance.sqrt() * bool(levels[i + 1] > 0)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
@@ -97,7 +100,8 @@ class GuidedDDPM:
         model_options: dict[str, Any],
     ) -> torch.Tensor:
         sigmas = sigma * x.new_ones(len(x))
-        direction, log_p = gradient(x, x0, sigmas, network)
+        with self.feedback.saying_errors():
+            direction, log_p = gradient(x, x0, sigmas, network)
         tell_observers(model_options, sigmas, direction, log_p)
         if self.score.classifier.noise_aware:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n

@@ -184,8 +184,15 @@ class _ZeroShotClassifier(_Classifier):
         features = self.network.get_image_features(**inputs)
         features = getattr(features, "pooler_output", features)  # transformers 4 returns the tensor itself
         images = torch.nn.functional.normalize(features, dim=-1)
-        logits = images @ self.texts.T * self.network.logit_scale.exp()
+        logits = images @ self.texts.T * _logit_scale(self.network)
         return logits + getattr(self.network, "logit_bias", 0)
+
+
+def _logit_scale(network: "PreTrainedModel") -> torch.Tensor:
+    """What the cosine of a picture's and a text's features is multiplied by; ALIGN and TIPSv2 have its inverse."""
+    if hasattr(network, "logit_scale"):
+        return network.logit_scale.exp()
+    return 1 / network.temperature
 
 
 def _positions(config: "PretrainedConfig") -> int:

@@ -54,6 +54,7 @@ SIDES = {"levit": 512}  # of families that list all pairs of positions
 LEVIT_SIDE = 32  # patches; published ones have 14
 # Families that transformers lists beside image classifiers.
 UNSUPPORTED = {
+    "blip-2": "each text is held against another of its features of a picture",
     "dinat": "their attention is the package natten's, not PyTorch's",
     "imagegpt": "it reads the numbers of colours, through which no gradient comes",
     "shieldgemma2": "it is a language model that answers a prompt",

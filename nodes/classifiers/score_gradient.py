@@ -156,7 +156,8 @@ class ScoreGradient:
         return self._classify(pictures.to(self.score.classifier.patcher.load_device))
 
     def _see_noisy(self, x: torch.Tensor, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
-        kept, _, factor = kept_signal(sigma, is_flow(model.model_sampling))
+        sampling = model.model_sampling
+        kept, _, factor = kept_signal(sigma, is_flow(sampling), noise_scale(sampling))
         x = x[:, :, 0] if x.ndim == 5 else x
         return self._classify(x * per_sample(factor, x), kept)
 
@@ -219,3 +220,8 @@ def is_flow(model_sampling: Any) -> bool:
         "Classifier guidance needs a model of noise, V, EDM or flow prediction, and "
         f"{type(model_sampling).__mro__[2].__name__} is none of them."
     )
+
+
+def noise_scale(model_sampling: Any) -> float:
+    """s of a flow model's x = (1 − σ)x0 + sσn: 8 of HiDream O1, or what ModelNoiseScale sets; 1 of all others."""
+    return getattr(model_sampling, "noise_scale", 1.0)

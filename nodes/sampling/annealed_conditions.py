@@ -153,7 +153,7 @@ class _Sampling:
         tensor = condition.cond
         if name not in TEXT or not torch.is_tensor(tensor) or tensor.ndim < 2 or not tensor.is_floating_point():
             return 0
-        key = (name, *place)
+        key = (name, tensor.shape[1], *place)  # nodes that evaluate regions one by one number each of them 0
         if key not in self._lengths:  # compared once: it may wait for the device
             self._lengths[key] = _length_of_text(name, tensor, entries)
         return self._lengths[key]

@@ -70,9 +70,12 @@ class EntropyGuider(comfy.samplers.CFGGuider):
         if own_way is None:
             return comfy.samplers.calc_cond_batch(self.inner_model, conditions, x, timestep, model_options)
         asked = {"conds": conditions[:2], "input": x, "sigma": timestep, "model": self.inner_model}
+        pair = [*own_way({**asked, "model_options": model_options})]
+        if len(conditions) == 2:
+            return pair
         others = [None, None, *conditions[2:]]
         apart = comfy.samplers.calc_cond_batch(self.inner_model, others, x, timestep, model_options)
-        return [*own_way({**asked, "model_options": model_options}), *apart[2:]]
+        return [*pair, *apart[2:]]
 
     def _away_from_weak(
         self,

@@ -32,6 +32,7 @@ class GuidanceInterval:
     window: PercentWindow
     _sigmas: tuple[float, float] | None = field(default=None, init=False, repr=False)  # of the window, in this sampling
     _said: bool = field(default=False, init=False, repr=False)
+    _had_guidance: set[bool] = field(default_factory=set, init=False, repr=False)  # the steps of this sampling
 
     def add_to(self, model: ModelPatcher, key: str) -> None:
         """Adds the wrappers to a ModelPatcher."""
@@ -40,12 +41,17 @@ class GuidanceInterval:
 
     def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: a sampling within another has a window of its own."""
-        outer = self._sigmas, self._said
-        self._sigmas, self._said = None, False
+        outer = self._sigmas, self._said, self._had_guidance
+        self._sigmas, self._said, self._had_guidance = None, False, set()
         try:
             return executor(*args, **kwargs)
         finally:
-            self._sigmas, self._said = outer
+            self._sigmas, self._said, self._had_guidance = outer
+
+    @property
+    def left_out_all_guidance(self) -> bool:
+        """Whether no step of the sampling that is running had any."""
+        return self._had_guidance == {False}
 
     def predict(
         self,
@@ -58,7 +64,9 @@ class GuidanceInterval:
         """A wrapper for ComfyUI's PREDICT_NOISE."""
         guider = executor.class_obj
         positive = positive_name(guider.conds)
-        if self._is_inside(timestep, guider.inner_model.model_sampling):
+        inside = self._is_inside(timestep, guider.inner_model.model_sampling)
+        self._had_guidance.add(inside or positive is None)
+        if inside:
             return executor(x, timestep, model_options, seed)
         if positive is None:
             self._say(f"{type(guider).__name__} has no positive condition, so its guidance is ordinary there.")

@@ -31,6 +31,7 @@ def test_flow_shift_is_the_same_step_in_flow_coordinates(sigma):
     noise = torch.tensor(sigma, dtype=torch.float64)
     ratio = noise / (1 - noise)
     torch.testing.assert_close(x0_shift(noise, flow=True), x0_shift(ratio, flow=False) * (1 - noise))
+    torch.testing.assert_close(x0_shift(noise, flow=True, noise_scale=8.0), 64 * x0_shift(noise, flow=True))
 
 
 def test_noise_share():
@@ -116,12 +117,12 @@ def test_sine_schedule():
     assert not ddpm_schedule(kept, 1 - kept, 0.0).added.any()
 
 
-@given(st.floats(0, 1))
-def test_kept_signal_of_both_kinds_of_model(share):
+@given(st.floats(0, 1), st.sampled_from([1.0, 0.5, 8.0]))
+def test_kept_signal_of_both_kinds_of_model(share, scale):
     sigma = torch.tensor(share, dtype=torch.float64)
-    kept, lost, factor = kept_signal(sigma, flow=True)
+    kept, lost, factor = kept_signal(sigma, flow=True, noise_scale=scale)
     torch.testing.assert_close((factor * (1 - sigma)).square(), kept)
-    torch.testing.assert_close((factor * sigma).square(), 1 - kept)
+    torch.testing.assert_close((factor * scale * sigma).square(), 1 - kept)
     torch.testing.assert_close(lost, 1 - kept)
     if share < 1:
-        torch.testing.assert_close(kept_signal(sigma / (1 - sigma), flow=False)[0], kept)
+        torch.testing.assert_close(kept_signal(scale * sigma / (1 - sigma), flow=False)[0], kept)

@@ -157,6 +157,19 @@ def test_erg_in_compiled_code(node, demo, prompts, sample, told, compiler):  # n
     assert texts == ["3 of 12 layers, 3 of 3 steps, 2.0 evaluations a step"]
 
 
+def test_compiled_evaluations_that_another_node_spares(node, demo, prompts, sample, told, compiler):  # noqa: F811
+    model, kept = erg(node, compiler.compile(demo[0])), []
+
+    def every_other(executor, *args, **kwargs):
+        kept.append(kept[-1] if len(kept) % 2 else executor(*args, **kwargs))
+        return kept[-1]
+
+    model.add_wrapper(WrappersMP.APPLY_MODEL, every_other)
+    texts = told(model)
+    sample(model, *prompts, steps=4)
+    assert texts == ["1 of 12 layers, 2 of 4 steps, 1.0 evaluations a step"]
+
+
 def test_a_sampling_within_a_sampling_is_not_told_apart(node, demo, prompts, sample, told):
     model, inner = erg(node, demo[0]), []
     texts = told(model)

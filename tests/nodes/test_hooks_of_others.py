@@ -28,7 +28,7 @@ OURS = {
     "others": {
         "EntropyGuidanceERG": {**ERG, "scale": 0.8, "share_trunk": False},
         "EntropyGuidanceCADS": {"tau1": 0.1},
-        "EntropyGuidanceApply": {"scale": 0.5, "every": 1},
+        "EntropyGuidanceApply": {"scale": 0.5, "every": 1, "decode": "half"},
     },
 }
 

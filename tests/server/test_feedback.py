@@ -57,7 +57,15 @@ def test_a_node_that_was_cached_says_it_of_the_next_sampling(server):
             {"start_percent": 0.6, "end_percent": 0.62},
             "No effect: no step lies between start_percent = 0.6 and end_percent",
         ),
+        (
+            {"start_percent": 0.6, "end_percent": 0.62, "outside": "no guidance"},
+            "No guidance in all of the sampling: no step lies between start_percent = 0.6 and end_percent",
+        ),
         ({"temperature": 1.0}, "No effect: temperature is 1. Set it below 1."),
+        (
+            {"temperature": 1.0, "start_percent": 0.5, "outside": "no guidance"},
+            "No guidance outside of the window, and no ERG in it: temperature is 1. Set it below 1.",
+        ),
         ({"flatness": 0.0}, "No effect: flatness is 0. Set it above 0, or to -1 for temperature to count."),
     ],
 )
@@ -186,6 +194,14 @@ def test_a_classifier_that_stops_the_sampling(server):
     result, texts = server.run_and_listen(classifier_guided(score={"labels": "red, blue"}, batch=3))
     assert server.error(result)["node_id"] == "sampler"
     (said,) = texts["apply"]
+    assert said.startswith("Stopped: ") and "2 classes for a batch of 3 images" in said
+
+
+def test_a_classifier_that_stops_the_papers_sampler(server):
+    graph = papers_ddpm(score={"labels": "red circle, blue circle"})
+    graph["latent"]["inputs"]["batch_size"] = 3
+    result, texts = server.run_and_listen(graph)
+    (said,) = texts["ddpm"]
     assert said.startswith("Stopped: ") and "2 classes for a batch of 3 images" in said
 
 

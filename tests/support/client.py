@@ -46,7 +46,7 @@ class Client:
             history = self.get(f"/history/{prompt_id}")
             if prompt_id in history:
                 return history[prompt_id]
-            time.sleep(0.1)
+            time.sleep(0.02)
         raise TimeoutError(prompt_id)
 
     def run(self, graph: dict) -> dict:

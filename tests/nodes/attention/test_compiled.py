@@ -151,6 +151,16 @@ def test_a_network_that_is_compiled_in_pieces_keeps_them(node, demo, prompts, co
     assert "forward" not in vars(demo[0].model.diffusion_model)
 
 
+def test_what_another_node_breaks_up_is_whole_without_it(node, demo, prompts, sample, compiler):
+    """EasyCache reads a number of the device in the midst of the network."""
+    model = erg(node, compiler.compile(demo[0]))
+    cached = node("EasyCache", model=model, reuse_threshold=0.9, start_percent=0.15, end_percent=0.95, verbose=False)[0]
+    sample(cached, *prompts)
+    assert not compiler.graphs
+    sample(erg(node, compiler.compile(demo[0])), *prompts)
+    assert len(compiler.graphs) == 1
+
+
 def test_layers_that_another_node_takes_away_are_an_error(node, demo, prompts, compiler):
     model = demo[0].clone()
     model.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", 3)

@@ -351,6 +351,16 @@ def test_a_classifier_is_not_saved_into_another(fresh, save, node):
         node("EntropyGuidanceSaveClassifier", classifier=fresh("torchvision"), filename_prefix=f"{name}/inner")
 
 
+def test_a_configuration_above_the_folder_of_classifiers_is_no_classifier(fresh, save, home):
+    """Such as that of a model that was downloaded into ComfyUI's own folder."""
+    path = home / "output" / "config.json"
+    path.write_text("{}")
+    try:
+        assert save(fresh("torchvision"), "beside")
+    finally:
+        path.unlink()
+
+
 def test_weights_in_another_order_of_memory_can_be_saved(fresh, load, save, home):
     path = home / "models" / "channels_last.pt"
     file = load_file(home / "models" / NAMES["adm"])

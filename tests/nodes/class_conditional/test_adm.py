@@ -121,6 +121,12 @@ def test_state_dicts_have_the_published_keys_and_shapes(node, name):
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == published["sha256"]
 
 
+def test_channels_of_a_level_are_whole_whatever_the_width(node):
+    shape = pack_module("nodes.class_conditional.adm_unet").AdmShape
+    for width, channels in ((352, 480), (416, 480), (224, 1952)):
+        assert shape(width, 1, (channels / width,), (), head_channels=32).level_channels == [channels]
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_loaded_network_equals_guided_diffusions_own(small, name):
     """Noise and learned variance, of the same weights, pictures, timesteps and classes."""

@@ -49,12 +49,17 @@ FORMULA = (
 )  # fmt: skip
 
 
+SMALL = 8  # a latent's side: a quarter of the demo model's picture, where it need not show anything
+ONE_LATENT = torch.zeros(1, 4, SMALL, SMALL)
+
+
 @pytest.fixture
 def draw(demo, empty, sample):
     """draw(model, batch) gives latents without prompt and CFG."""
 
-    def drawn(model, batch=4, steps=6, **options):
-        return sample(model, empty, empty, cfg=1.0, batch=batch, steps=steps, **options)
+    def drawn(model, batch=4, steps=6, side=SMALL, **options):
+        latent = {"samples": torch.zeros(batch, 4, side, side)}
+        return sample(model, empty, empty, cfg=1.0, steps=steps, latent=latent, **options)
 
     return drawn
 
@@ -73,7 +78,7 @@ def probabilities(demo, classifier):
 @pytest.mark.parametrize("divergence", ["none", "reverse_kl", "forward_kl", "jensen_shannon"])
 def test_every_divergence_leads_to_the_class(demo, guide, draw, probabilities, divergence):
     model = guide(divergence=divergence, scale=0.4, every=3)
-    before, after = (probabilities(draw(model, 8, steps=12)) for model in (demo[0], model))
+    before, after = (probabilities(draw(model, 8, steps=12, side=16)) for model in (demo[0], model))
     assert after.mean() > before.mean() + 0.2
     assert (after > 0.5).sum() > (before > 0.5).sum()
 
@@ -328,7 +333,7 @@ def normalized_shifts(_model, seen) -> list[float]:
 def test_every_moves_a_sampling_as_far_as_each_step_would(demo, guide, empty, sample, every, normalize):
     """Eight steps of a flow model, at σ = 1, 7/8, … 1/8: Σ σ is 4.5."""
     guided, seen = watched(guide, demo[0], every=every, normalize=normalize, scale=SCALE)
-    sample(guided, empty, empty, cfg=1.0, steps=8)
+    sample(guided, empty, empty, cfg=1.0, steps=8, latent={"samples": ONE_LATENT})
     levels = [1 - step / 8 for step in range(8)]
     own = levels if normalize else [sigma**2 / max(1 - sigma, 0.02) for sigma in levels]
     found = (normalized_shifts if normalize else shifts)(guided, seen)
@@ -407,8 +412,8 @@ def test_every_counts_the_steps_of_a_schedule_that_rises(node, guide, empty):
 
 
 @pytest.mark.parametrize("sampler", comfy.samplers.KSampler.SAMPLERS)
-def test_every_sampler(demo, guide, empty, sample, sampler):
-    plain, guided = (sample(model, empty, empty, cfg=1.0, sampler=sampler) for model in (demo[0], guide(decode="half")))
+def test_every_sampler(demo, guide, draw, sampler):
+    plain, guided = (draw(model, 1, steps=3, sampler=sampler) for model in (demo[0], guide(decode="half")))
     assert guided.isfinite().all() and not torch.equal(plain, guided)
 
 
@@ -741,9 +746,6 @@ def test_ddpm_leads_a_flow_model_to_the_class(node, demo, empty, guided_ddpm, pr
     assert guided > plain + 0.2
 
 
-ONE_LATENT = torch.zeros(1, 4, 16, 16)
-
-
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("scheduler", comfy.samplers.KSampler.SCHEDULERS)
@@ -761,6 +763,38 @@ def test_ddpm_leaves_a_picture_as_it_is_where_the_noise_stays(node, demo, empty,
         for sigmas in (repeated, [1.0, 0.5, 0.0])
     )
     assert expected.isfinite().all() and torch.equal(drawn, expected)
+
+
+def test_ddpm_adds_noise_as_loud_as_the_model_has_it(node, demo, empty, guided_ddpm):
+    """A step from noise alone to σ = 0.5 gives 0.5 x0 + 0.5 s n, with s as ModelNoiseScale sets it."""
+    seen = []
+
+    def after(scale):
+        model, sampling = demo[0].clone(), copy.copy(demo[0].get_model_object("model_sampling"))
+        sampling.noise_scale = scale
+        model.add_object_patch("model_sampling", sampling)
+        model.set_model_sampler_post_cfg_function(
+            lambda args: seen.append(args["denoised"].clone()) or args["denoised"]
+        )
+        sigmas, latent = torch.tensor([1.0, 0.5]), torch.zeros(4, 4, 32, 32)
+        found = ddpm(node, model, (empty, empty), guided_ddpm(scale=0.0), sigmas, latent)
+        return 2 * model.model.process_latent_in(0.5 * found) - seen[-1]  # ComfyUI divides what is left by 1 − σ
+
+    quiet, loud = after(1.0), after(8.0)
+    assert quiet.std() == pytest.approx(1, rel=0.05)
+    assert_agree(loud, 8 * quiet)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_keeps_what_the_mask_protects(node, demo, empty, guided_ddpm, variance):
+    latent = {"samples": torch.ones(1, 4, SMALL, SMALL), "noise_mask": torch.zeros(1, 1, 8 * SMALL, 8 * SMALL)}
+    latent["noise_mask"][..., 4 * SMALL :] = 1
+    drawn = node(
+        "SamplerCustom", model=demo[0], add_noise=True, noise_seed=3, cfg=1.0, positive=empty, negative=empty,
+        sampler=guided_ddpm(scale=50.0, variance=variance), sigmas=torch.tensor([1.0, 0.5, 0.0]), latent_image=latent,
+    )[0]["samples"]  # fmt: skip
+    assert_agree(drawn[..., : SMALL // 2 - 1], latent["samples"][..., : SMALL // 2 - 1])
+    assert not torch.equal(drawn, latent["samples"])
 
 
 @pytest.mark.parametrize("sigmas", [[0.5], [0.5, 0.5]])

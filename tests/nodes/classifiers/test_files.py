@@ -15,7 +15,7 @@ import folder_paths
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
-from small_classifiers import save_clip
+from small_classifiers import save_align, save_clip
 from torchvision.models import ResNet18_Weights, get_model
 
 from benchmarks.in_process import pack_module
@@ -104,6 +104,25 @@ def test_zero_shot(load, folder):
         text=list(prompts), images=IMAGES, do_rescale=False, return_tensors="pt", padding="max_length", max_length=16
     )
     assert_agree(classifier.patcher.model(IMAGES), network(**inputs).logits_per_image)
+
+
+def test_a_zero_shot_family_with_a_temperature(load, folder):
+    """ALIGN, which has no scale of its logits; likewise against transformers' own forward pass."""
+    from transformers import AlignModel, AutoImageProcessor, CLIPTokenizer
+
+    prompts = ["a red circle", "a blue square", "a green triangle"]
+    save_align(folder / "align")
+    try:
+        found = load("align", prompts="\n".join(prompts)).patcher.model(IMAGES)
+        network = AlignModel.from_pretrained(folder / "align").eval()
+        process = AutoImageProcessor.from_pretrained(folder / "align", **with_gradients())
+        pixels = process(images=IMAGES, do_rescale=False, return_tensors="pt")
+        tokens = CLIPTokenizer.from_pretrained(folder / "align")(
+            prompts, padding="max_length", max_length=16, return_tensors="pt"
+        )
+    finally:
+        shutil.rmtree(folder / "align")
+    assert_agree(found, network(**pixels, **tokens).logits_per_image)
 
 
 def test_prompts_that_are_the_same_can_be_chosen(load, folder, node):

@@ -4,6 +4,7 @@ import logging
 from itertools import pairwise
 from types import SimpleNamespace
 
+import comfy.conds
 import comfy.samplers
 import pytest
 import torch
@@ -487,6 +488,15 @@ def test_context_windows(node, demo, prompts, sample):
         assert torch.equal(spy.text(evaluation), spy.text(0))
         assert not torch.equal(spy.text(evaluation), prompts[0][0][0])
         assert torch.equal(spy.text(evaluation, 1), prompts[1][0][0])
+
+
+def test_regions_that_are_evaluated_one_by_one_have_texts_of_their_own_length(node):
+    """As context windows evaluate them with split_conds_to_windows, where each is number 0."""
+    sampling = in_process.pack_module("nodes.sampling.annealed_conditions")._Sampling()
+    for tokens in (40, 90):
+        text = torch.ones(1, tokens, 8)
+        condition, entries = comfy.conds.CONDCrossAttn(text), [{"cross_attn": text}]
+        assert sampling.length_of_text("c_crossattn", condition, entries, "positive", 0) == tokens
 
 
 def test_a_picture_in_several_windows_over_the_batch_has_one_noise(node, demo, prompts, sample):

@@ -34,6 +34,8 @@ def table(header: str, rows: Iterable[Iterable[str]]) -> str:
 
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
 BY_PROMPT = ("none", "CFG", "I-ERG, same prompt", "ERG")
+BY_SCALE = ("exact", "density", "coverage")
+EARLIER = "earlier checkpoint"
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, null class as negative")
 
 
@@ -365,6 +367,23 @@ def text_to_image_prompted(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted")
 
 
+def text_to_image_earlier(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", EARLIER)
+
+
+def text_to_image_scales(read: Read) -> str:
+    """The measures of each method over its scales, the other inputs as its search chose them."""
+    fronts = read("text_to_image")["regimes"][EARLIER]["prompted"]["fronts"]
+    scales = next(iter(fronts.values()))
+    return table(
+        "|".join(["w", *(f"{name}: {' / '.join(BY_SCALE)}" for name in fronts)]),
+        (
+            (w, *(_joined((front[w][measure]["value"] for measure in BY_SCALE), ".2f") for front in fronts.values()))
+            for w in scales
+        ),
+    )
+
+
 def coverage(read: Read) -> str:
     def share(row: dict, kind: str) -> str:
         ran, of = row[f"{kind} that ran"], row[kind]
@@ -398,7 +417,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, coverage, mutants,
+        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, coverage, mutants,
         fuzzing,
     )
 }  # fmt: skip

@@ -22,8 +22,11 @@ STYLES = {  # of the methods whose fronts are shown
 
 
 def fronts(results: dict, folder: Path) -> None:
-    """Consistency and quality against diversity, each method over its scales."""
-    regimes = {name: tables["prompted"] for name, tables in results["regimes"].items() if "prompted" in tables}
+    """Consistency and quality against diversity, each method over its scales; nothing where no fronts were drawn."""
+    prompted = {name: tables["prompted"] for name, tables in results["regimes"].items() if "prompted" in tables}
+    regimes = {name: table for name, table in prompted.items() if table["fronts"]}
+    if not regimes:
+        return
     figure, panels = plt.subplots(2, len(regimes), figsize=(6.5 * len(regimes), 9), squeeze=False, layout="constrained")
     for column, (regime, table) in enumerate(regimes.items()):
         for panel, quality in zip(panels[:, column], ("exact", "density")):

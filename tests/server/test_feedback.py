@@ -199,6 +199,7 @@ def test_a_classifier_that_stops_the_sampling(server):
 
 def test_a_classifier_that_stops_the_papers_sampler(server):
     graph = papers_ddpm(score={"labels": "red circle, blue circle"})
+    graph["class"]["inputs"]["labels"] = "red circle"
     graph["latent"]["inputs"]["batch_size"] = 3
     result, texts = server.run_and_listen(graph)
     (said,) = texts["ddpm"]

@@ -374,6 +374,8 @@ def text_to_image_earlier(read: Read) -> str:
 def text_to_image_scales(read: Read) -> str:
     """The measures of each method over its scales, the other inputs as its search chose them."""
     fronts = read("text_to_image")["regimes"][EARLIER]["prompted"]["fronts"]
+    none, fronts = fronts["none"], {name: front for name, front in fronts.items() if name != "none"}
+    fronts = {name: none | front for name, front in fronts.items()}
     scales = next(iter(fronts.values()))
     return table(
         "|".join(["w", *(f"{name}: {' / '.join(BY_SCALE)}" for name in fronts)]),

@@ -42,6 +42,8 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     fronts = {}  # by scale
     if prompted:
         fronts = {name: {w: replace(chosen[name], cfg=w) for w in FRONT} for name in names if name in options.fronts}
+        if fronts and "none" in chosen:  # a point, of as many pictures as theirs
+            fronts["none"] = {1.0: chosen["none"]}
     rows = measured(
         workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
         prompted=prompted, resamples=0 if options.quick else RESAMPLES,
@@ -82,7 +84,7 @@ def grid(regimes: dict, path: Path, steps: int) -> None:
     for regime, of_regime in prompted.items():
         for name, setting in of_regime["settings"].items():
             rows.append(Job(regime, Setting(**setting), "test", 0, steps).pictures()[:12])
-            names.append(f"{regime}: {name}" if len(prompted) > 1 else name)
+            names.append(f"{regime}:\n{name}" if len(prompted) > 1 else name)
 
     def on(figure):
         for axes, name, pictures in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], names, rows):

@@ -38,7 +38,7 @@ def fronts(results: dict, folder: Path) -> None:
 
 
 def _front(panel: Axes, table: dict, quality: str) -> None:
-    none = table["rows"]["none"]
+    (none,) = table["fronts"]["none"].values()
     panel.scatter(none["coverage"]["value"], none[quality]["value"], 90, "#999999", "p", label="no guidance", zorder=3)
     for name, (colour, mark, line) in STYLES.items():
         if name not in table["fronts"]:

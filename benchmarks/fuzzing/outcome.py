@@ -13,7 +13,7 @@ from .declared import all_declared
 
 FINISHED, REFUSED, STOPPED = "finished", "refused before it ran", "stopped with a clear error"
 FAILED = "failed"
-NOT_FINITE = "not finite"
+NOT_FINITE, NOT_OURS = "not finite", "error that is not ours"
 CLEAR = ("ValueError", "RuntimeError")
 
 
@@ -55,7 +55,7 @@ def _stopped(graph: dict, error: dict) -> Outcome:
     if kind not in CLEAR:
         return Outcome(FAILED, f"bare error: {words}")
     if not _raised_by_us(error["traceback"]):
-        return Outcome(FAILED, f"error that is not ours: {words}\n{error['traceback'][-1]}")
+        return Outcome(FAILED, f"{NOT_OURS}: {words}\n{error['traceback'][-1]}")
     if not re.search(rf"\b({'|'.join(_inputs(graph))})\b", message):
         return Outcome(FAILED, f"error that names no input: {words}")
     return Outcome(STOPPED, words)

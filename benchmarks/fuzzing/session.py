@@ -6,7 +6,7 @@ import torch
 
 from .executor import Executor, prompt_server
 from .folders import use_folders
-from .outcome import FAILED, FINISHED, NOT_FINITE, Outcome, tensors
+from .outcome import FAILED, FINISHED, NOT_FINITE, NOT_OURS, STOPPED, Outcome, tensors
 from .state import Shared
 from .wiring import BEGINNING, without_ours
 
@@ -26,22 +26,22 @@ class Session:
     def run(self, graph: dict, check_latent: bool = True) -> Outcome:
         """What came of a graph; FAILED where it left anything behind as well."""
         outcome, _ = self._executor.run(graph)
-        if outcome.why.startswith(NOT_FINITE) and self._is_of_comfyui(graph, outcome):
-            outcome = Outcome(FINISHED, f"{outcome.why}, as without our nodes")
+        if outcome.why.startswith((NOT_FINITE, NOT_OURS)) and self._is_of_comfyui(graph, outcome):
+            kind = FINISHED if outcome.why.startswith(NOT_FINITE) else STOPPED
+            outcome = Outcome(kind, f"{outcome.why}, as without our nodes")
         left = self._left_behind(check_latent)
         return Outcome(FAILED, f"left behind: {left}; it {outcome.kind} {outcome.why}") if left else outcome
 
     def _is_of_comfyui(self, graph: dict, outcome: Outcome) -> bool:
-        """Whether ComfyUI alone draws what is not finite: a few of its samplers do with schedules that end in two zeros."""
+        """Whether ComfyUI alone does the same: a few of its samplers draw what is not finite with schedules that end in two
+        zeros, and some have no room for the highest seed."""
         return self._executor.run(without_ours(graph))[0] == outcome
 
     def drawn_alike(self, graph: dict, outcome: Outcome) -> Outcome:
         """The outcome of a graph that has run; FAILED where it draws something else with all of it cached, or nothing."""
         (_, cached), (_, anew) = self._executor.run(graph), Executor(self._server).run(graph)
         pairs = [(name, [*tensors(kept)], [*tensors(anew.get(name))]) for name, kept in cached.items()]
-        differs = [
-            name for name, one, other in pairs if len(one) != len(other) or not all(map(torch.equal, one, other))
-        ]
+        differs = [name for name, one, other in pairs if len(one) != len(other) or not all(map(_are_equal, one, other))]
         missing = sorted(cached.keys() ^ anew.keys())
         return (
             Outcome(FAILED, f"not drawn alike without a cache: {differs}{missing}") if differs or missing else outcome
@@ -64,3 +64,8 @@ class Session:
         if check_latent and not torch.equal(self._shared.latent(), self._latent):
             differs.append("the same seed draws another latent")
         return "; ".join(differs)
+
+
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """To the bit, NaN as well: some of ComfyUI's samplers draw it by themselves."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)

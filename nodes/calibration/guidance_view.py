@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from ...guidance_core.classifier_guidance import per_sample
 from ...guidance_core.ddpm_sine import kept_signal
 from ..classifiers.guidance_classifier import GuidanceClassifier
-from ..classifiers.latent_decoder import LatentDecoder, latent_decoder
+from ..classifiers.latent_decoder import LatentDecoder, check_mode, latent_decoder
 from ..classifiers.normal_weights import NormalWeights
 from ..classifiers.score_gradient import is_flow, noise_scale
 
@@ -98,6 +98,7 @@ def guidance_view(
     decode: str = "auto",
 ) -> PictureView:
     """How a classifier is shown pictures. Raises ValueError where what it takes is not wired, or does not fit."""
+    check_mode(decode)
     if model is None:
         if classifier.noise_aware:
             raise ValueError(

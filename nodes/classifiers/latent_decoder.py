@@ -78,10 +78,15 @@ class _Decode(torch.nn.Module):
         return self.vae.decode(latent)
 
 
-def latent_decoder(model: ModelPatcher, vae: Any, mode: str) -> LatentDecoder:
-    """The decoder for a model's predictions. Raises ValueError where `vae` or `decode` do not fit the model."""
+def check_mode(mode: str) -> None:
+    """Raises ValueError for a word that is none of MODES."""
     if mode not in MODES:
         raise ValueError(f"decode = {mode!r}: it must be one of {', '.join(MODES)}.")
+
+
+def latent_decoder(model: ModelPatcher, vae: Any, mode: str) -> LatentDecoder:
+    """The decoder for a model's predictions. Raises ValueError where `vae` or `decode` do not fit the model."""
+    check_mode(mode)
     latent = _normal(model.get_model_object("latent_format"))
     pixels = latent.latent_channels == 3 and (vae is None or latent.spacial_downscale_ratio == 1)
     if pixels and (vae is None or vae.latent_channels == 3):

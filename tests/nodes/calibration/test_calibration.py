@@ -812,6 +812,12 @@ def test_pictures_are_one_of_the_choices(fresh, report):
         report(fresh("hugging_face"), pictures="some")
 
 
+def test_decode_is_one_of_the_choices_even_where_nothing_is_decoded(fresh, calibrate, report):
+    for run in (calibrate, report):
+        with pytest.raises(ValueError, match="decode = '': it must be one of auto, full, half, taesd"):
+            run(fresh("hugging_face"), decode="")
+
+
 @pytest.mark.parametrize("percents", ["1.5", "abc", "1", "-0.1", "0.5; 0.7", "nan"])
 def test_percents_that_are_none(fresh, calibrate, report, wired, percents):
     for run in (calibrate, report):

@@ -91,9 +91,9 @@ def _factors(
 def run_compiled(call: NetworkCall, factors: torch.Tensor) -> tuple[torch.Tensor, bool] | None:
     """The prediction with scaled queries, and whether the network ran for it; another node may reuse an earlier one.
 
-    factors: [attention calls, rows]. None where compiled code cannot do it: where the network makes another number of calls, or calls with rows
-    that these do not fit, and where torch.compile cannot take the network as a whole: code that it compiled apart for
-    the parts would be shared with other clones.
+    factors: [attention calls, rows]. None where compiled code cannot do it: where the network makes another number of
+    calls, or calls with rows that these do not fit, and where torch.compile cannot take the network as a whole: code that it
+    compiled apart for the parts would be shared with other clones.
     """
     previous = call.options.get(OVERRIDE)
     if previous is scale_queries:  # of another ERG node around this one

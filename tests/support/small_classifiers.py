@@ -33,9 +33,7 @@ def save_align(path: Path) -> None:
     text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "pad_token_id": 0}
     vision = {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 16}
-    vision |= {
-        "initializer_range": 0.5
-    }  # new weights are usually so small that no picture comes through so many layers
+    vision["initializer_range"] = 0.5  # no picture comes through so many layers of new weights' usual size
     AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=32)).save_pretrained(path)
     EfficientNetImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(path)
     tokenizer.save_pretrained(path)

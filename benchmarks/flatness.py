@@ -10,7 +10,6 @@ docs/results/flatness.json and docs/flatness.png. An hour on one core; `python -
 """
 
 import argparse
-import subprocess
 from random import Random
 from typing import NamedTuple
 
@@ -19,19 +18,19 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 import nodes
-from demo.loader import load_clip, load_diffusion_model, load_vae
+from demo.loader import load_clip, load_vae
 from demo.scene_checker import shows_pairs, shows_relation
 from demo.scenes import Scene, sample_scene
-from tools.environment import DEV, REPOSITORY
+from tools.environment import DEV
 
 from . import in_process
+from .demo_models import demo_model, earlier_checkpoint
 from .flatness_report import report
 from .in_process import run_node
 from .judge import judge
 from .prompt_consistency import encode
 from .unet_twin import unet_twin
 
-CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 of 14,200 steps
 SCALE, STEPS = 2.0, 8
 ROUND, BATCH = 32, 8  # pictures; few at a time are faster on a CPU
 DRAWN = DEV / "benchmarks" / "flatness" / f"scale {SCALE} steps {STEPS}"
@@ -47,27 +46,6 @@ class Row(NamedTuple):
     model: str
     layers: str
     setting: str
-
-
-def demo_model():
-    return load_diffusion_model(), load_clip()
-
-
-def earlier_checkpoint():
-    """The demo model with the weights of an earlier commit, which are read from git's history once."""
-    model, clip = demo_model()
-    model.model.load_model_weights(_earlier_weights("diffusion"), "")
-    clip.load_sd(_earlier_weights("text"))
-    return model, clip
-
-
-def _earlier_weights(name: str) -> dict[str, torch.Tensor]:
-    path = DEV / "benchmarks" / f"{name}-{CHECKPOINT}.safetensors"
-    if not path.exists():
-        command = ["git", "show", f"{CHECKPOINT}:demo/weights/{name}.safetensors"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout)
-    return load_file(path)
 
 
 MODELS = {

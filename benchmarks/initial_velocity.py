@@ -18,7 +18,7 @@ from demo.scenes import sample_scene
 
 from . import in_process, results
 from .figure_style import LINES, save
-from .text_to_image.drawing import REGIMES, SAME, Setting, predict
+from .text_to_image.drawing import COMMITTED, SAME, Setting, predict
 
 CAPTIONS, NOISES = 32, 16
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -35,7 +35,7 @@ METHODS = {
 def measure(quick: bool) -> dict:
     in_process.quiet()
     captions = 2 if quick else CAPTIONS
-    regimes = [*REGIMES][: 1 if quick else None]
+    regimes = COMMITTED[: 1 if quick else None]
     return {"captions": captions, "noises": NOISES, "rows": {regime: variances(regime, captions) for regime in regimes}}
 
 

@@ -35,7 +35,8 @@ def table(header: str, rows: Iterable[Iterable[str]]) -> str:
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
 BY_PROMPT = ("none", "CFG", "I-ERG, same prompt", "ERG")
 BY_SCALE = ("exact", "density", "coverage")
-EARLIER = "earlier checkpoint"
+EARLIER, BEGINNER = "earlier checkpoint", "beginner"
+UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, null class as negative")
 
 
@@ -371,6 +372,21 @@ def text_to_image_earlier(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", EARLIER)
 
 
+def text_to_image_unconditional(read: Read) -> str:
+    """Without a prompt, and each distance beside that without guidance, as the paper's."""
+    plain = text_to_image(read("text_to_image"), "unconditional", BEGINNER)
+    rows = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
+
+    def ratio(distances: dict[str, float], name: str) -> str:
+        return f"{distances[name] / distances['none']:.2f}" if name in distances else "–"
+
+    ours = {name: row["Fréchet"]["value"] for name, row in rows.items()}
+    head, line, *lines = plain.splitlines()
+    names = [*rows, "real pictures"]
+    more = (f" {ratio(ours, name)} | {ratio(UNPROMPTED_IN_THE_PAPER, name)} |" for name in names)
+    return "\n".join([f"{head} Fréchet / none | in the paper |", f"{line}---|---|", *map("".join, zip(lines, more))])
+
+
 def text_to_image_scales(read: Read) -> str:
     """The measures of each method over its scales, the other inputs as its search chose them."""
     fronts = read("text_to_image")["regimes"][EARLIER]["prompted"]["fronts"]
@@ -414,12 +430,29 @@ def fuzzing(read: Read) -> str:
     return table("outcome | graphs", ((kind, str(count)) for kind, count in read("fuzzing")["rows"].items()))
 
 
+def endurance(read: Read) -> str:
+    """What a server's process holds in a thousand prompts, beside one that runs ComfyUI's nodes alone."""
+    ours, alone = read("endurance")["rows"].values()
+
+    def grows(row: dict) -> str:
+        value, low, high = (row["grows in 1,000 prompts"][key] for key in ("value", "low", "high"))
+        return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    return table(
+        "held by the process | first | last | highest | grows in 1,000 prompts | with ComfyUI's nodes alone",
+        (
+            (name, *(f"{row[key]:,.0f}" for key in ("first", "last", "highest")), grows(row), grows(alone[name]))
+            for name, row in ours.items()
+        ),
+    )
+
+
 TABLES = {
     function.__name__: function
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, coverage, mutants,
-        fuzzing,
+        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, coverage, mutants,
+        fuzzing, endurance,
     )
 }  # fmt: skip

@@ -2,8 +2,8 @@
 
 ERG, C-ERG, CADS, guiders, classifiers, DDPM, calibrations, records, errors and interrupts in cycles of twenty, behind each of
 which a census is taken. The first cycles fill what is bounded (caches, records, ComfyUI's history is cleared) and are not
-judged. ComfyUI runs with --cache-classic: its default cache keeps results on purpose, as long as memory is free. The same
-number of prompts of ComfyUI's own nodes alone, in a server of their own, says what growth is not this pack's. Some forty
+judged. ComfyUI runs with --cache-classic: its default cache keeps results on purpose, as long as memory is free. Prompts
+of ComfyUI's own nodes alone, in a server of their own, say what growth is not this pack's. Some forty
 minutes on two cores. Writes docs/results/endurance.json and docs/endurance.png and .svg.
 """
 
@@ -28,7 +28,7 @@ from .. import figure_style, results
 from .mix import Prompt, of_comfyui, of_cycle
 from .trend import trend
 
-CYCLES, WARM_UP, CYCLES_ALONE = 60, 10, 30
+CYCLES, WARM_UP, CYCLES_ALONE = 50, 10, 20
 OURS, ALONE = "with this pack's nodes", "ComfyUI's nodes alone"
 MEASURES = ("RSS, MiB", "tensors", "tensors, MiB", "loaded models", "files", "threads")
 LOG = DEV / "endurance.log"

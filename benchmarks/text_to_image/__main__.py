@@ -4,7 +4,7 @@ Every method gets the same search (Optuna's TPE) on captions and noise of their 
 its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
 of the noise for each caption. Writes docs/results/text_to_image.json, where tables that were not asked for stay as they
-are, docs/text-to-image.png and docs/text-to-image-fronts.png and .svg.
+are, docs/text-to-image.png, docs/unconditional.png and docs/text-to-image-fronts.png and .svg.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 from .. import in_process, results
 from ..tables import text_to_image
 from . import figures
-from .drawing import REGIMES, Setting
+from .drawing import COMMITTED, REGIMES, Setting
 from .kept import BATCH, SEEDS, Job
 from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
@@ -28,6 +28,7 @@ from .search import REAL, Search, find
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 RESAMPLES = 200
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
+GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
 SCALED = [name for name in METHODS if name != "none"]
 
 
@@ -77,14 +78,15 @@ def ceiling(pictures: int, held_out: bool) -> dict:
     return measure(*(real(pictures, f"text to image, {name}", held_out) for name in ("reference", "ceiling")))
 
 
-def grid(regimes: dict, path: Path, steps: int) -> None:
-    """A row of pictures for each method, of the same captions and noise."""
+def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:
+    """A row of pictures for each method, of the same captions and noise. kind: PROMPTED or UNPROMPTED."""
     rows, names = [], []
-    prompted = {regime: tables[PROMPTED] for regime, tables in regimes.items() if PROMPTED in tables}
-    for regime, of_regime in prompted.items():
+    tables = {regime: found[kind] for regime, found in regimes.items() if kind in found}
+    for regime, of_regime in tables.items():
         for name, setting in of_regime["settings"].items():
-            rows.append(Job(regime, Setting(**setting), "test", 0, steps).pictures()[:12])
-            names.append(f"{regime}:\n{name}" if len(prompted) > 1 else name)
+            job = Job(regime, Setting(**setting), "test", 0, steps, kind == PROMPTED)
+            rows.append(job.pictures()[:12])
+            names.append(f"{regime}:\n{name}" if len(tables) > 1 else name)
 
     def on(figure):
         for axes, name, pictures in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], names, rows):
@@ -98,7 +100,9 @@ def grid(regimes: dict, path: Path, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--regimes", nargs="*", choices=REGIMES, default=[*REGIMES])
+    parser.add_argument(
+        "--regimes", nargs="*", choices=REGIMES, default=COMMITTED, help="the beginner has to be trained first"
+    )
     parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])
     parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
@@ -127,7 +131,8 @@ def main() -> None:
         regimes[regime] = {**regimes.get(regime, {}), **tables}
     found = {"steps": options.steps, "seeds": SEEDS, "lower is better": LOWER_IS_BETTER, "regimes": regimes}
     results.write("text_to_image", found, options.quick)
-    grid(regimes, results.picture("text-to-image", options.quick), options.steps)
+    for kind in options.tables:
+        grid(regimes, kind, results.picture(GRIDS[kind], options.quick), options.steps)
     figures.fronts(found, results.folder(options.quick))
     for regime, tables in drawn.items():
         for kind in tables:

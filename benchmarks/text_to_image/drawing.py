@@ -6,12 +6,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..flatness import demo_model, earlier_checkpoint
+from ..demo_models import beginner, demo_model, earlier_checkpoint
 from ..in_process import run_node
 from ..prompt_consistency import encode
 from . import rivals
 
-REGIMES = {"demo model": demo_model, "earlier checkpoint": earlier_checkpoint}
+REGIMES = {"demo model": demo_model, "earlier checkpoint": earlier_checkpoint, "beginner": beginner}
+COMMITTED = ("demo model", "earlier checkpoint")  # whose weights the repository has
 EMPTY, SAME = "empty", "same"
 
 

@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...guidance_core.guidance_measures import relative_entropy
-from ..sampling.condition_names import is_positive
+from ..sampling.condition_names import place_of_positive
 from .flatness import bias_at, evenly_spread, in_heads
 from .layers import CallReader, LayerMap, layer_map, structure_of
 from .network_call import OVERRIDE, NetworkCall, is_want_of_memory
@@ -87,7 +87,7 @@ class EntropyProbe(OurOverride):
         places, values = [], []
         for (layer, of_call), found in zip(self._places, self._values):
             # A branch that is not in a call shares its rows with the positive one there (trunk_sharing.py).
-            shared = next((i for i, name in enumerate(of_call) if is_positive(name)), None)
+            shared = place_of_positive(of_call)
             stands_for = {name: of_call.index(name) if name in of_call else shared for name in names}
             places += [(layer, name) for name, i in stands_for.items() if i is not None]
             values += [found[i] for i in stands_for.values() if i is not None]

@@ -59,7 +59,9 @@ class GuidedDDPM:
         network, sampling = patcher.model, patcher.get_model_object("model_sampling")
         with self.feedback.saying_errors():
             gradient = score_gradient(self.score, patcher, self.vae)
-        comfy.model_management.load_models_gpu([patcher, *gradient.patchers])
+        # Room for both branches of guidance, as ComfyUI left it before the classifier came.
+        needed = patcher.memory_required([2 * len(x), *x.shape[1:]])
+        comfy.model_management.load_models_gpu([patcher, *gradient.patchers], memory_required=needed)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))

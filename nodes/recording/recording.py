@@ -23,7 +23,7 @@ from ...guidance_core.sampling_steps import spread_steps, step_at
 from ..attention.entropy_probe import Entropies, EntropyProbing
 from ..attention.network_call import NetworkCall
 from ..classifiers.score_gradient import OBSERVERS
-from ..sampling.condition_names import ConditionNames, Conditions, is_positive
+from ..sampling.condition_names import ConditionNames, Conditions, is_positive, place_of_positive
 from .sampling_record import Curve, Glimpse, Map, SamplingRecord
 from .small_picture import small_picture
 
@@ -119,7 +119,7 @@ class Recording:
         now.running = now.measured
         predictions = executor(model, conds, x, timestep, model_options)
         now.running = False
-        positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
+        positive = place_of_positive(names)
         if positive is not None:
             now.positive = predictions[positive].clone()  # other nodes may write into it
         return predictions

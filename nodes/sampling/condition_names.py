@@ -77,6 +77,11 @@ def is_positive(name: str) -> bool:
     return name.endswith(POSITIVE)
 
 
+def place_of_positive(names: Sequence[str | None]) -> int | None:
+    """Of the first among an evaluation's conditions that is one to lead to, if there is one."""
+    return next((place for place, name in enumerate(names) if name is not None and is_positive(name)), None)
+
+
 def positive_name(conds: dict[str, list[dict[str, Any]]]) -> str | None:
     """Of a guider's conditions the name of the one to lead to, if it has one."""
     return next((name for name, entries in conds.items() if entries and is_positive(name)), None)

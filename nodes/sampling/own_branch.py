@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...guidance_core import own_weak_branch
 from ...guidance_core.number_range import check_number
-from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, is_positive
+from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, place_of_positive
 
 _numbers = count()
 
@@ -66,8 +66,7 @@ class OwnBranchOfSampling:
         copy, too. The predictions are those of `conds`."""
         step, positive = self._step, None
         if step is not None and not step.evaluated:
-            names = self._names.of_branches(conds)
-            positive = next((i for i, name in enumerate(names) if name is not None and is_positive(name)), None)
+            positive = place_of_positive(self._names.of_branches(conds))
         if step is None or positive is None:
             return execute(model, conds, *args)
         step.evaluated = True  # at once: context windows evaluate within `execute`

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import attention_entropy, in_process, initial_velocity, results
-from benchmarks.flatness import CHECKPOINT
+from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
 from benchmarks.text_to_image import kept, measures, rivals

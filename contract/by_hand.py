@@ -8,8 +8,8 @@ where the bare one would say too little ("model.clone", "args.sigma").
 MEMBERS = {
     "comfy.model_patcher.ModelPatcher": (
         "model.clone", "model.model", "add_callback_with_key", "add_object_patch", "add_wrapper_with_key", "attachments",
-        "get_additional_models_with_key", "get_attachment", "get_model_object", "is_dynamic", "load_device", "object_patches",
-        "set_additional_models", "set_attachments", "set_model_sampler_post_cfg_function",
+        "get_attachment", "get_model_object", "is_dynamic", "load_device", "memory_required", "object_patches",
+        "set_attachments", "set_model_sampler_post_cfg_function",
     ),
     "comfy.model_base.BaseModel": ("diffusion_model", "load_model_weights", "model_sampling", "process_latent_in"),
     "comfy.model_sampling.ModelSamplingDiscrete": ("percent_to_sigma", "sigma_max"),
@@ -51,6 +51,8 @@ KEYS = {
     "uuids": "comfy.samplers",
     "sigmas": "comfy.samplers",
     "sample_sigmas": "comfy.samplers",
+    "denoise_mask_function": "comfy.samplers",
+    "registered_hooks": "comfy.sampler_helpers",
     "optimized_attention_override": "comfy.ldm.modules.attention",
     "block": "comfy.ldm.modules.attention",
     "block_type": "comfy.ldm.flux.model",
@@ -83,10 +85,6 @@ KEYS = {
     "conditioning_byt5small": "comfy.model_base",
     # what a post CFG function gets
     "args.denoised": "comfy.samplers",
-    "args.sigma": "comfy.samplers",
-    "args.input": "comfy.samplers",
-    "args.model": "comfy.samplers",
-    "args.model_options": "comfy.samplers",
     # arguments of attention
     "skip_reshape": "comfy.ldm.modules.attention",
     "skip_output_reshape": "comfy.ldm.modules.attention",
@@ -109,6 +107,8 @@ PARAMETERS = (
     ("comfy.samplers.CFGGuider.outer_sample",
      ("noise", "latent_image", "sampler", "sigmas", "denoise_mask", "callback", "disable_pbar", "seed"),
      "comfy.patcher_extension.WrappersMP.OUTER_SAMPLE"),
+    ("comfy.sampler_helpers._prepare_sampling", ("model", "noise_shape", "conds", "model_options"),
+     "comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING"),
     ("comfy.samplers.CFGGuider.predict_noise", ("x", "timestep", "model_options", "seed"), "comfy.samplers.CFGGuider"),
     ("comfy.context_windows.IndexListContextHandler.execute",
      ("calc_cond_batch", "model", "conds", "x_in", "timestep", "model_options"), "context_handler"),

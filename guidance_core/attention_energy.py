@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .number_range import check_number
+from .number_range import check_number, check_whole
 
 MOST_ITERATIONS = 1000
 
@@ -43,10 +43,7 @@ class AttentionEnergy:
     def __post_init__(self) -> None:
         for name in ("temperature", "alpha", "step_size"):
             check_number(name, getattr(self, name), lowest=0)
-        if not 1 <= self.iterations <= MOST_ITERATIONS:
-            raise ValueError(
-                f"iterations = {self.iterations}: it must be a whole number of 1 or more, and at most {MOST_ITERATIONS}."
-            )
+        check_whole("iterations", self.iterations, 1, MOST_ITERATIONS)
         if not (self.flatness == -1 or 0 <= self.flatness <= 1):
             raise ValueError(f"flatness = {self.flatness}: it must be -1 (use temperature) or between 0 and 1.")
 

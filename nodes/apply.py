@@ -3,7 +3,6 @@
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from .classifiers.classifier_guidance import ClassifierGuidance
@@ -12,8 +11,6 @@ from .classifiers.latent_decoder import MODES
 from .classifiers.score_gradient import score_gradient
 from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow
 from .feedback import HIDDEN, Feedback
-
-KEY = "entropy_guidance_apply"
 
 
 class EntropyGuidanceApply(io.ComfyNode):
@@ -84,7 +81,5 @@ class EntropyGuidanceApply(io.ComfyNode):
         if scale == 0:
             guidance.feedback.say_without_effect("scale is 0. Set it above 0.")
             return io.NodeOutput(model)
-        model.set_additional_models(KEY, [*model.get_additional_models_with_key(KEY), *guidance.gradient.patchers])
-        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance.sample)
-        model.set_model_sampler_post_cfg_function(guidance)
+        guidance.add_to(model)
         return io.NodeOutput(model)

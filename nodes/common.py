@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
-from torch import Tensor
+from torch import OutOfMemoryError, Tensor
 
 CATEGORY = "entropy guidance"
 
@@ -43,6 +43,12 @@ def printable_cause(error: Exception) -> Exception | None:
     """What to raise another error from: `error`, or None where its traceback, which ComfyUI logs, cannot be printed."""
     words = "".join(traceback.format_exception(error))
     return error if words == printable(words) else None
+
+
+def is_want_of_memory(error: Exception) -> bool:
+    """Whether it is memory that was missing, a device's or the computer's: backends have words of their own for it."""
+    words = str(error).lower()
+    return isinstance(error, OutOfMemoryError) or "memory" in words or "alloc_failed" in words
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 from comfy_api.torch_helpers.torch_compile import apply_torch_compile_factory
 
+from ..common import is_want_of_memory
 from .layers import LayerMap, replaced_blocks
-from .network_call import OVERRIDE, NetworkCall, is_want_of_memory
+from .network_call import OVERRIDE, NetworkCall
 from .reach import REACHED
 from .rebinding import with_code_of_its_own
 from .rows import scale_of_rows

@@ -138,12 +138,6 @@ def _origin(change: object) -> str | None:
     return pack[1] if pack else module.removeprefix("comfy_extras.")
 
 
-def is_want_of_memory(error: Exception) -> bool:
-    """Whether it is memory that was missing, a device's or the computer's: backends have words of their own for it."""
-    words = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "memory" in words or "alloc_failed" in words
-
-
 def with_tensors(value: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """A copy of nested lists, tuples and dictionaries with another tensor in the place of each."""
     if isinstance(value, list) or type(value) is tuple:

@@ -20,7 +20,11 @@ def rebound(method: MethodType, name: str, make: Callable[[Callable[..., Any]], 
     """
     function = getattr(method, "__func__", None)
     if not isinstance(function, FunctionType) or function.__closure__ or not _says(function.__code__, name):
-        raise ValueError(f"{getattr(method, '__qualname__', method)} does not call {name}: another node replaced it.")
+        called = getattr(method, "__qualname__", method)
+        raise ValueError(
+            f"{called} does not call {name}, so that its attention is out of reach: another node replaced it. Take that "
+            "node out, or this one."
+        )
     return MethodType(rebound_function(function, name, make), method.__self__)
 
 

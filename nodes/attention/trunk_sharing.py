@@ -15,8 +15,9 @@ import torch
 from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
+from ..common import is_want_of_memory
 from ..sampling.condition_names import Conditions
-from .network_call import OVERRIDE, NetworkCall, copied, is_want_of_memory
+from .network_call import OVERRIDE, NetworkCall, copied
 from .reach import options_in_reach
 from .shared_trunk import RowMap, SharedRows
 from .tempered_attention import TemperedAttention

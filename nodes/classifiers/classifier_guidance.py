@@ -9,21 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from comfy.patcher_extension import WrapperExecutor
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
 from ...guidance_core.guided_steps import guided_steps
-from ...guidance_core.number_range import check_number
+from ...guidance_core.number_range import check_number, check_whole
 from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow
 from ..feedback import Feedback, StepCount
 from .score_gradient import ScoreGradient, is_flow, noise_scale, tell_observers
 
+KEY = "entropy_guidance_apply"
+
 
 @dataclass
 class ClassifierGuidance:
-    """A sampler_post_cfg_function of ComfyUI: moves the guided prediction."""
+    """Moves the prediction of a sampling's guider, whatever that is made of."""
 
     gradient: ScoreGradient
     scale: float
@@ -38,12 +41,18 @@ class ClassifierGuidance:
     def __post_init__(self) -> None:
         check_number("scale", self.scale, lowest=0)
         check_number("tilt", self.tilt)
-        check_number("every", self.every, lowest=1)
+        check_whole("every", self.every, lowest=1)
+
+    def add_to(self, model: ModelPatcher) -> None:
+        """Adds the wrappers to a ModelPatcher."""
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.sample)
+        model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, self.gradient.load)
 
     def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why nothing was."""
         outer = self._schedule, self._steps
         self._schedule, self._steps = None, StepCount()
+        self._follow_the_guider(executor.class_obj.model_options)
         try:
             with self.gradient:
                 result = executor(*args, **kwargs)
@@ -67,15 +76,32 @@ class ClassifierGuidance:
         else:
             self.feedback.say_without_effect(self.window.has_no_step)
 
-    def __call__(self, args: dict[str, Any]) -> torch.Tensor:
-        x0, sigma, model = args["denoised"], args["sigma"], args["model"]
-        factor = self._factor(sigma, args["model_options"], model.model_sampling)
-        self._steps.note(sigma, args["model_options"].get("transformer_options", {}), factor > 0)
+    def _follow_the_guider(self, model_options: dict[str, Any]) -> None:
+        """Adds `predict` to the model options of a sampling: next to the guider, so that guidance by other wrappers comes on
+        top, and behind the classifiers of nodes before."""
+        wrappers = model_options["transformer_options"]["wrappers"]
+        others = dict(wrappers.get(WrappersMP.PREDICT_NOISE, {}))
+        before = others.pop(KEY, [])
+        wrappers[WrappersMP.PREDICT_NOISE] = {**others, KEY: [self.predict, *before]}
+
+    def predict(
+        self,
+        executor: WrapperExecutor,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any] = {},
+        seed: int | None = None,
+    ) -> torch.Tensor:
+        """A wrapper for ComfyUI's PREDICT_NOISE: the guider's x0 prediction, moved."""
+        x0, sigma = executor(x, timestep, model_options, seed), timestep
+        model = executor.class_obj.inner_model
+        factor = self._factor(sigma, model_options, model.model_sampling)
+        self._steps.note(sigma, model_options.get("transformer_options", {}), factor > 0)
         if not factor:
             return x0
         with self.feedback.saying_errors():
-            gradient, log_p = self.gradient(args["input"], x0, sigma, model)
-        tell_observers(args["model_options"], sigma, gradient, log_p)
+            gradient, log_p = self.gradient(x, x0, sigma, model)
+        tell_observers(model_options, sigma, gradient, log_p)
         strength = self._share(sigma, model.model_sampling)
         if self.normalize:
             gradient = at_scale_of(gradient, x0)

@@ -5,6 +5,7 @@ The formulas are in guidance_core/ddpm_sine.py and ddpm_variance.py.
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import comfy.model_management
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
 from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
@@ -57,11 +59,7 @@ class GuidedDDPM:
             return x
         patcher, mask = model.inner_model.model_patcher, extra_args.get("denoise_mask")
         network, sampling = patcher.model, patcher.get_model_object("model_sampling")
-        with self.feedback.saying_errors():
-            gradient = score_gradient(self.score, patcher, self.vae)
-        # Room for both branches of guidance, as ComfyUI left it before the classifier came.
-        needed = patcher.memory_required([2 * len(x), *x.shape[1:]])
-        comfy.model_management.load_models_gpu([patcher, *gradient.patchers], memory_required=needed)
+        gradient = self._loaded_gradient(patcher, x)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
@@ -70,7 +68,7 @@ class GuidedDDPM:
         if self.variance == "learned":
             variances = LearnedVariance(model.inner_model, variance_bounds(kept, lost), sigmas)
         factor, sigmas = factor.to(sigmas), levels.to(sigmas)
-        with gradient:
+        with gradient or nullcontext():
             for i in trange(len(levels) - 1, disable=disable):
                 x0 = model(x, sigmas[i] * x.new_ones(len(x)), **variances.asking(extra_args))
                 if callback is not None:
@@ -78,18 +76,31 @@ class GuidedDDPM:
                 with self.feedback.saying_errors():
                     variance = variances.of_step(i, x)
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
-                if self.scale:
-                    pull = self._pull(
-                        gradient, x, x0, sigmas[i], factor[i], network, extra_args.get("model_options", {})
-                    )
-                    pull = pull if mask is None else pull * mask  # what is protected is no matter of the classifier's
+                if gradient is not None:
+                    options = extra_args.get("model_options", {})
+                    pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network, options)
+                    if mask is not None:  # what is protected is no matter of the classifier's
+                        pull = pull * _mask_of_step(mask, model, sigmas[i], options)
                     mean = mean + (variance + schedule.added[i]) * pull
                 spread = variance.sqrt() * bool(levels[i + 1] > 0)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
                 x = following / factor[i + 1]
-            if self.scale:
+            if gradient is not None:
                 self.feedback.say(f"{len(levels) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
+
+    def _loaded_gradient(self, patcher: ModelPatcher, x: torch.Tensor) -> ScoreGradient | None:
+        """Of the score, its models beside those of the sampling on their devices; None where nothing is to be guided."""
+        if not self.scale:
+            return None
+        with self.feedback.saying_errors():
+            gradient = score_gradient(self.score, patcher, self.vae)
+        management = comfy.model_management
+        in_use = management.loaded_models(only_currently_used=True)
+        # Room for both branches of guidance, as ComfyUI left it before the classifier came.
+        needed = patcher.memory_required([2 * len(x), *x.shape[1:]])
+        management.load_models_gpu([patcher, *in_use, *gradient.patchers], memory_required=needed)
+        return gradient
 
     def _pull(
         self,
@@ -109,6 +120,15 @@ class GuidedDDPM:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)
         return direction * per_sample(weights, x0)
+
+
+def _mask_of_step(mask: torch.Tensor, model: Any, sigma: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    """What a step may change, as ComfyUI's model of inpainting finds it: Differential Diffusion has another mask in each."""
+    of_step = options.get("denoise_mask_function")
+    if of_step is None:
+        return mask
+    others = {"model": model.inner_model, "sigmas": model.sigmas}
+    return of_step(sigma * sigma.new_ones(len(mask)), mask, extra_options=others)
 
 
 def falling_levels(sigmas: torch.Tensor) -> torch.Tensor:

@@ -7,15 +7,18 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.hooks import AdditionalModelsHook, HookGroup
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import CONST, EPS
+from comfy.model_sampling import CONST, COSMOS_RFLOW, EPS
+from comfy.patcher_extension import WrapperExecutor
 
 from ...guidance_core.class_labels import labels_of_batch
 from ...guidance_core.classifier_guidance import finite_or_none, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
+from ..common import is_want_of_memory
 from .confidence import how_sure
 from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, latent_decoder
@@ -51,6 +54,17 @@ class ScoreGradient:
         names = self.score.classifier.labels
         wanted = labels_of_batch(self.score.labels, len(self._log_p))
         return how_sure(self._log_p.exp().tolist(), [names[label] for label in wanted])
+
+    def load(
+        self, executor: WrapperExecutor, *args: Any, model_options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """A wrapper for ComfyUI's PREPARE_SAMPLING, which loads the patchers with the model. As a ModelPatcher's additional
+        models they would have to be copied to each GPU of several, and the gradient is taken on one."""
+        options = model_options or {}
+        hooks = HookGroup()
+        for hook in (*options.get("registered_hooks", HookGroup()).hooks, AdditionalModelsHook(self.patchers)):
+            hooks.add(hook)
+        return executor(*args, model_options={**options, "registered_hooks": hooks}, **kwargs)
 
     @property
     def patchers(self) -> list[Any]:
@@ -118,8 +132,8 @@ class ScoreGradient:
         parts = zip(seen.split(at_once), sigma.split(at_once), labels.split(at_once))
         try:
             return tuple(map(torch.cat, zip(*(self._gradient(*part, model) for part in parts))))
-        except torch.cuda.OutOfMemoryError:
-            if at_once == 1:
+        except RuntimeError as error:
+            if at_once == 1 or not is_want_of_memory(error):
                 raise
         return None
 
@@ -127,12 +141,14 @@ class ScoreGradient:
     def _saying_that_memory_is_short(self, x0: torch.Tensor) -> Iterator[None]:
         try:
             yield
-        except torch.cuda.OutOfMemoryError as error:  # ComfyUI then frees all models
+        except RuntimeError as error:
+            if not is_want_of_memory(error):
+                raise
             height, width = x0.shape[-2:]
             cheaper = (
                 " Where the node has decode, choose taesd or half." if self.decoder and self.decoder.patcher else ""
             )
-            raise torch.cuda.OutOfMemoryError(
+            raise torch.OutOfMemoryError(  # on which ComfyUI frees all models
                 f"Classifier guidance: memory is too short for the gradient of one picture, of a latent of {width} × {height}. "
                 f"Draw smaller pictures, or use a smaller classifier.{cheaper}"
             ) from error
@@ -214,11 +230,11 @@ def is_flow(model_sampling: Any) -> bool:
     """Whether x = (1 − σ)x0 + σn rather than x0 + σn. Raises RuntimeError for models of neither kind."""
     if isinstance(model_sampling, CONST):
         return True
-    if isinstance(model_sampling, EPS):  # and what derives from it: V prediction, EDM
+    if isinstance(model_sampling, (EPS, COSMOS_RFLOW)):  # and what derives from EPS: V prediction, EDM
         return False
+    kind = type(model_sampling).__bases__[-1].__name__  # ComfyUI derives it from a schedule and from what is predicted
     raise RuntimeError(
-        "Classifier guidance needs a model of noise, V, EDM or flow prediction, and "
-        f"{type(model_sampling).__mro__[2].__name__} is none of them."
+        f"model: classifier guidance needs one of noise, V, EDM or flow prediction, and {kind} is none of them."
     )
 
 

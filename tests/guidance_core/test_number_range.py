@@ -5,7 +5,7 @@ import pytest
 from guidance_core.attention_energy import AttentionEnergy
 from guidance_core.classifier_score import ClassifierScore
 from guidance_core.condition_annealing import ConditionAnnealing
-from guidance_core.number_range import check_number
+from guidance_core.number_range import check_number, check_whole
 from guidance_core.smooth_relu import SmoothReLU
 
 
@@ -32,6 +32,17 @@ def test_iterations_that_would_not_end():
         ValueError, match="iterations = 1000000: it must be a whole number of 1 or more, and at most 1000"
     ):
         AttentionEnergy(iterations=1_000_000)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, 11, float("nan"), float("inf"), 2**2000])
+def test_what_is_no_whole_number_of_a_range(value):
+    with pytest.raises(ValueError, match="x = .*: it must be a whole number of 1 or more, and at most 10"):
+        check_whole("x", value, 1, 10)
+
+
+def test_whole_numbers():
+    for value in (1, 2.0, 10):
+        check_whole("x", value, 1, 10)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 2**2000, -(2**2000)])

@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import in_process, random_models
-from benchmarks.one_step import prepared
 from benchmarks.tolerance import assert_agree
 
 NAME = "16x16_classifier.safetensors"
@@ -67,17 +66,18 @@ def spying():
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.6, 0.9])
-def test_prediction_moves_along_the_gradient_at_x(demo, guide, classifier, prompts, sigma):
+def test_prediction_moves_along_the_gradient_at_x(node, demo, guide, classifier, prompts, sigma):
     """In one step: with random weights slopes are small, and a scale that shows them carries a sampling away."""
     seen, spy = spying()
     before = demo[0].clone()
     before.set_model_sampler_post_cfg_function(spy)
     scale = 1e5 / (sigma**2 / (1 - sigma))
-    model = guide(before, scale=scale)  # no VAE
-    latent = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    with prepared(model, prompts, latent, sigma) as step:
-        moved = step.guided(1.0)
-    (plain,) = seen
+    _, predicted = node(
+        "SamplerCustom", model=guide(before, scale=scale), add_noise=True, noise_seed=0, cfg=1.0, positive=prompts[0],
+        negative=prompts[1], sampler=node("KSamplerSelect", sampler_name="euler")[0], sigmas=torch.tensor([sigma, 0.0]),
+        latent_image={"samples": torch.zeros(2, 4, 16, 16)},
+    )  # fmt: skip
+    (plain,), moved = seen, demo[0].model.process_latent_in(predicted["samples"])
     expected = 1e5 * slope(classifier, plain["input"], plain["sigma"])
     assert expected.abs().max() > 0.1 * plain["denoised"].abs().max()
     assert_agree(moved, plain["denoised"] + expected)

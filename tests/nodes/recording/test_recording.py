@@ -238,8 +238,8 @@ def test_the_steps_of_a_long_sampling(node, demo, prompts, sample):
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_classifier_is_seen(node, demo, prompts, sample, every):
     model = classified(node, demo[0], every=every)
-    (guidance,) = model.model_options["sampler_post_cfg_function"]
-    seen, gradient = [], guidance.gradient
+    (sampling,) = model.get_wrappers(WrappersMP.OUTER_SAMPLE, "entropy_guidance_apply")
+    seen, gradient = [], sampling.__self__.gradient
 
     class Spy(type(gradient)):
         def __call__(self, *args):

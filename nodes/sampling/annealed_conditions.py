@@ -135,6 +135,8 @@ class _Sampling:
     _sigmas: list[float] | None = None
     _kept: list[float] = field(default_factory=list)
     _lengths: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    _noisy_step: tuple[int, int] | None = None  # seed and step of what is in:
+    _noise: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
 
     def step(
         self, timestep: torch.Tensor, model_options: dict[str, Any], model_sampling: Any, annealing: ConditionAnnealing
@@ -147,6 +149,15 @@ class _Sampling:
             self._kept = [annealing.kept_at(sigma, model_sampling.percent_to_sigma) for sigma in self._sigmas]
         step = step_at(now, self._sigmas)
         return step, self._kept[step]
+
+    def noise(self, shape: tuple[int, ...], step: tuple[int, int], *place: Any) -> torch.Tensor:
+        """Noise [B, ...] for a place in the conditions, made once a step: samplers and nodes evaluate one several times."""
+        if step != self._noisy_step:
+            self._noisy_step, self._noise = step, {}
+        key = shape, place
+        if key not in self._noise:
+            self._noise[key] = seeded_noise(shape, *step, *place)
+        return self._noise[key]
 
     def length_of_text(self, name: str, condition: Any, entries: list[dict[str, Any]], *place: Any) -> int:
         """How much of dimension 1 of a condition [B, N, ...] is text; 0 for what is none."""
@@ -171,12 +182,12 @@ def _length_of_text(name: str, tensor: torch.Tensor, entries: list[dict[str, Any
 
 @dataclass
 class _Step:
-    """Anneals the conditions of one evaluation. `key` is that of its noise, `batch` its number of pictures, `window` the
-    context window that it is of, if any."""
+    """Anneals the conditions of one evaluation. `key` is that of its noise, the seed and the step, `batch` its number of
+    pictures, `window` the context window that it is of, if any."""
 
     annealing: ConditionAnnealing
     kept: float
-    key: tuple[Any, ...]
+    key: tuple[int, int]
     batch: int
     window: ContextWindowABC | None
     sampling: _Sampling
@@ -206,5 +217,5 @@ class _Step:
     def _noise(self, shape: tuple[int, ...], *place: Any) -> torch.Tensor:
         """Noise [B, ...]; a picture that is in several windows over the batch has the same in each."""
         if self.window is None or self.window.dim != 0:
-            return seeded_noise(shape, *self.key, *place)
-        return self.window.get_tensor(seeded_noise((self.window.total_frames, *shape[1:]), *self.key, *place))
+            return self.sampling.noise(shape, self.key, *place)
+        return self.window.get_tensor(self.sampling.noise((self.window.total_frames, *shape[1:]), self.key, *place))

@@ -121,6 +121,7 @@ def main() -> None:
     if options.quick:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
+        options.fronts = ["CFG"]
     with processes(options.workers, options.quick) as workers:
         drawn = {
             regime: {kind: table(workers, regime, kind == PROMPTED, options) for kind in options.tables}

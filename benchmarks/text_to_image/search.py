@@ -1,12 +1,13 @@
 """The same search for every method: Optuna's TPE, so many trials on captions and noise that no table is made of."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import optuna
 from optuna.samplers import TPESampler
 
 from .kept import seen
-from .measures import measure, real
+from .measures import Seen, measure, real
 from .methods import METHODS, UNCONDITIONAL
 
 REAL = 512
@@ -37,10 +38,15 @@ def gain(measured: dict[str, float], prompted: bool) -> float:
     return sum(measured[name] for name in ("exact", "density", "coverage"))
 
 
+@cache  # the same for all methods that this process searches
+def _reference(held_out: bool) -> Seen:
+    return real(REAL, "text to image, tuning reference", held_out)
+
+
 def find(search: Search) -> list[dict]:
     """What was tried, the best first: setting, gain and measures. The same again from kept batches."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    reference = real(REAL, "text to image, tuning reference", held_out=search.prompted)
+    reference = _reference(search.prompted)
     space = (METHODS if search.prompted else UNCONDITIONAL)[search.method]
     tried: dict[str, dict] = {}
 

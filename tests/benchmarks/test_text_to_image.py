@@ -154,7 +154,9 @@ def test_a_quick_run_writes_results_and_figures():
     assert tables["prompted"]["rows"].keys() == {"none", "CFG", "I-ERG, same prompt"}
     assert tables["unconditional"]["rows"].keys() == {"none", "I-ERG"}
     assert "| I-ERG, same prompt | " in run.stdout
-    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("text-to-image", "text-to-image-fronts"))
+    assert tables["prompted"]["fronts"].keys() == {"none", "CFG"}
+    pictures = ("text-to-image", "unconditional", "text-to-image-fronts")
+    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in pictures)
 
 
 def test_a_quick_run_of_the_inputs_writes_results_and_figures():

@@ -10,7 +10,7 @@ SCORE = {"labels": "blue", "divergence": "jensen_shannon", "divergence_weight": 
 GUIDANCE = {"scale": 0.2, "tilt": 0.0, "normalize": True, "start_percent": 0.0, "end_percent": 1.0, "every": 1,
             "decode": "auto"}  # fmt: skip
 
-CALIBRATION = {"image_folder": "entropy-guidance-demo", "resolution": 128}
+CALIBRATION = {"image_folder": "entropy-guidance-demo", "resolution": 64}
 TRAINING = {"steps": 2, "learning_rate": 1e-4, "batch_size": 8, "ece_weight": 1.0, "ece_beta": 0.001, "seed": 0}
 
 

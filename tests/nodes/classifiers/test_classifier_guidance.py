@@ -563,10 +563,10 @@ def test_memory_is_measured_beside_the_weights(guide, monkeypatch):
 
 
 class ReadsNoise(torch.nn.Linear):
-    """A noise-aware classifier of latents of 4 × 16 × 16."""
+    """A noise-aware classifier of small latents."""
 
     def __init__(self, classes):
-        super().__init__(4 * 16 * 16, classes, dtype=torch.float64)
+        super().__init__(4 * SMALL * SMALL, classes, dtype=torch.float64)
 
     def forward(self, x, kept):
         return super().forward(x.flatten(1).double()) * kept[:, None]
@@ -606,7 +606,7 @@ def test_fewer_pictures_are_looked_at_where_memory_runs_out(demo, guide, classif
     """With the same gradients, and no more tries in the steps after; ComfyUI's own kind of error where one is too many."""
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2**50)
     gradient = gradient_of(in_float64(guide()))
-    decoder, network, shape = gradient.decoder, gradient.score.classifier.patcher.model, (4, 16, 16)
+    decoder, network, shape = gradient.decoder, gradient.score.classifier.patcher.model, (4, SMALL, SMALL)
     if kind == "pixels":
         pixels = in_process.pack_module("nodes.classifiers.latent_decoder").LatentDecoder
         decoder, shape = pixels("pixels", comfy.latent_formats.ChromaRadiance()), (3, 32, 32)

@@ -12,7 +12,7 @@ import torch
 from benchmarks import compatibility, random_models, small_networks
 from benchmarks.in_process import pack_module
 from benchmarks.one_step import predict
-from benchmarks.tolerance import assert_agree
+from benchmarks.tolerance import agree, assert_agree
 
 
 def erg(node, model, **inputs):
@@ -360,6 +360,39 @@ def test_chunks_that_another_node_splits_without_their_uuids(node, demo, prompts
     model.add_wrapper_with_key("apply_model", "test", one_by_one)
     for a, b in zip(whole, predict(erg(node, model), prompts), strict=True):
         assert_agree(a, b)
+
+
+class AsAKSamplerNumbers(comfy.samplers.CFGGuider):
+    """A guider that evaluates its conditions without ComfyUI's calc_cond_batch, and numbers them itself."""
+
+    numbers = (1, 0)
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        texts = [self.conds[name][0]["model_conds"]["c_crossattn"].cond for name in ("negative", "positive")]
+        options = {**model_options["transformer_options"], "cond_or_uncond": list(self.numbers)}
+        both, inputs = torch.cat(texts), {"transformer_options": options}
+        negative, positive = self.inner_model.apply_model(
+            x.repeat(2, 1, 1, 1), timestep.repeat(2), c_crossattn=both, **inputs
+        ).chunk(2)
+        return negative + self.cfg * (positive - negative)
+
+
+def test_conditions_that_a_guider_numbers_itself(node, demo, encode):
+    """The one numbered 1 is the weak one; more than two cannot be told apart."""
+    prompts = encode(demo[1], "a red circle"), encode(demo[1], "a blue square")
+
+    def drawn(kind, model):
+        guider = kind(model)
+        guider.set_conds(*prompts)
+        guider.set_cfg(3.0)
+        return draw(guider)
+
+    own, expected = (drawn(kind, erg(node, demo[0])) for kind in (AsAKSamplerNumbers, comfy.samplers.CFGGuider))
+    assert_agree(own, expected)
+    assert not agree(own, drawn(AsAKSamplerNumbers, demo[0]))
+    AsManyNumbers = type("AsManyNumbers", (AsAKSamplerNumbers,), {"numbers": (2, 0)})
+    with pytest.raises(RuntimeError, match=r"conditions that are numbered \[2, 0\] by another node"):
+        drawn(AsManyNumbers, erg(node, demo[0]))
 
 
 def test_maps_are_forgotten_with_their_networks(node):

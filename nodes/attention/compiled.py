@@ -22,7 +22,7 @@ from comfy_api.torch_helpers.torch_compile import apply_torch_compile_factory
 
 from ..common import is_want_of_memory
 from .layers import LayerMap, replaced_blocks
-from .network_call import OVERRIDE, NetworkCall
+from .network_call import OVERRIDE, NetworkCall, with_innermost
 from .reach import REACHED
 from .rebinding import with_code_of_its_own
 from .rows import scale_of_rows
@@ -113,9 +113,8 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor) -> tuple[torch.Tensor
 
 def _with_twin(call: NetworkCall) -> WrapperExecutor:
     """The rest of an evaluation, with the compiled twin as the network."""
-    executor = call.executor
     wrapper = apply_torch_compile_factory({"diffusion_model": _twin(call.network, call.compile_options)})
-    return WrapperExecutor(executor.original, executor.class_obj, [*executor.wrappers, wrapper], executor.idx)
+    return with_innermost(call.executor, wrapper)
 
 
 def _twin(network: torch.nn.Module, options: dict[str, Any]) -> torch.nn.Module:

@@ -138,6 +138,11 @@ def _origin(change: object) -> str | None:
     return pack[1] if pack else module.removeprefix("comfy_extras.")
 
 
+def with_innermost(executor: WrapperExecutor, wrapper: Callable[..., Any]) -> WrapperExecutor:
+    """The rest of a wrapped call of ComfyUI's, with one wrapper more, next to what is wrapped."""
+    return WrapperExecutor(executor.original, executor.class_obj, [*executor.wrappers, wrapper], executor.idx)
+
+
 def with_tensors(value: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """A copy of nested lists, tuples and dictionaries with another tensor in the place of each."""
     if isinstance(value, list) or type(value) is tuple:

@@ -6,7 +6,7 @@ first evaluation of its kind runs both ways.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -17,7 +17,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ..common import is_want_of_memory
 from ..sampling.condition_names import Conditions
-from .network_call import OVERRIDE, NetworkCall, copied
+from .network_call import OVERRIDE, NetworkCall, copied, with_innermost
 from .reach import options_in_reach
 from .shared_trunk import RowMap, SharedRows
 from .tempered_attention import TemperedAttention
@@ -44,11 +44,7 @@ def telling_conditions(executor: WrapperExecutor) -> WrapperExecutor:
         options = {**model_options.get("transformer_options", {}), CONDITIONS: _tensors_of(conds)}
         return executor(model, conds, x, timestep, {**model_options, "transformer_options": options})
 
-    return _with_innermost(executor, tell)
-
-
-def _with_innermost(executor: WrapperExecutor, wrapper: Callable[..., Any]) -> WrapperExecutor:
-    return WrapperExecutor(executor.original, executor.class_obj, [*executor.wrappers, wrapper], executor.idx)
+    return with_innermost(executor, tell)
 
 
 def _tensors_of(conds: Conditions) -> tuple[torch.Tensor, ...] | None:
@@ -121,7 +117,7 @@ class TrunkSharing:
                 inner = NetworkCall(executor, (x, t, c_concat, c_crossattn), control, transformer_options, conditions)
                 return self._share(inner, call, trunk, weak, copies)
 
-            call = replace(call, executor=_with_innermost(call.executor, share))
+            call = replace(call, executor=with_innermost(call.executor, share))
         return call.run({OVERRIDE: attention}, eagerly=True)
 
     def _trunk(self, attention: TemperedAttention) -> dict[str, torch.nn.Module]:

@@ -185,14 +185,14 @@ class Recording:
         return {step: steps.index(step) for step in sorted({*steps})}
 
     def _curves(self, seen: list[tuple[Any, ...]]) -> tuple[Curve | None, Curve | None]:
-        """Of what came with each sigma."""
+        """Of the two things that came with each sigma."""
         if not seen:
             return None, None
         sigmas, *columns = zip(*seen)
         first = self._first_of_steps(list(sigmas))
         tables = [torch.stack(column).float().cpu()[[*first.values()]] for column in columns]
-        size, angle = (Curve(tuple(first), table) for table in tables)
-        return size, angle
+        one, other = (Curve(tuple(first), table) for table in tables)
+        return one, other
 
     def _maps(self) -> dict[str, Map]:
         """The entropy of each branch: in a layer the mean of its calls."""

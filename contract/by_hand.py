@@ -29,7 +29,8 @@ MEMBERS = {
     "comfy.ldm.modules.attention.BasicTransformerBlock": ("disable_self_attn", "switch_temporal_ca_to_sa"),
     "comfy.context_windows.IndexListContextWindow": ("window.dim", "window.get_tensor", "window.total_frames"),
     "comfy.samplers.CFGGuider": (
-        "guider.cfg", "guider.conds", "guider.inner_model", "guider.model_options", "guider.model_patcher",
+        "guider.cfg", "guider.conds", "guider.inner_model", "guider.loaded_models", "guider.model_options",
+        "guider.model_patcher",
     ),
     "comfy.conds.CONDRegular": ("_copy_with", "condition.cond"),
     "comfy.sd.CLIP": ("clip.clone", "clip.cond_stage_model", "clip.patcher", "load_sd"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .number_range import check_number, check_whole
+from .number_range import check_number, whole_number
 
 MOST_ITERATIONS = 1000
 
@@ -43,7 +43,8 @@ class AttentionEnergy:
     def __post_init__(self) -> None:
         for name in ("temperature", "alpha", "step_size"):
             check_number(name, getattr(self, name), lowest=0)
-        check_whole("iterations", self.iterations, 1, MOST_ITERATIONS)
+        whole = whole_number("iterations", self.iterations, 1, MOST_ITERATIONS)
+        object.__setattr__(self, "iterations", whole)  # a linked one may be 2.0
         if not (self.flatness == -1 or 0 <= self.flatness <= 1):
             raise ValueError(f"flatness = {self.flatness}: it must be -1 (use temperature) or between 0 and 1.")
 

@@ -18,7 +18,8 @@ def check_number(name: str, value: float, lowest: float = -LARGEST, highest: flo
     raise ValueError(f"{name} = {value}: it must be a finite number{limit}.")
 
 
-def check_whole(name: str, value: float, lowest: int, highest: int = LARGEST) -> None:
-    """Raises ValueError for an input that is no whole number of this range; 2.0 is one."""
-    if not (lowest <= value <= highest and value == int(value)):
-        raise ValueError(f"{name} = {value}: it must be a whole number of {lowest} or more, and at most {highest}.")
+def whole_number(name: str, value: float, lowest: int, highest: int = LARGEST) -> int:
+    """An input that is a whole number of this range, as 2.0 is; raises ValueError for any other."""
+    if lowest <= value <= highest and value == int(value):
+        return int(value)
+    raise ValueError(f"{name} = {value}: it must be a whole number of {lowest} or more, and at most {highest}.")

@@ -6,8 +6,9 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy_api.latest import io
-from torch import OutOfMemoryError, Tensor
+from torch import Tensor
 
 CATEGORY = "entropy guidance"
 
@@ -48,7 +49,10 @@ def printable_cause(error: Exception) -> Exception | None:
 def is_want_of_memory(error: Exception) -> bool:
     """Whether it is memory that was missing, a device's or the computer's: backends have words of their own for it."""
     words = str(error).lower()
-    return isinstance(error, OutOfMemoryError) or "memory" in words or "alloc_failed" in words
+    if "illegal memory" in words or "memory location" in words or "memory format" in words:
+        return False
+    said = ("memory", "alloc_failed", "invalid buffer size")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in words for word in said)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ The formulas are in guidance_core/classifier_guidance.py, guided_steps.py and ti
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance_core.classifier_guidance import at_scale_of, noise_share, per_sample, x0_shift
 from ...guidance_core.guided_steps import guided_steps
-from ...guidance_core.number_range import check_number, check_whole
+from ...guidance_core.number_range import check_number, whole_number
 from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common import PercentWindow
@@ -41,7 +42,7 @@ class ClassifierGuidance:
     def __post_init__(self) -> None:
         check_number("scale", self.scale, lowest=0)
         check_number("tilt", self.tilt)
-        check_whole("every", self.every, lowest=1)
+        self.every = whole_number("every", self.every, lowest=1)  # a linked one may be 2.0
 
     def add_to(self, model: ModelPatcher) -> None:
         """Adds the wrappers to a ModelPatcher."""
@@ -52,9 +53,8 @@ class ClassifierGuidance:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why nothing was."""
         outer = self._schedule, self._steps
         self._schedule, self._steps = None, StepCount()
-        self._follow_the_guider(executor.class_obj.model_options)
         try:
-            with self.gradient:
+            with self.gradient, self._following(executor.class_obj.model_options):
                 result = executor(*args, **kwargs)
                 self._say_what_was_done()
             return result
@@ -76,13 +76,18 @@ class ClassifierGuidance:
         else:
             self.feedback.say_without_effect(self.window.has_no_step)
 
-    def _follow_the_guider(self, model_options: dict[str, Any]) -> None:
-        """Adds `predict` to the model options of a sampling: next to the guider, so that guidance by other wrappers comes on
-        top, and behind the classifiers of nodes before."""
+    @contextmanager
+    def _following(self, model_options: dict[str, Any]) -> Iterator[None]:
+        """Within, `predict` is in the model options of a sampling: next to the guider, so that guidance by other wrappers
+        comes on top, and behind the classifiers of nodes before. Other packs may sample several times with these options."""
         wrappers = model_options["transformer_options"]["wrappers"]
-        others = dict(wrappers.get(WrappersMP.PREDICT_NOISE, {}))
-        before = others.pop(KEY, [])
-        wrappers[WrappersMP.PREDICT_NOISE] = {**others, KEY: [self.predict, *before]}
+        there = wrappers.get(WrappersMP.PREDICT_NOISE, {})
+        others = {key: of_key for key, of_key in there.items() if key != KEY}
+        wrappers[WrappersMP.PREDICT_NOISE] = {**others, KEY: [self.predict, *there.get(KEY, ())]}
+        try:
+            yield
+        finally:
+            wrappers[WrappersMP.PREDICT_NOISE] = there
 
     def predict(
         self,

@@ -13,7 +13,7 @@ import comfy.model_management
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy.model_base import BaseModel
-from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
 from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
@@ -59,7 +59,7 @@ class GuidedDDPM:
             return x
         patcher, mask = model.inner_model.model_patcher, extra_args.get("denoise_mask")
         network, sampling = patcher.model, patcher.get_model_object("model_sampling")
-        gradient = self._loaded_gradient(patcher, x)
+        gradient = self._loaded_gradient(model.inner_model, x)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
@@ -89,17 +89,20 @@ class GuidedDDPM:
                 self.feedback.say(f"{len(levels) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
 
-    def _loaded_gradient(self, patcher: ModelPatcher, x: torch.Tensor) -> ScoreGradient | None:
+    def _loaded_gradient(self, guider: CFGGuider, x: torch.Tensor) -> ScoreGradient | None:
         """Of the score, its models beside those of the sampling on their devices; None where nothing is to be guided."""
         if not self.scale:
             return None
         with self.feedback.saying_errors():
-            gradient = score_gradient(self.score, patcher, self.vae)
-        management = comfy.model_management
-        in_use = management.loaded_models(only_currently_used=True)
-        # Room for both branches of guidance, as ComfyUI left it before the classifier came.
-        needed = patcher.memory_required([2 * len(x), *x.shape[1:]])
-        management.load_models_gpu([patcher, *in_use, *gradient.patchers], memory_required=needed)
+            gradient = score_gradient(self.score, guider.model_patcher, self.vae)
+        second = getattr(guider, "uncond_model_patcher", None)  # DualModelGuider's
+        in_use = [guider.model_patcher, *guider.loaded_models, *getattr(guider, "uncond_loaded", ())]
+        in_use += [] if second is None else [second]
+        # Room for one branch of guidance, better for both, as ComfyUI left it before the classifier came.
+        one, both = (guider.model_patcher.memory_required([n * len(x), *x.shape[1:]]) for n in (1, 2))
+        comfy.model_management.load_models_gpu(
+            [*in_use, *gradient.patchers], memory_required=both, minimum_memory_required=one
+        )
         return gradient
 
     def _pull(

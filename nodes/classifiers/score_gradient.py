@@ -148,7 +148,7 @@ class ScoreGradient:
             cheaper = (
                 " Where the node has decode, choose taesd or half." if self.decoder and self.decoder.patcher else ""
             )
-            raise torch.OutOfMemoryError(  # on which ComfyUI frees all models
+            raise torch.cuda.OutOfMemoryError(  # on which ComfyUI frees all models
                 f"Classifier guidance: memory is too short for the gradient of one picture, of a latent of {width} × {height}. "
                 f"Draw smaller pictures, or use a smaller classifier.{cheaper}"
             ) from error

@@ -5,7 +5,7 @@ import pytest
 from guidance_core.attention_energy import AttentionEnergy
 from guidance_core.classifier_score import ClassifierScore
 from guidance_core.condition_annealing import ConditionAnnealing
-from guidance_core.number_range import check_number, check_whole
+from guidance_core.number_range import check_number, whole_number
 from guidance_core.smooth_relu import SmoothReLU
 
 
@@ -37,12 +37,13 @@ def test_iterations_that_would_not_end():
 @pytest.mark.parametrize("value", [0, 1.5, 11, float("nan"), float("inf"), 2**2000])
 def test_what_is_no_whole_number_of_a_range(value):
     with pytest.raises(ValueError, match="x = .*: it must be a whole number of 1 or more, and at most 10"):
-        check_whole("x", value, 1, 10)
+        whole_number("x", value, 1, 10)
 
 
 def test_whole_numbers():
-    for value in (1, 2.0, 10):
-        check_whole("x", value, 1, 10)
+    found = [whole_number("x", value, 1, 10) for value in (1, 2.0, 10)]
+    assert found == [1, 2, 10] and all(type(value) is int for value in found)
+    assert type(AttentionEnergy(iterations=2.0).iterations) is int
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 2**2000, -(2**2000)])

@@ -119,6 +119,45 @@ def test_how_noise_is_added(node, name):
     assert_agree(sampling.noise_scaling(sigma, noise.clone(), x0), kept * x0 + sigma * noise)
 
 
+def test_a_model_of_another_prediction_is_named(guide):
+    with pytest.raises(
+        RuntimeError, match="model: classifier guidance needs one of .*, and V_PREDICTION_DDPM is none of them"
+    ):
+        guide(small_networks.build("CogVideoX_T2V"))
+
+
+def test_what_sees_the_picture_is_loaded_with_the_model(guide, sample):
+    model, loaded = random_models.build("SD15"), []
+    guided = guide(model)
+    management = comfy.model_management
+    management.unload_all_models()
+
+    def look(executor, *args):
+        loaded.append(management.loaded_models())
+        return executor(*args)
+
+    guided.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "look", look)
+    sample(guided, *random_models.conditions(), steps=2)
+    patchers = gradient_of(guided).patchers
+    assert len(patchers) == 2 and all(patcher in found for found in loaded for patcher in patchers)
+    assert "registered_hooks" not in guided.model_options
+
+
+def test_a_pack_that_samples_twice_at_once_is_guided_as_often(guide, sample):
+    """As AnimateDiff-Evolved does: a wrapper that has the rest of a sampling done several times."""
+    latents = torch.zeros(1, 4, SMALL, SMALL)
+
+    def both(executor, *args, **kwargs):
+        first = executor(*args, **kwargs)
+        drawn.append((first, executor(*args, **kwargs)))
+        return first
+
+    drawn, model = [], random_models.build("SD15")
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", both)
+    sample(guide(model), *random_models.conditions(), steps=2, latent={"samples": latents})
+    assert torch.equal(*drawn[0])
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_several_devices(guide, sample, order):
     """ComfyUI copies a model's additional ones to each, which needs to know how they are loaded; a classifier stays on one."""
@@ -133,6 +172,7 @@ def test_several_devices(guide, sample, order):
     assert expected.any()
     # The prediction is rounded otherwise, which kinks of a classifier that sees a random network's pictures enlarge.
     assert torch.cosine_similarity(moved.flatten(1), expected.flatten(1)).min() > 0.99
+    assert moved.norm() == pytest.approx(expected.norm().item(), rel=0.05)
 
 
 def test_a_preview_decoder_is_used_where_there_is_one(demo, guide, sample, tmp_path):
@@ -215,9 +255,37 @@ def test_two_nodes_in_a_row_each_move_the_prediction(guide, sample):
     assert_agree(after, moved)
 
 
-@pytest.mark.parametrize(("cfg1", "cfg2"), [(1.0, 1.0), (3.0, 2.0)])
-def test_a_guider_that_adds_to_its_prediction_is_judged_by_all_of_it(node, demo, guide, encode, cfg1, cfg2):
-    """DualCFGGuider calls functions for CFG with a part of what it predicts, which at scales of 1 is nothing."""
+def dual_cfg(node, cfg1, cfg2, style="regular"):
+    def guider(model, positive, middle, negative):
+        return node(
+            "DualCFGGuider", model=model, cond1=positive, cond2=middle, negative=negative, cfg_conds=cfg1,
+            cfg_cond2_negative=cfg2, style=style,
+        )[0]  # fmt: skip
+
+    return guider
+
+
+def erg_guider(node):
+    def guider(model, positive, weak, negative):
+        return node(
+            "EntropyGuidanceGuider",
+            model=model,
+            positive=positive,
+            weak=weak,
+            negative=negative,
+            scale=2.0,
+            negative_scale=2.0,
+        )[0]
+
+    return guider
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [(dual_cfg, (1.0, 1.0)), (dual_cfg, (3.0, 2.0)), (dual_cfg, (3.0, 2.0, "nested")), (erg_guider, ())],
+)
+def test_a_guider_that_adds_to_its_prediction_is_judged_by_all_of_it(node, demo, guide, encode, kind, inputs):
+    """They call functions for CFG with a part of what they predict, which for DualCFGGuider at scales of 1 is nothing."""
     positive, middle, empty = (encode(demo[1], text) for text in ("a red circle", "a circle", ""))
     seen = []
 
@@ -228,10 +296,7 @@ def test_a_guider_that_adds_to_its_prediction_is_judged_by_all_of_it(node, demo,
     def draw(model):
         model = model.clone()
         model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "spy", spy)
-        guider = node(
-            "DualCFGGuider", model=model, cond1=positive, cond2=middle, negative=empty, cfg_conds=cfg1,
-            cfg_cond2_negative=cfg2, style="regular",
-        )[0]  # fmt: skip
+        guider = kind(node, *inputs)(model, positive, middle, empty)
         node(
             "SamplerCustomAdvanced", noise=node("RandomNoise", noise_seed=0)[0], guider=guider,
             sampler=node("KSamplerSelect", sampler_name="euler")[0], sigmas=torch.tensor([0.6, 0.0]),
@@ -805,6 +870,26 @@ def test_ddpm_without_guidance_is_comfyui_s_own(node, guided_ddpm):
     own = ddpm(node, model, conditions, node("KSamplerSelect", sampler_name="ddpm")[0], sigmas, latent)
     ours = ddpm(node, model, conditions, guided_ddpm(scale=0.0), sigmas, latent)
     assert_agree(ours, own)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_ddpm_loads_a_classifier_beside_what_is_in_use(node, demo, empty, guided_ddpm, monkeypatch, scale):
+    management, asked = comfy.model_management, []
+    load = management.load_models_gpu
+    monkeypatch.setattr(
+        management, "load_models_gpu", lambda models, **more: asked.append([*models]) or load(models, **more)
+    )
+    guider = node(
+        "DualModelGuider", model=demo[0], model_negative=demo[0].clone(), positive=empty, negative=empty, cfg=2.0
+    )[0]
+    node(
+        "SamplerCustomAdvanced", noise=node("RandomNoise", noise_seed=0)[0], guider=guider, sampler=guided_ddpm(scale=scale),
+        sigmas=torch.tensor([1.0, 0.5, 0.0]), latent_image={"samples": ONE_LATENT},
+    )  # fmt: skip
+    of_classifier = [models for models in asked if any("Classifier" in type(m.model).__name__ for m in models)]
+    assert len(of_classifier) == (scale > 0)
+    for models in of_classifier:
+        assert guider.model_patcher in models and guider.uncond_model_patcher in models
 
 
 def test_ddpm_leads_a_flow_model_to_the_class(node, demo, empty, guided_ddpm, probabilities):

@@ -177,6 +177,16 @@ def test_the_seed_decides(node, demo, prompts, sample):
     assert not torch.equal(drawn, sample(demo[0], *prompts, batch=3))
 
 
+def test_a_step_that_is_evaluated_twice_makes_its_noise_once(node, demo, prompts, sample, monkeypatch):
+    """As heun does, but in the last step."""
+    wing, made = in_process.pack_module("nodes.sampling.annealed_conditions"), []
+    make = wing.seeded_noise
+    monkeypatch.setattr(wing, "seeded_noise", lambda *key: made.append(key) or make(*key))
+    spy = Spy(cads(node, demo[0], tau1=0.1))
+    sample(spy.model, *prompts, steps=4, sampler="heun")
+    assert len(spy.seen) > len(made) == len({*made}) >= 4
+
+
 def test_each_step_has_noise_of_its_own(node, demo, prompts, sample):
     spy = Spy(cads(node, demo[0], mixing=0.0, tau1=0.1))
     sample(spy.model, *prompts, steps=5)

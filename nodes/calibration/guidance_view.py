@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import torch
+import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 
 from ...guidance_core.classifier_guidance import per_sample
@@ -34,6 +35,14 @@ class PredictionView(PictureView):
 
     def __init__(self, model: ModelPatcher, conditioning: Any, vae: Any, decoder: LatentDecoder) -> None:
         self.model, self.conditioning, self.vae, self.decoder = model, conditioning, vae, decoder
+
+    def finished(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same, as large as the decoder makes predictions of them: batches hold both."""
+        ratio = self.decoder.latent.spacial_downscale_ratio
+        height, width = (
+            side // ratio // (2 if self.decoder.mode == "half" else 1) * ratio for side in pictures.shape[-2:]
+        )
+        return (F.interpolate(pictures, (height, width), mode="area"),)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """Latents of pictures [B, 3, S, S] in 0..1 as the VAE gives them, or pixel-space models' pixels."""

@@ -21,7 +21,7 @@ from ...guidance_core.smooth_relu import SmoothReLU
 from ..common import is_want_of_memory
 from .confidence import how_sure
 from .guidance_score import GuidanceScore
-from .latent_decoder import LatentDecoder, latent_decoder
+from .latent_decoder import LatentDecoder, check_mode, latent_decoder
 from .normal_weights import NormalWeights
 
 # In model options: functions that are called with what `tell_observers` is told.
@@ -203,6 +203,7 @@ def _check_pictures(x0: torch.Tensor) -> None:
 def score_gradient(score: GuidanceScore, model: ModelPatcher, vae: Any, decode: str = "auto") -> ScoreGradient:
     """The gradient of a score for a model. Raises ValueError where classifier, `vae` or `decode` do not fit it, and
     RuntimeError for models of a kind that `is_flow` does not know."""
+    check_mode(decode)  # also where nothing is decoded
     is_flow(model.get_model_object("model_sampling"))
     _check_classes(score, model)
     if not score.classifier.noise_aware:

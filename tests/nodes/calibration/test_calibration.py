@@ -433,6 +433,14 @@ def views_of(classifier, wired, decode="auto", seed="measured"):
     return example_views(view, held_out, wired["percents"], torch.device("cpu"), seed)
 
 
+@pytest.mark.parametrize(("decode", "side"), [("full", 40), ("half", 16)])
+def test_finished_pictures_are_as_large_as_predictions(fresh, wired, decode, side):
+    """Batches of a training hold both. Half of five places of a latent is two."""
+    views = views_of(fresh("hugging_face"), {**wired, "resolution": 44}, decode)
+    (pictures,), labels = views.batch(range(len(views)))
+    assert pictures.shape == (len(views), 3, side, side) and len(labels) == len(views)
+
+
 def answers(classifier, views, percent):
     ((inputs, labels),) = views.batches(percent, 16)
     return classifier(*inputs), labels

@@ -83,6 +83,11 @@ def test_prediction_moves_along_the_gradient_at_x(node, demo, guide, classifier,
     assert_agree(moved, plain["denoised"] + expected)
 
 
+def test_decode_is_one_of_the_choices_even_where_nothing_is_decoded(guide):
+    with pytest.raises(ValueError, match="decode = 'tiny': it must be one of auto, full, half, taesd"):
+        guide(decode="tiny")
+
+
 def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, classifier):
     ddpm = in_process.pack_module("nodes.classifiers.guided_ddpm")
     gradient = in_process.pack_module("nodes.classifiers.score_gradient").score_gradient(score, demo[0], None)

@@ -45,6 +45,8 @@ def summary(read: Read) -> str:
     """README's."""
     steps = [row["ERG"]["time"]["value"] for row in read("step_cost")["rows"].values()]
     drawn = read("text_to_image")["regimes"]["demo model"]["prompted"]["rows"]
+    unprompted = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
+    alone = {name: row["Fréchet"]["value"] for name, row in unprompted.items()}
     guided = read("classifier_guidance")["rows"]
     errors, calibrated = (read("calibration")[part] for part in ("rows", "guidance"))
     shown = (guided[name]["accuracy"] for name in ("no guidance, 0", "ma2023, 0.1", "Dhariwal, 1"))
@@ -74,6 +76,14 @@ def summary(read: Read) -> str:
                     ("the same: density", "density", "ERG 22 % ahead of CFG"),
                     ("the same: coverage", "coverage", "ERG 3 % ahead of CFG"),
                 )
+            ),
+            (
+                "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG, relative to no guidance",
+                _joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f"),
+                _joined(
+                    (UNPROMPTED_IN_THE_PAPER[name] / UNPROMPTED_IN_THE_PAPER["none"] for name in ("SEG", "I-ERG")),
+                    ".2f",
+                ),
             ),
             (
                 "classifier guidance, share of pictures of the wanted class: none / off-the-shelf / noise-aware",

@@ -5,9 +5,9 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Files of few tests that take a minute or more: left to the end, one worker would run them while the others wait.
+# Files that take minutes: left to the end, one worker would run them while the others wait.
 LONG = (
-    "fuzzing/test_graphs.py", "benchmarks/test_bench.py", "nodes/classifiers/test_hostile_files.py",
+    "server/test_frontend.py", "server/test_server.py", "fuzzing/test_graphs.py", "benchmarks/test_bench.py", "nodes/classifiers/test_hostile_files.py",
     "benchmarks/test_text_to_image.py", "benchmarks/test_papers.py", "server/test_installed.py", "nodes/test_contract.py",
 )  # fmt: skip
 

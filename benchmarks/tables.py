@@ -388,6 +388,10 @@ def text_to_image_earlier(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", EARLIER)
 
 
+def text_to_image_beginner(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", BEGINNER)
+
+
 def text_to_image_unconditional(read: Read) -> str:
     """Without a prompt, and each distance beside that without guidance, as the paper's."""
     plain = text_to_image(read("text_to_image"), "unconditional", BEGINNER)
@@ -468,7 +472,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, coverage, mutants,
+        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, coverage, mutants,
         fuzzing, endurance,
     )
 }  # fmt: skip

@@ -1,5 +1,5 @@
-"""What every node of the pack has in common: its place in the menu, the inputs that several share, and words that a log can
-print."""
+"""What every node of the pack has in common: its place in the menu, the inputs that several share, words that a log can
+print, and which errors are a want of memory."""
 
 import math
 import traceback

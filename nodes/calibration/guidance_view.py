@@ -38,11 +38,7 @@ class PredictionView(PictureView):
 
     def finished(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The same, as large as the decoder makes predictions of them: batches hold both."""
-        ratio = self.decoder.latent.spacial_downscale_ratio
-        height, width = (
-            side // ratio // (2 if self.decoder.mode == "half" else 1) * ratio for side in pictures.shape[-2:]
-        )
-        return (F.interpolate(pictures, (height, width), mode="area"),)
+        return (F.interpolate(pictures, self.decoder.size_of(pictures), mode="area"),)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """Latents of pictures [B, 3, S, S] in 0..1 as the VAE gives them, or pixel-space models' pixels."""

@@ -57,6 +57,12 @@ class LatentDecoder:
         pictures = pictures[:, :, 0] if self.frames else pictures
         return self.scale * pictures[:, :3].float() + self.shift  # some decoders give a fourth channel, of transparency
 
+    def size_of(self, pictures: torch.Tensor) -> tuple[int, int]:
+        """Height and width of what it makes of the latents of pictures [B, 3, H, W]."""
+        ratio, part = self.latent.spacial_downscale_ratio, 2 if self.mode == "half" else 1
+        height, width = (side // ratio // part * ratio for side in pictures.shape[-2:])
+        return height, width
+
     def memory_of(self, x0: torch.Tensor) -> float:
         """Bytes that decoding one of the predictions takes without gradients."""
         height, width = (side // 2 if self.mode == "half" else side for side in x0.shape[-2:])

@@ -48,7 +48,7 @@ CAPTION_DROPOUT = 0.1
 UNIFORM_TIMES = 0.15  # share of training times drawn uniformly instead of logit-normally
 EMA_DECAY = 0.998
 WARMUP = 200  # steps
-EARLY_STAGES = (1000, 2000, 4000)  # steps whose averaged weights are kept
+EARLY_STAGES = (1000, 2000, 3000, 4000, 5000)  # steps whose averaged weights are kept
 
 
 class Networks(torch.nn.Module):

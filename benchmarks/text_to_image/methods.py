@@ -63,8 +63,8 @@ def _cads(trial: Trial) -> dict:
 def _rival(trial: Trial, method: str) -> dict:
     chosen = {
         "method": method,
-        "scale": trial.suggest_float("scale", 0.1, 4.0, log=True),
-        "layer": trial.suggest_int("layer", 0, 11),
+        "scale": trial.suggest_float("scale", 0.1, 8.0, log=True),
+        "layers": trial.suggest_categorical("layers", LAYERS),
     }
     if method == "SEG":
         chosen["sigma"] = trial.suggest_categorical("σ", (1.0, 2.0, float("inf")))

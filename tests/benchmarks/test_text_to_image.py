@@ -64,7 +64,7 @@ def test_a_little_smoothing_is_none():
 @pytest.mark.parametrize("method", ["PAG", "SEG", "SAG"])
 def test_rivals_guide_in_proportion_to_their_scale_and_leave_other_clones(method):
     def rival(scale):
-        return Setting(2.0, rival={"method": method, "scale": scale, "layer": 5, "sigma": 2.0})
+        return Setting(2.0, rival={"method": method, "scale": scale, "layers": "40%-60%", "sigma": 2.0})
 
     plain = predict("demo model", Setting(2.0), CAPTIONS, 0)
     one, two = (predict("demo model", rival(scale), CAPTIONS, 0) - plain for scale in (0.5, 1.0))

@@ -1,4 +1,4 @@
-"""The demo model at three ages: as it ships, and earlier in its training, where guidance has more to do."""
+"""The demo model at several ages: as it ships, and earlier in its training, where guidance has more to do."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,7 @@ from demo.loader import load_clip, load_diffusion_model
 from tools.environment import DEV, REPOSITORY
 
 CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 of 14,200 steps
-STEPS_OF_THE_BEGINNER = 1000  # as `python -m demo.train_diffusion` keeps them
+STEPS = {"beginner": 1000, "learner": 3000}  # of training, as `python -m demo.train_diffusion` keeps them
 TRAINED = DEV / "training"
 
 
@@ -23,9 +23,9 @@ def earlier_checkpoint():
     return _with_weights(*map(_of_the_commit, ("diffusion", "text")))
 
 
-def beginner():
-    """With weights from the beginning of its training. Raises FileNotFoundError where it has not been trained here."""
-    folder = TRAINED / f"step-{STEPS_OF_THE_BEGINNER}"
+def early(name: str):
+    """With the weights after so few steps. Raises FileNotFoundError where they have not been trained here."""
+    folder = TRAINED / f"step-{STEPS[name]}"
     if not folder.exists():
         raise FileNotFoundError(
             f"{folder} is not there: `python -m demo.train_diffusion` writes it on its way, and can be stopped then."

@@ -38,7 +38,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to guide, with or without LoRA."),
                 io.Float.Input(
                     "temperature", default=0.3, min=0.0, max=10.0, step=0.01,
-                    tooltip="Attention temperature τ of the negative branch: below 1 flattens its attention, 1 "
+                    tooltip="Attention temperature τ of the weak branch: below 1 flattens its attention, 1 "
                     "changes nothing, above 1 sharpens it. The paper uses 0.01; nearer to 1 is gentler.",
                 ),
                 io.String.Input(
@@ -55,7 +55,7 @@ class EntropyGuidanceERG(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "alpha", default=1.0, min=0.0, max=10.0, step=0.01, advanced=True,
-                    tooltip="Weight α of what attention retrieves in the negative branch: 1 is ordinary, below 1 the chosen "
+                    tooltip="Weight α of what attention retrieves in the weak branch: 1 is ordinary, below 1 the chosen "
                     "layers add less to the picture, above 1 more.",
                 ),
                 io.Float.Input(

@@ -101,7 +101,7 @@ def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--regimes", nargs="*", choices=REGIMES, default=COMMITTED, help="the beginner has to be trained first"
+        "--regimes", nargs="*", choices=REGIMES, default=COMMITTED, help="beginner and learner have to be trained first"
     )
     parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])

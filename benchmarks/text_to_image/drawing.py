@@ -1,17 +1,21 @@
 """One way of drawing a caption with the demo model, through ComfyUI's nodes and the pack's."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from ..demo_models import beginner, demo_model, earlier_checkpoint
+from ..demo_models import STEPS, demo_model, earlier_checkpoint, early
 from ..in_process import run_node
 from ..prompt_consistency import encode
 from . import rivals
 
-REGIMES = {"demo model": demo_model, "earlier checkpoint": earlier_checkpoint, "beginner": beginner}
+REGIMES = {
+    "demo model": demo_model,
+    "earlier checkpoint": earlier_checkpoint,
+    **{name: partial(early, name) for name in STEPS},
+}
 COMMITTED = ("demo model", "earlier checkpoint")  # whose weights the repository has
 EMPTY, SAME = "empty", "same"
 

@@ -73,7 +73,12 @@ class CompiledTempering:
         key = labels, tuple(layer in selected for layer in layers.of_calls), call.inputs[0].device
         if key not in self._factors:
             self._factors[key] = _factors(self.temperature, *key)
-        found = run_compiled(call, self._factors[key])
+        try:
+            found = run_compiled(call, self._factors[key])
+        except getattr(
+            torch._dynamo.exc, "FailOnRecompileLimitHit", ()
+        ):  # what was compiled before still runs compiled
+            return None
         if found is None:
             self._refused.add(forward)
         return found
@@ -94,7 +99,8 @@ def run_compiled(call: NetworkCall, factors: torch.Tensor) -> tuple[torch.Tensor
 
     factors: [attention calls, rows]. None where compiled code cannot do it: where the network makes another number of
     calls, or calls with rows that these do not fit, and where torch.compile cannot take the network as a whole: code that it
-    compiled apart for the parts would be shared with other clones.
+    compiled apart for the parts would be shared with other clones. Raises FailOnRecompileLimitHit where torch.compile has
+    compiled for as many shapes as it may.
     """
     previous = call.options.get(OVERRIDE)
     if previous is scale_queries:  # of another ERG node around this one

@@ -128,12 +128,6 @@ def order_of_partners(network: torch.nn.Module, partners: tuple[int, ...]) -> tu
     return tuple(order.index(partners[row]) for row in order)
 
 
-def labels_of_call(options: dict[str, Any], labels: tuple[bool, ...]) -> tuple[bool, ...]:
-    """Of an attention call's rows, whether they are weak; each label stands for equally many rows."""
-    owners = options.get(OWNERS)
-    return labels if owners is None else tuple(labels[owner] for owner in owners)
-
-
 def _patch(model: ModelPatcher) -> tuple[str, ...]:
     """Adds the patches of a network, and returns the names of what they replace."""
     network, names = model.model.diffusion_model, []

@@ -18,6 +18,8 @@ import torch
 from .copies import PER_CHUNK
 from .reach import order_of_rows
 
+COMPARED = 2**20  # numbers of two rows, evenly spread
+
 # An argument of blocks that is not None where, behind those of the picture, their modulation has rows of time zero for
 # reference pictures: one, or as many once more.
 REFERENCES_FROM = "timestep_zero_index"
@@ -42,6 +44,12 @@ class RowMap:
         stands_for = (twins.get(row // each, row // each) * each + row % each for row in ordered)
         expand = tuple(place_of[row] for row in stands_for)
         return cls(keep, expand, tuple(i for i in range(chunks) if i not in twins))
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Each row that does not run, and the one that stands for it."""
+        for row, place in enumerate(self.expand):
+            if self.keep[place] != row:
+                yield row, self.keep[place]
 
     @lru_cache(maxsize=32)  # noqa: B019 (a few numbers each)
     @torch.inference_mode(False)
@@ -80,6 +88,26 @@ class SharedRows:
             for hook in hooks:
                 hook.remove()
             self._results.clear()
+
+    @contextmanager
+    def comparing(self) -> Iterator[list[torch.Tensor]]:
+        """Within, the trunk's blocks run on all rows. Gives what will hold, for each pair of rows in each of their results, how
+        far they are from each other, relative to their size (root mean squares)."""
+        found: list[torch.Tensor] = []
+
+        def compare(block: torch.nn.Module, args: tuple[Any, ...], results: Any) -> None:
+            for tensor in _tensors(results):
+                fold, left = divmod(tensor.shape[0], len(self.map.expand))
+                if not left and tensor.is_floating_point():
+                    rows = tensor.unflatten(0, (-1, fold))
+                    found.extend(_distance(rows[row], rows[other]) for row, other in self.map.pairs())
+
+        hooks = [block.register_forward_hook(compare) for block in self.trunk]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _before(
         self, block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -154,6 +182,12 @@ class SharedRows:
         if keep:
             self._results[id(repeated)] = repeated, repeated._version, rows
         return repeated
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    every = a.numel() // COMPARED | 1  # odd, so as not to be in step with channels
+    a, b = (tensor.flatten()[::every].float() for tensor in (a, b))
+    return (a - b).norm() / b.norm().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class _WritableDict(Exception):

@@ -12,8 +12,8 @@ from .kinds import kind_of_call
 from .layers import CallReader, LayerMap
 from .layout import OutputLayout
 from .our_override import OurOverride
-from .reach import COUNTED, OWNERS, labels_of_call
-from .rows import RowTaker, index_of_rows, owners_of_weak_rows, scale_of_rows
+from .reach import COUNTED, OWNERS
+from .rows import RowTaker, index_of_rows, owners_of_rows, owners_of_weak_rows, scale_of_rows
 
 
 @dataclass(eq=False)  # by identity, and so hashable: other nodes keep overrides in sets and caches
@@ -66,23 +66,25 @@ class TemperedAttention(OurOverride):
         attention = self.of_others(attention, options)
         if layer not in self.selected or not self._is_kind(q, k, options):
             return attention(q, k, v, heads, *args, **kwargs)
-        if not self._rows_fit(layer, q, options):
+        owners = self._owners(q.shape[0], options)
+        if owners is None or not self._rows_fit(layer, q, options):
             self.misfits.add(layer)
             return attention(q, k, v, heads, *args, **kwargs)
         self.changed.add(layer)
-        labels = labels_of_call(options, self.labels)
+        labels = tuple(self.labels[owner] for owner in owners)
         if not any(labels):
             return attention(q, k, v, heads, *args, **kwargs)
         # q is not scaled in place: some networks (Wan's image-to-video blocks) attend twice with the same queries.
-        factor = self._factor(labels, q, k, heads, args, kwargs)
+        factor = self._factor(labels, owners, q, k, heads, args, kwargs)
         retrieved = attention(q * factor, k, v, heads, *args, **kwargs)
         if self.energy.only_scales_queries:
             return retrieved
-        return self._descend(attention, retrieved, labels, factor, q, k, v, heads, args, kwargs)
+        return self._descend(attention, retrieved, labels, owners, factor, q, k, v, heads, args, kwargs)
 
     def _factor(
         self,
         labels: tuple[bool, ...],
+        owners: tuple[int, ...],
         q: torch.Tensor,
         k: torch.Tensor,
         heads: int,
@@ -92,15 +94,16 @@ class TemperedAttention(OurOverride):
         """What multiplies q: τ for weak rows, 1 for others."""
         if (temperature := self.energy.fixed_temperature) is not None:
             return self._once(scale_of_rows, labels, q.shape[0], q.ndim, temperature, q.dtype, q.device)
-        owners = self._owners(kwargs["transformer_options"])
         measured = measured_at(labels, self.partners, owners)
         places = self._once(find_places, measured, owners, q.shape[0], q.shape[-2], q.device)
         mask = args[0] if args else kwargs.get("mask")
         return factor_of_heads(self.energy.flatness, places, q, k, heads, mask, kwargs.get("scale"))
 
-    def _owners(self, options: dict[str, Any]) -> tuple[int, ...]:
-        """Of each labelled row of a call which row of the network's input it is."""
-        return options.get(OWNERS, tuple(range(len(self.labels))))
+    def _owners(self, rows: int, options: dict[str, Any]) -> tuple[int, ...] | None:
+        """Of each labelled row of a call which row of the network's input it is; None where that cannot be told."""
+        if OWNERS in options:
+            return options[OWNERS]
+        return self._once(owners_of_rows, rows, len(self.labels), len(self.chunks))
 
     def afresh(self) -> "TemperedAttention":
         """The same for another evaluation, which has seen no call yet."""
@@ -132,6 +135,7 @@ class TemperedAttention(OurOverride):
         attention: Callable[..., torch.Tensor],
         retrieved: torch.Tensor,
         labels: tuple[bool, ...],
+        owners: tuple[int, ...],
         factor: torch.Tensor,
         q: torch.Tensor,
         k: torch.Tensor,
@@ -148,7 +152,7 @@ class TemperedAttention(OurOverride):
             take = RowTaker(rows, q.shape[0])
             k, v, args, kwargs = take(k), take(v), tuple(map(take, args)), {n: take(a) for n, a in kwargs.items()}
             kwargs["transformer_options"] = self._options_of_weak_rows(
-                kwargs["transformer_options"], labels, q.shape[0]
+                kwargs["transformer_options"], labels, owners, q.shape[0]
             )
             temperature, factor = energy.fixed_temperature, factor[rows]
 
@@ -161,8 +165,10 @@ class TemperedAttention(OurOverride):
             state = descend(state, attend, further)
         return retrieved.index_copy(0, rows, state)
 
-    def _options_of_weak_rows(self, options: dict[str, Any], labels: tuple[bool, ...], rows: int) -> dict[str, Any]:
+    def _options_of_weak_rows(
+        self, options: dict[str, Any], labels: tuple[bool, ...], owners: tuple[int, ...], rows: int
+    ) -> dict[str, Any]:
         """Transformer options for attention of the weak rows alone, for overrides of other nodes within this one."""
-        owners = self._once(owners_of_weak_rows, labels, rows, self._owners(options))
+        owners = self._once(owners_of_weak_rows, labels, rows, owners)
         conditions = [c for c, is_weak in zip(options.get("cond_or_uncond", ()), self.chunks) if is_weak]
         return {**options, OWNERS: owners, "cond_or_uncond": conditions, COUNTED: True}

@@ -7,6 +7,8 @@ model lives in that evaluation's own options.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -49,9 +51,7 @@ class WeakBranchAttention:
 
     def add_to(self, model: ModelPatcher, key: str) -> None:
         """Adds the wrappers and callbacks to a ModelPatcher, and whatever its network needs for ERG to reach its attention."""
-        reach_attention(model)
-        if self.evaluation.kind != "all":
-            tell_kinds(model)
+        self._reach(model)
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
         if self.own is not None:
             model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
@@ -60,13 +60,35 @@ class WeakBranchAttention:
         model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, key, self.make_ready)
         model.add_callback_with_key(CallbacksMP.ON_CLEANUP, key, self.clean_up)
 
+    def _reach(self, model: ModelPatcher) -> None:
+        reach_attention(model)
+        if self.evaluation.kind != "all":
+            tell_kinds(model)
+
+    @contextmanager
+    def _reaching_negative_model(self, guider: CFGGuider) -> Iterator[None]:
+        """Within, ERG reaches the attention of a model that a guider has for its negative branch alone (DualModelGuider): it
+        runs with the wrappers of the main one, but with object patches of its own."""
+        negative = getattr(guider, "uncond_model_patcher", None)
+        if negative is None or self.own is not None:
+            yield
+            return
+        guider.uncond_model_patcher = negative.clone()
+        try:
+            with self.feedback.saying_errors():
+                self._reach(guider.uncond_model_patcher)
+            yield
+        finally:
+            guider.uncond_model_patcher = negative
+
     def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
         with self.feedback.saying_errors():
             outer, sampling = self._sampling, self._new_sampling(executor.class_obj)
         self._sampling = sampling
         try:
-            result = executor(*args, **kwargs)
+            with self._reaching_negative_model(executor.class_obj):
+                result = executor(*args, **kwargs)
         finally:
             self._sampling = outer
         if outer is None:

@@ -19,7 +19,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 MODES = ("auto", "full", "half", "taesd")
-TAESD_MEMORY = 1_100  # bytes that a TAESD's decoding takes for each pixel of the picture: four maps of 64 floats at once
+TAESD_MEMORY = (
+    1_100  # bytes that a TAESD's decoding takes for each pixel of the picture: four maps of 64 floats at once
+)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ TEXT = {
     "txt_byt5": "conditioning_byt5small",  # HunyuanImage
 }
 TOKENS = "input_ids"  # HiDream-O1 reads the prompt within its network: what it gets as an embedding is not used
+FRAMES = "num_video_frames"  # of models whose batch is one video (SVD, SV3D), which has one noise
 
 
 @dataclass
@@ -205,7 +206,11 @@ class _Step:
             if length == 0:
                 continue
             tensor = repeat_to_batch_size(condition.cond, self.batch)
-            noise = self._noise(tensor[:, :length].shape, *place, name)
+            shape = tensor[:, :length].shape
+            if FRAMES in model_conds:
+                noise = self.sampling.noise((1, *shape[1:]), self.key, *place, name).expand(shape)
+            else:
+                noise = self._noise(shape, *place, name)
             # It stays on its device: ComfyUI evaluates conditions on different devices one by one.
             text = self.annealing.anneal(tensor[:, :length], noise, self.kept)
             model_conds[name] = condition._copy_with(torch.cat([text, tensor[:, length:]], dim=1))
@@ -215,7 +220,7 @@ class _Step:
         return annealed
 
     def _noise(self, shape: tuple[int, ...], *place: Any) -> torch.Tensor:
-        """Noise [B, ...]; a picture that is in several windows over the batch has the same in each."""
+        """Noise [B, ...] for pictures; one that is in several windows over the batch has the same in each."""
         if self.window is None or self.window.dim != 0:
             return self.sampling.noise(shape, self.key, *place)
         return self.window.get_tensor(self.sampling.noise((self.window.total_frames, *shape[1:]), self.key, *place))

@@ -86,6 +86,10 @@ class OwnBranchOfSampling:
             predictions, (weak,) = execute(model, conds, *args), execute(model, [copy], *args)
         elif self._batch is Batch.TWO_HALVES and sum(map(bool, conds)) % 2 == 0:
             predictions, (_, weak) = execute(model, conds, *args), execute(model, [conds[positive], copy], *args)
+        elif self._batch is Batch.ANY and sum(map(bool, conds)) > 1 and not _fit(model, [*conds, copy], *args):
+            others = [None if place == positive else condition for place, condition in enumerate(conds)]
+            predictions = execute(model, others, *args)
+            predictions[positive], weak = execute(model, [conds[positive], copy], *args)
         else:
             *predictions, weak = execute(model, [*conds, copy], *args)
         return predictions, weak
@@ -93,6 +97,15 @@ class OwnBranchOfSampling:
     def _copy(self, entry: dict[str, Any]) -> dict[str, Any]:
         uuid = self._uuids.setdefault(entry["uuid"], uuid4())
         return {**entry, "uuid": uuid, COPY_OF: entry["uuid"], BRANCH: self._branch.name}
+
+
+def _fit(model: BaseModel, conds: Conditions, x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> bool:
+    """Whether there is memory for all entries of conditions at once. Where there is not, ComfyUI tries half as many and fewer,
+    so that of three each is evaluated alone, and a copy apart from its original. Several GPUs share them out."""
+    if "multigpu_clones" in model_options:
+        return True
+    rows = len(x) * sum(len(entries or ()) for entries in conds)
+    return model.memory_required([rows, *x.shape[1:]]) * 1.5 < model.current_patcher.get_free_memory(x.device)
 
 
 @dataclass

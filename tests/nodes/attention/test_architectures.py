@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from benchmarks import random_models
+from benchmarks import random_models, small_networks
 from benchmarks.one_step import predict
 from benchmarks.tolerance import assert_agree
 
@@ -60,6 +60,22 @@ def test_self_and_cross_attention_of_a_unet(node):
     model = random_models.build("SD15")
     kinds = [changed(node, model, layers="all", attention=kind) for kind in ("all", "self", "cross")]
     assert all(not torch.equal(a, b) for i, a in enumerate(kinds) for b in kinds[:i])
+
+
+@pytest.mark.parametrize(
+    "inputs", [{}, {"iterations": 2, "alpha": 0.8}, {"attention": "self"}, {"flatness": 0.5}], ids=str
+)
+def test_frames_that_are_rows(node, inputs):
+    """SVD's attention over time has a row for each place of a picture: 256, which three frames do not divide."""
+    small, model = small_networks.NETWORKS["SVD_img2vid"], small_networks.build("SVD_img2vid")
+    latent = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    guided = erg(node, model, layers="all", **inputs)
+    ordinary, together = (predict(m, small.conditions(), latent) for m in (model, guided))
+    assert torch.equal(ordinary[0], together[0])
+    assert not torch.equal(ordinary[1], together[1])
+    if "flatness" not in inputs:  # without the positive branch it is measured elsewhere
+        _, negative = small.conditions()
+        assert_agree(together[1], predict(guided, (None, negative), latent)[1])
 
 
 def kinds_of_calls(node, model, kind, tokens, size) -> list[bool]:

@@ -233,6 +233,25 @@ def test_the_negative_model_of_a_guider_of_two(node, demo, prompts, caplog):
     assert caplog.text.count("had no effect") == 1 and "Put ERG on the guider's main model" in caplog.text
 
 
+@pytest.mark.parametrize(("name", "kind"), [("SD15", "self"), ("SD15", "cross"), ("PixArtSigma", "all")])
+def test_attention_of_the_negative_model_is_reached_by_patches_of_its_own(node, name, kind):
+    small, (main, negative) = small_networks.NETWORKS[name], (small_networks.build(name) for _ in range(2))
+
+    def drawn(main, negative):
+        guider, latent = dual_model(node, main, negative, small.conditions()), small.latent()
+        noise, sigmas = (
+            torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)),
+            torch.tensor([10.0, 3, 0]),
+        )
+        return guider.sample(noise, 0 * latent, comfy.samplers.sampler_object("euler"), sigmas, seed=0)
+
+    plain, patches = drawn(main, negative), dict(negative.object_patches)
+    rectified = drawn(erg(node, main, attention=kind), negative)
+    assert_agree(rectified, drawn(erg(node, main, attention=kind), main.clone()))  # whose weights are the same
+    assert not torch.equal(plain, rectified)
+    assert torch.equal(plain, drawn(main, negative)) and negative.object_patches == patches
+
+
 def test_a_region_in_the_first_condition_of_a_guider_of_three(node, demo, prompts, encode):
     """ComfyUI gives the other conditions a copy of the regional entry, with its uuid."""
     region = node("ConditioningSetArea", conditioning=prompts[0], width=64, height=64, x=0, y=0, strength=1.0)[0]

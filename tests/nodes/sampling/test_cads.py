@@ -161,6 +161,16 @@ def test_pictures_of_a_batch_have_noise_of_their_own(node, subject):
     assert torch.equal(spy.text()[0], batched[0])
 
 
+def test_the_frames_of_a_batch_that_is_one_video_have_one_noise(node):
+    small = small_networks.NETWORKS["SVD_img2vid"]
+    model = small_networks.build("SVD_img2vid")
+    spy = Spy(cads(node, model))
+    predict(spy.model, small.conditions(), torch.zeros(3, 4, 16, 16), sigma=700.0)
+    text = spy.text()
+    assert len(text) == 3 and torch.equal(text, text[:1].expand_as(text))
+    assert not torch.equal(text[:1], small.conditions()[0][0][0])
+
+
 def test_positive_and_negative_have_different_noise(node, demo, prompts):
     spy = Spy(cads(node, demo[0], apply_to="both", mixing=0.0))
     predict(spy.model, (prompts[0], prompts[0]), sigma=NOISE_ALONE)

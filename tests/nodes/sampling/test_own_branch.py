@@ -154,6 +154,20 @@ def test_a_patch_that_looks_for_the_first_of_a_number(node, sample):
     assert not agree(with_nag, without)
 
 
+def test_in_half_precision_a_copy_is_computed_by_itself_where_that_patch_changes_its_original_alone(node, sample):
+    """What NAG changes is less of the prediction than half of bfloat16's digits."""
+    nag = node("NAGuidance", model=random_models.build("SD15", torch.bfloat16), nag_scale=5.0)[0]
+    latent = {"samples": torch.zeros(1, 4, 16, 16)}
+    shared, apart = (
+        sample(
+            node("EntropyGuidanceERG", model=nag, layers="6-7", scale=1.0, share_trunk=share)[0],
+            *random_models.conditions(), steps=2, latent=latent,
+        )
+        for share in (True, False)
+    )  # fmt: skip
+    assert torch.equal(shared, apart)
+
+
 @pytest.mark.parametrize(("cfg", "share"), [(1.0, 0.82), (2.5, 0.88)])
 def test_what_comes_before_the_first_changed_layer_runs_once(node, demo, prompts, sample, monkeypatch, cfg, share):
     """Multiplications, beside those without sharing: 40 % of the copy's are spared, and nothing is compared for that."""
@@ -176,6 +190,17 @@ def test_conditions_that_memory_sets_apart(node, demo, prompts, sample, monkeypa
     monkeypatch.setattr(type(model), "get_free_memory", lambda *_: 0)
     assert_agree(sample(model, *prompts), together)
     assert sorted(map(tuple, seen)) == 6 * [(0,)] + 3 * [(1,)]
+
+
+def test_memory_for_two_conditions_is_for_the_positive_one_and_its_copy(node, demo, prompts, sample, monkeypatch):
+    """ComfyUI would evaluate each of the three alone."""
+    model = own(node, demo[0])
+    together = sample(model, *prompts)
+    seen = rows_of_evaluations(model)
+    monkeypatch.setattr(type(model.model), "memory_required", lambda self, shape, cond_shapes={}: shape[0])
+    monkeypatch.setattr(type(model), "get_free_memory", lambda *_: 1.5 * 2.5)
+    assert_agree(sample(model, *prompts), together)
+    assert sorted(map(tuple, seen)) == 3 * [(0, 0)] + 3 * [(1,)]
 
 
 @pytest.mark.parametrize("sampler", comfy.samplers.KSampler.SAMPLERS)

@@ -8,7 +8,7 @@ where the bare one would say too little ("model.clone", "args.sigma").
 MEMBERS = {
     "comfy.model_patcher.ModelPatcher": (
         "model.clone", "model.model", "add_callback_with_key", "add_object_patch", "add_wrapper_with_key", "attachments",
-        "get_attachment", "get_model_object", "is_dynamic", "load_device", "memory_required", "object_patches",
+        "get_attachment", "get_free_memory", "get_model_object", "is_dynamic", "load_device", "memory_required", "object_patches",
         "set_attachments", "set_model_sampler_post_cfg_function",
     ),
     "comfy.model_base.BaseModel": ("diffusion_model", "load_model_weights", "model_sampling", "process_latent_in"),
@@ -96,7 +96,7 @@ KEYS = {
     "compiled_module_dict": "comfy_api.torch_helpers.torch_compile",
 }
 # Keys that the pack asks for and does without: not every release that it works with has them.
-ASKED_FOR = {"multigpu_thread_device", "qwen_image21_cache", "animate2_cache"}
+ASKED_FOR = {"multigpu_clones", "multigpu_thread_device", "qwen_image21_cache", "animate2_cache"}
 
 # What ComfyUI calls by position, and the pack takes or replaces by position: its first parameters, and the symbol or key
 # by which the pack takes part.

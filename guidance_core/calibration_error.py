@@ -53,8 +53,8 @@ def calibration_error(logits: Tensor, labels: Tensor) -> CalibrationError:
     import relplot
     from relplot.metrics import binnedECE
 
-    confidence, answer = logits.double().softmax(-1).max(-1)
-    sure, right = confidence.cpu().numpy().clip(0, 1), (answer == labels).cpu().numpy().astype(float)
+    confidence, answer = logits.cpu().double().softmax(-1).max(-1)  # some GPUs have no float64
+    sure, right = confidence.numpy().clip(0, 1), (answer == labels.cpu()).numpy().astype(float)
     with _same_random_numbers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries below it, about each other's interfaces
         curve = relplot.prepare_rel_diagram(sure, right)

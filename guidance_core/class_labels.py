@@ -1,9 +1,11 @@
 """The words that name a classifier's classes: names, the first of a name's synonyms, or numbers.
 
 One class for all images, or one for each image of a batch, on lines of their own or separated by commas. A line that
-is a class name as a whole is that class, whatever commas it holds.
+is a class name as a whole is that class, whatever commas it holds. Letters are compared in Unicode's composed form: file
+systems decompose 'é' in the names of folders.
 """
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -17,9 +19,10 @@ def parse_labels(text: str, classes: Sequence[str], owner: str = "classifier") -
     Raises ValueError for an empty text, a name that no class or more than one has (with the nearest names), and a number
     outside of 0..len(classes) − 1.
     """
+    classes = [*map(_composed, classes)]
     known = _numbers_of_names(classes)
     labels: list[int] = []
-    for line in filter(None, map(str.strip, text.splitlines())):
+    for line in filter(None, map(str.strip, _composed(text).splitlines())):
         words = [line] if line.casefold() in known else filter(None, map(str.strip, line.split(",")))
         labels += [_class_number(word, known, classes, owner) for word in words]
     if not labels:
@@ -32,6 +35,10 @@ def labels_of_batch(labels: Sequence[int], batch: int) -> list[int]:
     if len(labels) not in (1, batch):
         raise ValueError(f"labels has {len(labels)} classes for a batch of {batch} images: give one class, or {batch}.")
     return list(labels) * (batch // len(labels))
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _numbers_of_names(classes: Sequence[str]) -> dict[str, set[int]]:

@@ -10,6 +10,7 @@ of guidance does not depend on the batch's size and t → 0 is guidance without 
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -22,5 +23,8 @@ def tilted_score(log_probabilities: Tensor, tilt: float) -> Tensor:
 
 def tilted_weights(log_probabilities: Tensor, tilt: float) -> Tensor:
     """Weights [B] of mean one from log p(y_b|x_b) [B]. t > 0 favours samples that show their class already
-    (quality), t < 0 those that do not yet (variety); t = 0 gives ones."""
-    return len(log_probabilities) * (tilt * log_probabilities).softmax(0)
+    (quality), t < 0 those that do not yet (variety); t = 0 gives ones. Samples whose log p is NaN have none, and no part in
+    those of the others."""
+    known = ~log_probabilities.isnan()
+    weights = torch.where(known, tilt * log_probabilities, -torch.inf).softmax(0)
+    return torch.where(known, known.sum() * weights, 0)

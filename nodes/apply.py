@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from .classifiers.classifier_guidance import ClassifierGuidance
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
-from .classifiers.latent_decoder import MODES
+from .classifiers.latent_decoder import MODES, small_decoders
 from .classifiers.score_gradient import score_gradient
 from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow
 from .feedback import HIDDEN, Feedback
@@ -58,6 +58,11 @@ class EntropyGuidanceApply(io.ComfyNode):
             hidden=[*HIDDEN],
             not_idempotent=True,
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> list[str]:
+        """The small decoders, one of which decode = auto takes as soon as it is there."""
+        return small_decoders()
 
     @classmethod
     def execute(

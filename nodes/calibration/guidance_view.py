@@ -61,7 +61,7 @@ class PredictionView(PictureView):
             return len(x0)
         needed, device = self.decoder.memory_of(x0), self.decoder.patcher.load_device
         comfy.model_management.load_models_gpu([self.decoder.patcher], memory_required=needed)
-        return min(max(int(comfy.model_management.get_free_memory(device) // needed), 1), len(x0))
+        return min(max(int(self.decoder.patcher.get_free_memory(device) // needed), 1), len(x0))
 
     def _predict(self, latents: torch.Tensor, percent: float, seeds: list[int]) -> torch.Tensor:
         """The model's x0: one step of Euler from a noise level to none."""

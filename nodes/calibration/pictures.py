@@ -53,7 +53,7 @@ def problem_of(path: Path) -> str:
                 return f"huge ({picture.width} × {picture.height}); at most {LARGEST:,} pixels"
             if picture.mode != "RGB":
                 return f"not RGB but {picture.mode}; save it as an RGB picture"
-            if picture.format in ("JPEG", "MPO") and path.read_bytes().count(PASS) > MOST_PASSES:
+            if picture.info.get("progressive") and path.read_bytes().count(PASS) > MOST_PASSES:
                 return f"progressive in more than {MOST_PASSES} passes; save it anew"
             ImageOps.exif_transpose(picture).load()
     except Image.DecompressionBombError:

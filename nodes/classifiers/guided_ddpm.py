@@ -98,8 +98,9 @@ class GuidedDDPM:
         second = getattr(guider, "uncond_model_patcher", None)  # DualModelGuider's
         in_use = [guider.model_patcher, *guider.loaded_models, *getattr(guider, "uncond_loaded", ())]
         in_use += [] if second is None else [second]
-        # Room for one branch of guidance, better for both, as ComfyUI left it before the classifier came.
-        one, both = (guider.model_patcher.memory_required([n * len(x), *x.shape[1:]]) for n in (1, 2))
+        # Room for one branch of guidance, better for both, as ComfyUI left it before the classifier came, and for a gradient.
+        room = [guider.model_patcher.memory_required([n * len(x), *x.shape[1:]]) for n in (1, 2)]
+        one, both = (max(memory, gradient.memory_of_one(x.shape)) for memory in room)
         comfy.model_management.load_models_gpu(
             [*in_use, *gradient.patchers], memory_required=both, minimum_memory_required=one
         )

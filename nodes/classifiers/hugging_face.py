@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,7 +153,8 @@ def _classifier(
 
 
 class _ZeroShotClassifier(_Classifier):
-    """One class for each text, whose features are computed once."""
+    """One class for each text, whose features are computed once. unread: how the names of weights begin that pictures never
+    meet, such as the text encoder's."""
 
     texts: torch.Tensor
 
@@ -173,6 +174,7 @@ class _ZeroShotClassifier(_Classifier):
             with torch.no_grad():
                 parts.append(network(**tokens, **grey).text_embeds)
         self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
+        self.unread = tuple(f"network.{name}." for name in _unread(network, lambda: self.logits(grey)))
 
     def save(self, path: Path, labels: tuple[str, ...], notes: dict[str, Any]) -> None:
         super().save(path, self.prompts, notes)  # as they were encoded; names of classes are made of them again
@@ -186,6 +188,17 @@ class _ZeroShotClassifier(_Classifier):
         images = torch.nn.functional.normalize(features, dim=-1)
         logits = images @ self.texts.T * _logit_scale(self.network)
         return logits + getattr(self.network, "logit_bias", 0)
+
+
+def _unread(network: "PreTrainedModel", run: Callable[[], Any]) -> list[str]:
+    """The names of a network's parts of which nothing runs."""
+    ran: set[torch.nn.Module] = set()
+    hooks = [module.register_forward_pre_hook(lambda module, _: ran.add(module)) for module in network.modules()]
+    with torch.no_grad():
+        run()
+    for hook in hooks:
+        hook.remove()
+    return [name for name, part in network.named_children() if ran.isdisjoint(part.modules())]
 
 
 def _logit_scale(network: "PreTrainedModel") -> torch.Tensor:

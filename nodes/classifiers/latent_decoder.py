@@ -148,12 +148,16 @@ def _range(vae: Any) -> tuple[float, float]:
     return high - low, (high + low) / 2
 
 
+def small_decoders() -> list[str]:
+    """The files in ComfyUI's models/vae_approx."""
+    return folder_paths.get_filename_list("vae_approx")
+
+
 def _preview_decoder(latent: LatentFormat) -> str | None:
     """The file of the small decoder for a latent format; those for video are of another kind."""
     if latent.taesd_decoder_name is None or latent.latent_dimensions != 2:
         return None
-    files = folder_paths.get_filename_list("vae_approx")
-    fitting = next((file for file in files if file.startswith(latent.taesd_decoder_name)), None)
+    fitting = next((file for file in small_decoders() if file.startswith(latent.taesd_decoder_name)), None)
     return fitting and folder_paths.get_full_path_or_raise("vae_approx", fitting)
 
 

@@ -1,11 +1,11 @@
 """The gradient of a guidance score with respect to a model's x0 prediction, inside ComfyUI's sampling."""
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy.hooks import AdditionalModelsHook, HookGroup
 from comfy.model_base import BaseModel
@@ -56,21 +56,43 @@ class ScoreGradient:
         return how_sure(self._log_p.exp().tolist(), [names[label] for label in wanted])
 
     def load(
-        self, executor: WrapperExecutor, *args: Any, model_options: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        executor: WrapperExecutor,
+        model: ModelPatcher,
+        shape: Sequence[int],
+        *args: Any,
+        model_options: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """A wrapper for ComfyUI's PREPARE_SAMPLING, which loads the patchers with the model. As a ModelPatcher's additional
-        models they would have to be copied to each GPU of several, and the gradient is taken on one."""
+        models they would have to be copied to each GPU of several, and the gradient is taken on one. shape: of the latents,
+        by which it leaves memory to work in, here for as many as take what the gradient of one does."""
         options = model_options or {}
         hooks = HookGroup()
         for hook in (*options.get("registered_hooks", HookGroup()).hooks, AdditionalModelsHook(self.patchers)):
             hooks.add(hook)
-        return executor(*args, model_options={**options, "registered_hooks": hooks}, **kwargs)
+        latents = math.ceil(self.memory_of_one(shape) / model.memory_required([1, *shape[1:]]))
+        shape = [max(shape[0], latents), *shape[1:]]
+        return executor(model, shape, *args, model_options={**options, "registered_hooks": hooks}, **kwargs)
+
+    def memory_of_one(self, shape: Sequence[int]) -> float:
+        """Bytes that decoding one of the latents takes for a gradient."""
+        if self.decoder is None or self.decoder.patcher is None:
+            return 0.0
+        return GRAPH_MEMORY * self.decoder.memory_of(torch.empty(tuple(shape), device="meta"))
 
     @property
     def patchers(self) -> list[Any]:
         """What ComfyUI has to load for a sampling."""
-        decoder = self.decoder and self.decoder.patcher
-        return [patcher for patcher in (self.score.classifier.patcher, decoder) if patcher is not None]
+        classifier, decoder = self.score.classifier.patcher, self.decoder and self.decoder.patcher
+        is_there = self.decoder is None or classifier.load_device == self._device
+        return [patcher for patcher in (classifier if is_there else None, decoder) if patcher is not None]
+
+    @property
+    def _device(self) -> torch.device:
+        """Where a classifier of clean pictures runs. On Apple's GPUs PyTorch has no gradient of an antialiased resize."""
+        device = self.score.classifier.patcher.load_device
+        return torch.device("cpu") if device.type == "mps" else device
 
     def __enter__(self) -> None:
         self._outer.append(self._log_p)
@@ -90,7 +112,7 @@ class ScoreGradient:
     def __call__(
         self, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, model: BaseModel
     ) -> tuple[torch.Tensor, ...]:
-        """∇S [B, C, ...] and log p(y|·) [B] of what is sampled at noise levels σ [B]; both 0 where one is not finite.
+        """∇S [B, C, ...] and log p(y|·) [B] of what is sampled at noise levels σ [B]; 0 and NaN where one is not finite.
 
         The gradient is taken at the prediction x0, or at x for a classifier that reads noise. Where memory runs out, fewer
         pictures are looked at at once. Raises PyTorch's OutOfMemoryError where it does for a single one.
@@ -105,9 +127,9 @@ class ScoreGradient:
                 self._batch = labels, at_once
         gradient, log_p = found
         gradient, broken = finite_or_none(gradient, log_p)
-        self._log_p = log_p
+        self._log_p = torch.where(broken, torch.nan, log_p)
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
-        return gradient, torch.where(broken, 0, log_p)
+        return gradient, self._log_p
 
     def _labels_on(self, device: torch.device, count: int) -> torch.Tensor:
         return torch.tensor(labels_of_batch(self.score.labels, count), device=device)
@@ -117,12 +139,12 @@ class ScoreGradient:
         """How many pictures to look at at once: as many as can be decoded in the memory that weights leave. What a classifier
         takes is not known."""
         classifier, decoder = self.score.classifier.patcher, self.decoder
-        self._call.prepare(classifier.model, classifier.load_device if decoder else x0.device)
+        self._call.prepare(classifier.model, self._device if decoder else x0.device)
         if decoder is None or decoder.patcher is None or decoder.decode is None:
             return len(x0)
         self._call.prepare(decoder.decode, decoder.patcher.load_device)
-        free = comfy.model_management.get_free_memory(decoder.patcher.load_device)
-        return min(max(int(free // (GRAPH_MEMORY * decoder.memory_of(x0))), 1), len(x0))
+        free = decoder.patcher.get_free_memory(decoder.patcher.load_device)
+        return min(max(int(free // self.memory_of_one(x0.shape)), 1), len(x0))
 
     def _in_parts(
         self, seen: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, at_once: int, model: BaseModel
@@ -169,7 +191,7 @@ class ScoreGradient:
 
     def _see_clean(self, decoder: LatentDecoder, x0: torch.Tensor) -> torch.Tensor:
         pictures = decoder.images(self._call, x0)
-        return self._classify(pictures.to(self.score.classifier.patcher.load_device))
+        return self._classify(pictures.to(self._device))
 
     def _see_noisy(self, x: torch.Tensor, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
         sampling = model.model_sampling

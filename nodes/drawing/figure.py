@@ -1,9 +1,17 @@
 """Matplotlib without its global state: no window, no style and no backend that other nodes would notice."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+# For letters that matplotlib's own font has not, in names of folders and classes: those of Windows, macOS and Linux.
+FONTS = (
+    "Microsoft YaHei", "Microsoft JhengHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans GB", "Hiragino Sans",
+    "Arial Unicode MS", "Apple SD Gothic Neo", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans Arabic",
+    "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Source Han Sans",
+)  # fmt: skip
 
 
 def check_matplotlib() -> None:
@@ -24,9 +32,17 @@ def drawn(draw: Callable[..., Any], width: float, height: float, dpi: int) -> np
     from matplotlib.figure import Figure
 
     style = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
-    with matplotlib.rc_context(rc=style | {"font.size": 11}):
+    with matplotlib.rc_context(rc=style | {"font.size": 11, "font.family": ["DejaVu Sans", *_installed_fonts()]}):
         figure = Figure((width, height), dpi=dpi, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         draw(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@cache
+def _installed_fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    installed = fontManager.get_font_names()
+    return [name for name in FONTS if name in installed]

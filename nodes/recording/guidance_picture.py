@@ -136,7 +136,7 @@ def _curve(ax: "Axes", curve: Curve, colour: str, steps: int, marked: bool = Fal
     if 1 < values.shape[1] <= THIN:
         ax.plot(at, values, color=colour, linewidth=0.8, alpha=0.45)
     marker = "o" if marked or len(at) == 1 else None
-    ax.plot(at, values.mean(1), color=colour, linewidth=2.6, marker=marker, markersize=4)
+    ax.plot(at, curve.values.nanmean(1), color=colour, linewidth=2.6, marker=marker, markersize=4)
     ax.set_xlim(0.5, steps + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 

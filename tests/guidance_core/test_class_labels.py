@@ -1,5 +1,7 @@
 """What the words of a label input mean; no ComfyUI."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,14 @@ def test_bad_labels(text, message):
 def test_the_nearest_names_are_told(word, classes, nearest):
     with pytest.raises(ValueError, match=rf"Did you mean {nearest}\?$"):
         parse_labels(word, classes)
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_are_the_same_composed_and_decomposed(form, other):
+    """A Mac's file system decomposes the names of folders."""
+    names = ["thé", "café", "が", "고양이"]
+    classes, words = ([unicodedata.normalize(f, name) for name in names] for f in (form, other))
+    assert parse_labels("\n".join(words), classes) == (0, 1, 2, 3)
 
 
 @given(st.lists(st.integers(0, len(IMAGENET) - 1), min_size=1, max_size=8))

@@ -37,5 +37,13 @@ def test_limits(seed):
     torch.testing.assert_close(tilted_weights(log_p, -1e6), worst)
 
 
+@given(seeds, st.floats(-50, 50))
+def test_a_sample_whose_probability_is_unknown_has_no_part_in_the_others(seed, tilt):
+    log_p = draw(seed)
+    weights = tilted_weights(torch.cat([log_p[:2], torch.tensor([torch.nan]), log_p[2:]]), tilt)
+    assert weights[2] == 0
+    torch.testing.assert_close(weights[[0, 1, 3, 4, 5]], tilted_weights(log_p, tilt), check_dtype=False)
+
+
 def test_one_sample_is_never_tilted():
     assert torch.equal(tilted_weights(torch.tensor([-7.0]), -0.2), torch.ones(1))

@@ -1,6 +1,7 @@
 """Calibrating, measuring and saving classifiers of every format, from folders of pictures good and bad."""
 
 import copy
+import io
 import json
 import logging
 import os
@@ -707,6 +708,16 @@ def test_what_is_no_file_is_skipped_and_named(fresh, new_folder):
     assert [line.split(" but ")[0] for line in sorted(folder.skipped)] == [
         "dog/gone.png: no regular file", "dog/pipe.png: no regular file",
     ]  # fmt: skip
+
+
+def test_a_video_behind_a_picture_is_not_counted_as_passes(fresh, new_folder):
+    """Phones put one there; its bytes look like anything."""
+    pictures(new_folder)
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "JPEG")
+    (new_folder / "cat" / "moving.jpg").write_bytes(picture.getvalue() + 1000 * b"\xff\xda")
+    folder = open_folder("mine", fresh("hugging_face"))
+    assert len(folder.everything) == 25 and not folder.skipped
 
 
 def test_odd_but_good_pictures(fresh, new_folder, report):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sampler_helpers
 import comfy.samplers
 import comfy.sd
 import folder_paths
@@ -14,6 +15,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from safetensors.torch import save_file
 
+import nodes
 from benchmarks import in_process, random_models, small_networks
 from benchmarks.tolerance import agree, assert_agree
 from tests.nodes.attention.test_execution_modes import on_two_devices
@@ -184,6 +186,7 @@ def test_a_preview_decoder_is_used_where_there_is_one(demo, guide, sample, tmp_p
         model = random_models.build("SD15")
         guided = guide(model)
         decoder = gradient_of(guided).decoder
+        assert "taesd_decoder.safetensors" in nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceApply"].fingerprint_inputs()
         x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         assert decoder.mode == "taesd"
         images = decoder.images(lambda module, *inputs: module(*inputs), x0)
@@ -594,13 +597,16 @@ class Decoder:
 
 def test_broken_gradients_are_said_once_and_spare_the_other_pictures(demo, guide, draw, caplog):
     broken = torch.tensor([1, torch.nan, 1, 1])[:, None, None, None]
-    model = guide()
+    model, seen = guide(), []
+    model.model_options["entropy_guidance_observers"] = [lambda sigma, gradient, log_p: seen.append(log_p)]
     expected = draw(model, 4)
+    seen.clear()
     gradient = gradient_of(model)
     gradient.decoder = Decoder(gradient.decoder, lambda images: images * broken.clone())
     drawn = draw(model, 4)
     assert_agree(drawn[[0, 2, 3]], expected[[0, 2, 3]])
     assert_agree(drawn[1], draw(demo[0], 4)[1])
+    assert gradient._log_p is None and torch.equal(seen[0].isnan(), broken.flatten().isnan())
     assert caplog.text.count("gradients were not finite") == 1
     assert "6 gradients" in caplog.text  # one picture, six steps
 
@@ -612,17 +618,43 @@ def test_pictures_are_looked_at_one_by_one_where_memory_is_short(guide, monkeypa
     gradient = gradient_of(model)
     gradient.decoder = Decoder(gradient.decoder, lambda images: counts.append(len(images)) or images)
     gradient._forget()
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 1)
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_: 1)
     for one, all_ in zip(gradient_at(model, x0), together):
         assert_agree(one, all_)
     assert counts == [1, 1, 1]
+
+
+def test_a_device_without_the_gradient_of_a_resize_is_left_to_others(demo, guide, draw, classifier, monkeypatch):
+    """Apple's: the classifier runs on the CPU, and nothing is asked of the device, which is not there."""
+    model = guide()
+    expected = draw(model)
+    monkeypatch.setattr(classifier.patcher, "load_device", torch.device("mps"))
+    assert torch.equal(draw(guide()), expected)
+
+
+def test_memory_is_left_for_the_gradient_of_one_picture(guide, draw, monkeypatch):
+    """A model that takes all the memory that its own evaluation does not need leaves a decoder none."""
+    model, room = guide(decode="half"), []
+    needed = gradient_of(model).memory_of_one((1, 4, SMALL, SMALL))
+    estimate = comfy.sampler_helpers.estimate_memory
+
+    def note(*args):
+        room.append(estimate(*args))
+        return room[-1]
+
+    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", note)
+    monkeypatch.setattr(type(model.model), "memory_required", lambda self, input_shape, cond_shapes={}: input_shape[0] * 1e3)
+    draw(model)
+    assert needed <= room[0][1] < needed + 1000
 
 
 def test_memory_is_measured_beside_the_weights(guide, monkeypatch):
     """What is copied of decoder and classifier is copied before."""
     model, copied = guide(decode="half"), []
     copies = gradient_of(model)._call._copies
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: copied.append(len(copies)) or 2**40)
+    monkeypatch.setattr(
+        comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_: copied.append(len(copies)) or 2**40
+    )
     gradient_at(model, torch.zeros(1, 4, 16, 16))
     assert copied == [2]
 
@@ -669,7 +701,7 @@ def of_memory(gradient, most, decoder, network, error):
 @pytest.mark.parametrize("kind", ["latents", "pixels", "noise"])
 def test_fewer_pictures_are_looked_at_where_memory_runs_out(demo, guide, classifier, monkeypatch, kind):
     """With the same gradients, and no more tries in the steps after; ComfyUI's own kind of error where one is too many."""
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2**50)
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_: 2**50)
     gradient = gradient_of(in_float64(guide()))
     decoder, network, shape = gradient.decoder, gradient.score.classifier.patcher.model, (4, SMALL, SMALL)
     if kind == "pixels":

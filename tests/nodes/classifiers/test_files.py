@@ -104,6 +104,7 @@ def test_zero_shot(load, folder):
         text=list(prompts), images=IMAGES, do_rescale=False, return_tensors="pt", padding="max_length", max_length=16
     )
     assert_agree(classifier.patcher.model(IMAGES), network(**inputs).logits_per_image)
+    assert classifier.patcher.model.unread == ("network.text_model.", "network.text_projection.")
 
 
 def test_a_zero_shot_family_with_a_temperature(load, folder):

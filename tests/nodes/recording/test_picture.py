@@ -1,5 +1,7 @@
 """Plot Guidance: small pictures of latents, and which panels a plot has."""
 
+import warnings
+
 import comfy.latent_formats
 import pytest
 import torch
@@ -29,6 +31,17 @@ def words(monkeypatch):
 
     monkeypatch.setattr(Text, "draw", drawing)
     return found
+
+
+def test_letters_that_one_font_has_not_are_another_ones(monkeypatch):
+    figure = pack_module("nodes.drawing.figure")
+    monkeypatch.setattr(figure, "FONTS", ("no such font", "STIXGeneral"))
+    figure._installed_fonts.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as: glyph missing
+        picture = figure.drawn(lambda drawing: drawing.text(0.5, 0.5, "a\u20dd"), 1, 1, dpi=50)
+    assert picture.min() < 128
+    figure._installed_fonts.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from comfy_execution.graph import DynamicPrompt
-from torch.utils._python_dispatch import TorchDispatchMode
+from count_waits import CountWaits
 
 from benchmarks.in_process import pack_module
 from tests.nodes.attention.test_compiled import compiler  # noqa: F401
@@ -199,16 +199,6 @@ def test_errors_of_others_are_not_its_own(node, demo, prompts, sample, told):
     assert texts == []
 
 
-class CountReads(TorchDispatchMode):
-    """How often a value of the device is waited for."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += str(function) in ("aten.item.default", "aten._local_scalar_dense.default")
-        return function(*args, **(kwargs or {}))
-
-
 def test_nothing_waits_for_the_device_inside_the_steps(node, demo, prompts):
     def reads(model) -> tuple[int, int]:
         """Until the last step's end, and in all."""
@@ -217,7 +207,8 @@ def test_nothing_waits_for_the_device_inside_the_steps(node, demo, prompts):
         guider.set_cfg(3.0)
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         sampler = comfy.samplers.sampler_object("euler")
-        with CountReads() as found:
+        found = CountWaits()
+        with found.counting():
             guider.sample(
                 noise, torch.zeros_like(noise), sampler, SIGMAS, callback=lambda *_: at_steps.append(found.count)
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import aiohttp
 import pytest
@@ -214,10 +215,16 @@ def test_the_papers_sampler(server):
 
 
 def test_an_interrupted_sampling_says_nothing_and_the_next_one_its_own(server):
-    timer = threading.Timer(4, lambda: server.post("/interrupt", {}))
-    timer.start()
+    def interrupt():
+        while not server.get("/queue")["queue_running"]:  # one that is still waiting would not notice
+            time.sleep(0.1)
+        time.sleep(3)
+        server.post("/interrupt", {})
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     result, texts = server.run_and_listen(text_to_image(steps=5000, seed=42))
-    timer.join()
+    interrupting.join()
     assert "execution_interrupted" in dict(result["status"]["messages"]) and "erg" not in texts
     assert told(server, text_to_image(steps=2, seed=42))["erg"] == [
         "2 of 12 layers, 2 of 2 steps, 2.0 evaluations a step"

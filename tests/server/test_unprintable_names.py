@@ -1,4 +1,4 @@
-"""Files whose names or texts hold half a character: each ends in one error, and the server goes on.
+"""Files whose names or texts hold half a character: each ends in one error, and the server goes on; HTML in them is text.
 
 ComfyUI logs an error's message and its whole traceback, and its worker ends where a log cannot print them.
 """
@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from graphs import classifier_guided
+from odd_names import need_odd_names
 
 from tools.environment import REPOSITORY
 
@@ -16,6 +17,7 @@ CLASSIFIER = REPOSITORY / "demo" / "weights" / "classifier"
 
 
 def a_name(folder):
+    need_odd_names(folder)
     name = os.fsdecode(b"\xff_resnet18.pth")
     (folder / name).touch()
     return name
@@ -31,15 +33,17 @@ def a_size(folder):
 
 def a_label(folder):
     """One of a network that loads, beside which a misspelt class is looked for."""
+    return _network(folder, "day\ud800")
+
+
+def _network(folder, label):
     import torch
     from safetensors.torch import save_file
     from torchvision.models import get_model
 
     torch.manual_seed(0)
-    path = folder / "squeezenet1_1-half.safetensors"
-    save_file(
-        get_model("squeezenet1_1", num_classes=2).state_dict(), path, {"labels": json.dumps(["day\ud800", "night"])}
-    )
+    path = folder / "squeezenet1_1-labels.safetensors"
+    save_file(get_model("squeezenet1_1", num_classes=2).state_dict(), path, {"labels": json.dumps([label, "night"])})
     return path.name
 
 
@@ -63,3 +67,17 @@ def test_ends_in_one_error_and_the_server_goes_on(server, write, message):
     assert message in error["exception_message"] and error["node_id"] == "classifier"
     assert error["exception_message"].encode()
     assert server.pictures(server.run(classifier_guided()))
+
+
+def test_html_in_a_class_name_is_text_to_the_frontend(server):
+    """It takes what a node says for HTML, and a classifier may come from anywhere."""
+    folder = server.log.parent / "classifiers"
+    folder.mkdir(exist_ok=True)
+    path = folder / _network(folder, "<img src=x onerror=alert(1)>")
+    try:
+        graph = classifier_guided(loader={"classifier_name": path.name}, score={"labels": "0"})
+        _, texts = server.run_and_listen(graph)
+    finally:
+        path.unlink()
+    (said,) = texts["apply"]
+    assert "‹img src=x" in said and "<" not in said

@@ -21,12 +21,14 @@ import numpy as np
 import pytest
 import relplot
 import torch
+from odd_names import need_odd_names
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+import nodes
 from benchmarks import in_process
 from benchmarks.tolerance import assert_agree
 
@@ -135,10 +137,10 @@ def fresh(load):
 
 @pytest.fixture(scope="module")
 def wired(demo, encode):
-    """The demo model, for what is shown at half of the sampling."""
+    """The demo model, for what is shown after a quarter of the sampling."""
     with torch.inference_mode():
         empty = encode(demo[1], "")
-    return {"model": demo[0], "vae": demo[2], "conditioning": empty, "percents": "0.5", "resolution": 128}
+    return {"model": demo[0], "vae": demo[2], "conditioning": empty, "percents": "0.25", "resolution": 128}
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +191,7 @@ def new_folder(home):
 @pytest.fixture
 def nameless_folder(home):
     """The same, with a name whose bytes are no UTF-8."""
+    need_odd_names(home)
     path = home / "input" / "\udcfe"
     path.mkdir()
     yield path
@@ -253,6 +256,14 @@ def test_an_overconfident_classifier_gets_better(fresh, calibrate, new_folder, e
     assert cross_entropy(after, labels) < cross_entropy(before, labels)
     errors = [multiclass_calibration_error(z.softmax(1), labels, 3, n_bins=15, norm="l1") for z in (before, after)]
     assert errors[0] > 0.2 and errors[1] < errors[0] - 0.05
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"ece_weight": 0.0}, {"ece_beta": 0.5}, {"ece_form": "per_bin"}, {"entropy_weight": 0.5}], ids=str
+)
+def test_each_part_of_the_loss_is_trained_on(trained, fresh, calibrate, inputs):
+    other, _ = calibrate(fresh("hugging_face"), **inputs)
+    assert not same(weights(other), weights(trained("hugging_face")[2]))
 
 
 class Interrupting:
@@ -324,7 +335,7 @@ def test_saved_classifiers_load_again(trained, load, save, home, kind):
     assert notes == {
         "steps": STEPS, "ece_weight": 1.0, "ece_beta": 0.001, "ece_form": "per_sample", "entropy_weight": 0.0, "seed": 0,
         "learning_rate": LEARNING_RATES[kind], "batch_size": BATCH, "image_folder": "animals",
-        "resolution": 128 if kind == "adm" else 32, "percents": [0.5, 1.0] if kind == "adm" else [1.0],
+        "resolution": 128 if kind == "adm" else 32, "percents": [0.25, 1.0] if kind == "adm" else [1.0],
     }  # fmt: skip
 
 
@@ -419,7 +430,7 @@ def test_report_with_a_model(fresh, report, wired):
     picture, *means = report(classifier, **wired)
     assert picture.shape[2] >= 2 * 400
     views = views_of(classifier, wired)
-    of_each = torch.tensor([numbers(*answers(classifier, views, percent)) for percent in (0.5, 1.0)])
+    of_each = torch.tensor([numbers(*answers(classifier, views, percent)) for percent in (0.25, 1.0)])
     assert not of_each[0].equal(of_each[1])
     assert means == pytest.approx(of_each.mean(0).tolist(), abs=1e-5)
 
@@ -450,7 +461,7 @@ def answers(classifier, views, percent):
 def noisy_latents(views, wired, numbers, seed):
     """x0 and (1 − σ)x0 + σn of a flow model, with noise of each view's own seed."""
     model, vae = wired["model"], wired["vae"]
-    sigma = float(model.get_model_object("model_sampling").percent_to_sigma(0.5))
+    sigma = 0.75  # of the demo, after a quarter
     pixels = torch.stack([views.pictures[number][0] for number in numbers]).movedim(1, -1)
     x0 = model.model.process_latent_in(vae.encode(pixels))
     seeds = [int.from_bytes(sha256(f"{seed} {number}".encode()).digest()[:8], "big") for number in numbers]
@@ -581,12 +592,47 @@ def test_classes_by_number_and_pictures_in_deeper_folders(fresh, new_folder):
 
 def test_what_a_folder_holds_is_noticed(home, new_folder):
     """ComfyUI runs a node again where this changes."""
-    fingerprint = in_process.pack_module("nodes.calibration.image_folder").fingerprint
+    names = ("EntropyGuidanceCalibrate", "EntropyGuidanceCalibrationReport")
+
+    def fingerprints():
+        return [nodes.NODE_CLASS_MAPPINGS[name].fingerprint_inputs(image_folder="mine") for name in names]
+
     pictures(new_folder)
-    first = fingerprint("mine")
-    assert fingerprint("mine") == first
+    first = fingerprints()
+    assert fingerprints() == first
     Image.new("RGB", (8, 8)).save(new_folder / "cat" / "new.png")
-    assert fingerprint("mine") != first
+    assert not set(fingerprints()) & set(first)
+
+
+def test_no_more_are_held_out_than_are_measured_in_a_while():
+    held_out = in_process.pack_module("nodes.calibration.image_folder")._held_out
+    files = [Path(name, f"{i}.png") for name in LABELS[:2] for i in range(2000)]
+    assert len(held_out(files)) == 500
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tif"])
+def test_every_format_is_read_and_its_middle_square_kept(fresh, new_folder, ending):
+    """White, between black sides."""
+    pictures(new_folder)
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, 24:72] = 255
+    Image.fromarray(pixels).save(new_folder / "cat" / f"wide.{ending}")
+    folder = open_folder("mine", fresh("hugging_face"))
+    (number,) = [i for i, file in enumerate(folder.everything.files) if file.stem == "wide"]
+    assert not folder.skipped and folder.everything[number][0].min() > 0.9
+
+
+def test_photographs_are_turned_as_their_camera_was(fresh, new_folder):
+    pictures(new_folder)
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16] = 255  # bright above, which orientation 6 has on the right
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(new_folder / "cat" / "turned.jpg", exif=turned)
+    folder = open_folder("mine", fresh("hugging_face"))
+    (number,) = [i for i, file in enumerate(folder.everything.files) if file.stem == "turned"]
+    picture = folder.everything[number][0]
+    assert picture[:, :, 20:].min() > 0.8 and picture[:, :, :12].max() < 0.2
 
 
 def test_files_have_torchvision_s_order(home, new_folder):
@@ -722,6 +768,7 @@ def test_a_video_behind_a_picture_is_not_counted_as_passes(fresh, new_folder):
 
 def test_odd_but_good_pictures(fresh, new_folder, report):
     """A thin one, whose middle square is small; a name that a formula or no text at all could be; hidden files."""
+    need_odd_names(new_folder)
     pictures(new_folder)
     Image.new("RGB", (2, 40_000)).save(new_folder / "cat" / "thin.png")
     Image.new("RGB", (8, 8)).save(os.path.join(os.fsencode(new_folder / "cat"), b"\xff$x_$.png"))

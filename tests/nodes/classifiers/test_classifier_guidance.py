@@ -412,6 +412,31 @@ def test_tilt_spreads_the_strength_over_the_batch(guide, draw):
     assert torch.equal(draw(guide(tilt=0.0), 1), draw(guide(tilt=-5.0), 1))
 
 
+def test_tilt_guides_those_more_that_do_not_show_their_class(demo, guide, empty, sample):
+    guided, seen = watched(guide, demo[0], tilt=-5.0, scale=0.25)
+    sample(guided, empty, empty, cfg=1.0, steps=1, batch=4)
+    ((sigma, plain, moved),) = seen
+    _, log_p = gradient_of(guided)(plain, plain, sigma, demo[0].model)
+    shares = [t.square().mean((1, 2, 3)).sqrt() for t in (moved - plain, plain)]
+    assert log_p.max() - log_p.min() > 0.1
+    assert_agree(shares[0], 0.25 * shares[1] * 4 * (-5 * log_p).softmax(0))
+
+
+def test_the_score_has_the_inputs_of_its_node(node, classifier):
+    inputs = {
+        "divergence": "reverse_kl", "divergence_weight": 0.3, "target_confidence": 0.7, "joint_temperature": 1.1,
+        "marginal_temperature": 0.6, "entropy_weight": 0.2,
+    }  # fmt: skip
+    score = node("EntropyGuidanceScore", classifier=classifier, labels="red", softplus_beta=4.0, **inputs)[0]
+    assert vars(score.formula) == inputs and score.softplus_beta == 4.0
+
+
+def test_what_auto_decodes_with_and_whether_kinks_are_smoothed(guide):
+    assert gradient_of(guide()).decoder.mode == "full"  # the demo's own decoder is small
+    x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert not agree(*(gradient_at(guide(softplus_beta=beta), x0)[0] for beta in (0.0, 3.0)))
+
+
 def evaluations(guide, draw, **inputs) -> int:
     """How often a sampling of eight steps asks for the gradient."""
     model, count = guide(**inputs), 0
@@ -643,7 +668,9 @@ def test_memory_is_left_for_the_gradient_of_one_picture(guide, draw, monkeypatch
         return room[-1]
 
     monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", note)
-    monkeypatch.setattr(type(model.model), "memory_required", lambda self, input_shape, cond_shapes={}: input_shape[0] * 1e3)
+    monkeypatch.setattr(
+        type(model.model), "memory_required", lambda self, input_shape, cond_shapes={}: input_shape[0] * 1e3
+    )
     draw(model)
     assert needed <= room[0][1] < needed + 1000
 

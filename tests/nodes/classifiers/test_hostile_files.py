@@ -12,7 +12,7 @@ from tools.environment import REPOSITORY
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux limits a process's memory")
 SUPPORT = Path(__file__).parents[2] / "support"
-SECONDS = 10  # most take hundredths; the machine may be busy
+SECONDS = 10  # of the processor; most take hundredths
 BYTES = 200 * 2**20
 INPUTS = {"adm": "model_name", "dit": "model_name"}
 FEWEST = 500

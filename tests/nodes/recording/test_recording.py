@@ -8,8 +8,8 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from count_waits import CountWaits
 from scipy.stats import entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import compatibility, random_models, small_networks
 from benchmarks.in_process import pack_module
@@ -270,28 +270,14 @@ def test_the_papers_sampler_is_seen(node, demo, prompts):
     assert of(drawn[1]["samples"]) is found  # the second output, denoised
 
 
-class Waits(TorchDispatchMode):
-    """Counts operators that have to wait for the device."""
-
-    OPERATORS = ("_local_scalar_dense", "is_nonzero", "nonzero", "_unique2", "equal", "masked_select")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function.__name__.partition(".")[0] in self.OPERATORS
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("chain", [plain, branch_of_its_own, classified])
 def test_no_step_waits_for_the_device(node, demo, prompts, sample, chain):
     counts = []
     for make in (lambda model: model.clone(), lambda model: record(node, model)[0]):
-        model, counter = make(chain(node, demo[0])), Waits()
+        model, counter = make(chain(node, demo[0])), CountWaits()
 
         def within(executor, *args, counter=counter, **kwargs):
-            with counter:
+            with counter.counting():
                 return executor(*args, **kwargs)
 
         model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "test", within)

@@ -11,8 +11,9 @@ from ..common import printable
 
 LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
 LARGEST_FILE = 2**29  # bytes; an uncompressed picture of so many pixels has half of that
-MOST_PASSES = 200  # of a progressive JPEG, each of which goes over all its pixels; usual are 10
-PASS = b"\xff\xda"  # how each begins
+MOST_PASSES = 200  # of a JPEG in parts, each of which goes over all its pixels; usual are 10
+# What stands behind a byte of 255 in a JPEG: the beginning of a pass, the picture's end, and what has no length of its own.
+PASS, END, BARE = 0xDA, 0xD9, {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # of Pillow's, some of which start other programs
 
 
@@ -53,11 +54,25 @@ def problem_of(path: Path) -> str:
                 return f"huge ({picture.width} × {picture.height}); at most {LARGEST:,} pixels"
             if picture.mode != "RGB":
                 return f"not RGB but {picture.mode}; save it as an RGB picture"
-            if picture.info.get("progressive") and path.read_bytes().count(PASS) > MOST_PASSES:
-                return f"progressive in more than {MOST_PASSES} passes; save it anew"
+            if picture.format in ("JPEG", "MPO") and _passes(path.read_bytes()) > MOST_PASSES:
+                return f"in more than {MOST_PASSES} passes, as a progressive JPEG; save it anew"
             ImageOps.exif_transpose(picture).load()
     except Image.DecompressionBombError:
         return f"huge; at most {LARGEST:,} pixels"
     except Exception as error:  # Pillow's readers let damaged files raise anything
         return f"unreadable ({printable(str(error))})"
     return ""
+
+
+def _passes(jpeg: bytes) -> int:
+    """How often a JPEG goes over its pixels. What stands behind its end, such as a phone's video, is not counted."""
+    passes, at = 0, jpeg.find(b"\xff", 2)
+    while 0 <= at < len(jpeg) - 3 and jpeg[at + 1] != END:
+        marker = jpeg[at + 1]
+        passes += marker == PASS
+        if marker in BARE:
+            behind = at + (1 if marker == 0xFF else 2)
+        else:
+            behind = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        at = jpeg.find(b"\xff", behind)
+    return passes

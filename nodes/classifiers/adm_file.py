@@ -33,7 +33,8 @@ def load(
     config = _config(weights, metadata, stem)
     network = on_meta(lambda: AdmEncoder(config), len(weights))  # no memory for weights that are not the file's
     check_weights(network.state_dict(), weights, "the classifier's")
-    rehearse(network, prepared(torch.clone, _example(config)), torch.empty(1, device="meta"))
+    numbers = sum(weight.numel() for weight in weights.values())
+    rehearse(network, numbers, prepared(torch.clone, _example(config)), torch.empty(1, device="meta"))
     # Copies, so that nothing stays mapped to a file that its user may replace.
     copies = {key: weight.to(torch.float32, copy=True).contiguous() for key, weight in weights.items()}
     network.load_state_dict(copies, assign=True)

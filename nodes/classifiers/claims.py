@@ -26,11 +26,17 @@ MOST_TENSORS = 10_000  # image models have up to some 2,000
 LARGEST_NUMBER = 10**6  # in a configuration: features, tokens of a vocabulary, classes
 ANY = 2**62  # no limit
 MOST_NUMBERS = 2  # in a byte, of four bits each
+MOST_LISTS = 50_000  # lists and objects in a JSON file, and
+MOST_ENTRIES = 500_000  # entries: ImageNet-21k's names twice, with their synonyms, are some 120,000
 ZIP = b"PK\3\4"  # how files of torch.save begin since PyTorch 1.6; older ones are pickles
 
 
 class TooMuch(ValueError):
     """A file claims more than it may."""
+
+
+class NotRun(ValueError):
+    """A file holds a program, which is not run."""
 
 
 def words_of(error: Exception) -> str:
@@ -68,7 +74,10 @@ def read_json(path: Path) -> dict[str, Any]:
     check_regular(path)
     if path.stat().st_size > LARGEST_JSON:
         raise TooMuch(f"{path.name} has {path.stat().st_size:,} bytes; at most {LARGEST_JSON:,} are read.")
-    return _json_object(path.read_bytes(), path.name)
+    text = path.read_bytes()
+    if text.count(b"[") + text.count(b"{") > MOST_LISTS or text.count(b",") > MOST_ENTRIES:
+        raise TooMuch(f"{path.name} has far more lists or entries than the configuration of a network.")
+    return _json_object(text, path.name)
 
 
 def entries_of(values: Any) -> Iterator[tuple[str, Any]]:
@@ -162,7 +171,7 @@ class Description:
 
     def __init__(self, file: BufferedReader) -> None:
         self._file, self._left = file, LARGEST_DESCRIPTION
-        self.readinto, self.seek, self.tell = file.readinto, file.seek, file.tell
+        self.readinto, self.seek, self.tell, self.seekable = file.readinto, file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         return self._count(self._file.read(self._most(size)))
@@ -182,18 +191,24 @@ class Description:
         return text
 
 
-def check_archive(file: BufferedReader) -> None:
-    """Raises ValueError where a file of torch.save would unpack into more than it is, or into a huge pickle."""
-    records = zipfile.ZipFile(Description(file)).infolist()
+def check_archive(file: BufferedReader) -> list[bytes]:
+    """The pickles in a file of torch.save. Raises ValueError where it would unpack into more than it is, or into a huge pickle,
+    and for a TorchScript program, which PyTorch before 2.6 would run. PyTorch finds records in capitals, too."""
+    archive = zipfile.ZipFile(Description(file))
+    records = archive.infolist()
     if sum(record.file_size for record in records) > os.fstat(file.fileno()).st_size:
         raise TooMuch(
             "it is compressed, or claims more than it holds: save it again with torch.save, which does neither."
         )
-    description = sum(record.file_size for record in records if record.filename.endswith(".pkl"))
+    pickles = [record for record in records if record.filename.lower().endswith(".pkl")]
+    if any(record.filename.lower().endswith("constants.pkl") for record in pickles):
+        raise NotRun("it is a TorchScript program, which is not run: save the network's state_dict() alone.")
+    description = sum(record.file_size for record in pickles)
     if description > LARGEST_DESCRIPTION:
         raise TooMuch(
             f"what describes its tensors has {description:,} bytes; at most {LARGEST_DESCRIPTION:,} are read."
         )
+    return [archive.read(record) for record in pickles]
 
 
 def check_held(weights: Mapping[str, torch.Tensor], size: int) -> None:

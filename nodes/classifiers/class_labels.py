@@ -21,15 +21,25 @@ def distinct_labels(values: Sequence[Any], source: str) -> list[str]:
             raise ValueError(
                 f"{source} names class {number} {value!r:.80}, with half a character: write the name anew."
             )
-    labels = [_text(value, number) for number, value in enumerate(values)]
-    while twice := {label for label, count in Counter(labels).items() if count > 1}:
-        labels = [f"{label} ({number})" if label in twice else label for number, label in enumerate(labels)]
+    labels = _told_apart([_text(value, number) for number, value in enumerate(values)])
     changed = [f"'{label}'" for value, label in zip(values, labels) if value != label]
     if changed:
         logging.warning(
             "%s: %d of %d class names are empty, no text, spread over lines or several classes'. They are now %s%s.",
             source, len(changed), len(labels), ", ".join(changed[:SHOWN]), " and so on" if len(changed) > SHOWN else "",
         )  # fmt: skip
+    return labels
+
+
+def _told_apart(labels: list[str]) -> list[str]:
+    """A number behind each of the names that several classes have, and once more where another class is called so."""
+    counts, taken = Counter(labels), {*labels}
+    for number, label in enumerate(labels):
+        if counts[label] > 1:
+            while label in taken:
+                label += f" ({number})"
+            taken.add(label)
+            labels[number] = label
     return labels
 
 

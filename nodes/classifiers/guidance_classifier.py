@@ -68,11 +68,12 @@ def guidance_classifier(
         with torch.enable_grad():
             logits = module(example.requires_grad_(), *others)
         _check_logits(logits, len(labels))
-        if _gradient(logits, example).any():
+        slope = _gradient(logits, example)
+        if slope.any() and slope.isfinite().all():
             break
     else:
         logging.warning(
-            "The classifier %r will not guide: its gradient is zero for each of %d test pictures. Its weights or its "
+            "The classifier %r will not guide: its gradient is zero, or no number, for each of %d test pictures. Its weights or its "
             "preprocessing may not be those that it was trained with.",
             name, EXAMPLES,
         )  # fmt: skip

@@ -4,6 +4,7 @@ The formulas are in guidance_core/ddpm_sine.py and ddpm_variance.py.
 """
 
 import itertools
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -50,15 +51,15 @@ class GuidedDDPM:
         noise_sampler: Callable[..., torch.Tensor] | None = None,
     ) -> torch.Tensor:
         extra_args = extra_args or {}
+        patcher, mask = model.inner_model.model_patcher, extra_args.get("denoise_mask")
+        network, sampling = patcher.model, patcher.get_model_object("model_sampling")
         with self.feedback.saying_errors():
-            levels = falling_levels(sigmas)
+            levels = falling_levels(sigmas, is_flow(sampling))
         if len(levels) < 2:
             self.feedback.say_without_effect(
                 "sigmas holds a single noise level, which is no step. That is as it should be where another sampler does them."
             )
             return x
-        patcher, mask = model.inner_model.model_patcher, extra_args.get("denoise_mask")
-        network, sampling = patcher.model, patcher.get_model_object("model_sampling")
         gradient = self._loaded_gradient(model.inner_model, x)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
@@ -135,12 +136,18 @@ def _mask_of_step(mask: torch.Tensor, model: Any, sigma: torch.Tensor, options: 
     return of_step(sigma * sigma.new_ones(len(mask)), mask, extra_options=others)
 
 
-def falling_levels(sigmas: torch.Tensor) -> torch.Tensor:
+def falling_levels(sigmas: torch.Tensor, flow: bool) -> torch.Tensor:
     """The noise levels of a sampling, each once and in float64 on the CPU: a step to the same level changes nothing.
 
-    Raises ValueError where they do not fall.
+    Raises ValueError where they do not fall, and where they are none of the model's: flow models have those from 0 to 1.
     """
     levels = sigmas.cpu().double().unique_consecutive()
+    for level in levels.tolist():
+        if not 0 <= level <= (1 if flow else sys.float_info.max):
+            raise ValueError(
+                f"sigmas: {level:.4g} is no noise level of this model, whose levels go from 0 (the picture) to "
+                f"{'1' if flow else 'any number above'} (noise). Take the sigmas from a scheduler with this model."
+            )
     for level, following in itertools.pairwise(levels.tolist()):
         if not following < level:
             raise ValueError(

@@ -13,7 +13,7 @@ import torch
 from .claims import TooMuch, words_of
 from .class_labels import distinct_labels
 from .heads import names_of_logits
-from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, read_config
+from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, check_tokenizer, numbers_of, read_config
 from .rehearsal import check_fits, on_meta, prepared, rehearse
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")  # of images
 EXAMPLE = torch.empty(1, 3, 64, 64, device="meta")
 PROMPTS = 64  # encoded at once
 MOST_PROMPTS = 10_000
+MOST_PATCHES = 4096  # published SigLIP 2 have up to 1024
 LONGEST_PROMPT = 512  # tokens: no text encoder of these families tells more apart
 
 
@@ -108,6 +109,18 @@ def prepare(process: "BaseImageProcessor", images: torch.Tensor) -> dict[str, to
     return {name: parts[name].to(images.device) for name in INPUTS if name in parts}
 
 
+def _prepared(process: "BaseImageProcessor") -> dict[str, torch.Tensor]:
+    """What a network reads of a picture, on the meta device. Raises ValueError where that is huge, and for more patches than
+    the attention of a network that decides by their numbers, and cannot be rehearsed, has memory for (NaFlex)."""
+    inputs: dict[str, torch.Tensor] = prepared(partial(prepare, process), EXAMPLE)
+    patches = inputs["pixel_attention_mask"].shape[-1] if "pixel_attention_mask" in inputs else 0
+    if patches > MOST_PATCHES:
+        raise TooMuch(
+            f"its image processor cuts a picture into {patches:,} patches; at most {MOST_PATCHES:,} are read."
+        )
+    return inputs
+
+
 class _Classifier(torch.nn.Module):
     """network(pixel_values) after the image processor that belongs to it, which works on tensors with gradients."""
 
@@ -144,7 +157,7 @@ def _classifier(
     from transformers import AutoModelForImageClassification
 
     planned = _planned(AutoModelForImageClassification, config, held)
-    rehearse(planned, **prepared(partial(prepare, process), EXAMPLE))
+    rehearse(planned, numbers_of(held), **_prepared(process))
     network = _network(AutoModelForImageClassification, folder, config)
     names = network.config.id2label
     labels = distinct_labels([names.get(number) for number in range(len(names))], f"{folder.name}/config.json")
@@ -247,11 +260,13 @@ def _zero_shot(
         )
     auto = AutoModelForZeroShotImageClassification
     planned = _planned(auto, config, held)
-    rehearse(planned.get_image_features, **prepared(partial(prepare, process), EXAMPLE))
+    check_tokenizer(folder)
+    weights = numbers_of(held)
+    rehearse(planned.get_image_features, weights, **_prepared(process))
     tokens = torch.empty(PROMPTS, _positions(config), dtype=torch.long, device="meta")
-    rehearse(planned.get_text_features, tokens)
+    rehearse(planned.get_text_features, weights, tokens)
     # As prompts are read. Some families look at what the mask holds, which ends this rehearsal, and not the one before.
-    rehearse(planned.get_text_features, tokens, attention_mask=torch.ones_like(tokens))
+    rehearse(planned.get_text_features, weights, tokens, attention_mask=torch.ones_like(tokens))
     network = _network(auto, folder, config)
     module = _ZeroShotClassifier(network.eval(), process, _tokenizer(folder), prompts)
     return module, distinct_labels(prompts, "prompts")

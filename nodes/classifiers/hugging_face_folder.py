@@ -1,5 +1,7 @@
 """What a Hugging Face folder says of itself, read and bounded before its library builds anything of it."""
 
+import json
+import math
 import os
 import re
 from pathlib import Path
@@ -31,6 +33,10 @@ PROCESSOR_TYPES = ("image_processor_type", "feature_extractor_type")  # the latt
 TOKENIZER_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
 # In them, where a tokenizer was read from before.
 MENTIONED = ("name_or_path", "_name_or_path", "special_tokens_map_file")
+TOKENIZER = "tokenizer.json"
+# Those of any tokenizer.json, and of published AltCLIP and SigLIP 2.
+TOKENIZERS = {"PreTrainedTokenizer", "TokenizersBackend", "XLMRobertaTokenizer", "GemmaTokenizer"}
+MOST_LONGER = 1000  # times, that a tokenizer may make a prompt; published ones replace a space by a space
 TEMPLATES = "additional_chat_templates"  # a folder that tokenizers read
 # Weights, of which safetensors are bounded by their headers, and others' are not read. Any other file can be a tokenizer's.
 WEIGHT_SUFFIXES = (
@@ -155,6 +161,55 @@ def _check_arguments(content: dict[str, Any], name: str) -> None:
             )
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Raises ValueError for a tokenizer that no zero-shot model has, such as one that makes as many words as its arguments say,
+    or whose file has each prompt grow."""
+    known = _tokenizers()
+    for name in ("config.json", TOKENIZER_ARGUMENTS[0]):
+        content = read_json(folder / name) if (folder / name).exists() else {}
+        asked = content.get("tokenizer_class") or "PreTrainedTokenizer"
+        if not isinstance(asked, str) or asked.removesuffix("Fast") not in known:
+            raise ValueError(
+                f"{name} says tokenizer_class = {asked!r:.80}, which is no tokenizer of a zero-shot model: use the folder as it "
+                "was published or saved."
+            )
+        if name != "config.json":
+            # Of what a tokenizer was trained with, this may be any number.
+            check_numbers({key: value for key, value in content.items() if key != "model_max_length"}, name)
+    if (folder / TOKENIZER).exists():
+        _check_normalizer(folder / TOKENIZER)
+
+
+def _check_normalizer(path: Path) -> None:
+    """Raises ValueError where each of many replacements makes a text longer."""
+    try:
+        normalizer = json.loads(path.read_bytes()).get("normalizer")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{path.name} is damaged: it holds no JSON object.") from error
+    parts = [entry for _, entry in entries_of(normalizer) if isinstance(entry, dict)]
+    # Between all letters, where it replaces nothing.
+    longer = math.prod(1 + len(str(part.get("content", ""))) for part in parts if part.get("type") == "Replace")
+    if longer > MOST_LONGER:
+        raise TooMuch(f"the replacements in {path.name} may make a prompt {longer:.3g} times as long.")
+
+
+def _tokenizers() -> set[str]:
+    """The names of those that the library lists for zero-shot models, and of others in published folders of these, without
+    the "Fast" of transformers 4."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    listed = [TOKENIZER_MAPPING_NAMES.get(family) for family in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES]
+    # A slow and a fast one in transformers 4; None for what is not installed.
+    names = [name for entry in listed for name in ((entry,) if isinstance(entry, str) else entry or ()) if name]
+    return {name.removesuffix("Fast") for name in names} | TOKENIZERS
+
+
+def numbers_of(held: Shapes) -> int:
+    """How many numbers weights of these shapes are."""
+    return sum(map(torch.Size.numel, held.values()))
+
+
 def _image_processors() -> set[str]:
     """The names of those that the library lists for families that are read, without the "Fast" of transformers 4."""
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
@@ -190,13 +245,14 @@ def read_config(folder: Path, held: Shapes) -> Any:
     layers = dict.fromkeys(("layer", "depth", "block"), max(FEW_LAYERS, len(held)))
     check_numbers(built, "config.json", {**layers, "image_size": SIDES.get(content["model_type"], LARGEST_SIDE)})
     check_counts(built, "config.json", layers)
-    _check_classes(content, sum(map(torch.Size.numel, held.values())))
+    _check_classes(content, numbers_of(held))
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
     except Exception as error:
         raise ValueError(f"config.json describes no {content['model_type']}: {words_of(error)}") from error
     _check_pairs(config)
     config._attn_implementation = None  # the library's choice for this network, of PyTorch's own
+    config.return_dict = True
     return config
 
 

@@ -15,28 +15,36 @@ from .claims import ANY, TooMuch
 Network = TypeVar("Network", bound=torch.nn.Module)
 LARGEST_PICTURE = 3 * 4096**2  # numbers of what a network is given of one picture, and of what that is made of
 LARGEST_TENSOR = 2**28  # numbers: 1 GB; attention of 16 heads to pictures of 1024 × 1024 in patches of 16 × 16
+FEW_NUMBERS = 2**30  # that a network may make of one picture: 4 GB, which a gradient keeps,
+NUMBERS = 100  # or for each weight; large networks make some tens
 LARGEST_BUFFER = 2**24  # numbers of tables that are in no file: masks and positions
 OPERATIONS = 10  # to make a weight; transformers and torchvision take 2 to 6
 MORE_OPERATIONS = 1000  # of any network
 
 
 class Bounded(TorchDispatchMode):
-    """Within, of this thread, operations with larger results or after so many raise TooMuch. what: for the message."""
+    """Within, of this thread, operations with larger results or after so many raise TooMuch, and those that make more numbers
+    in all. what: for the message."""
 
-    def __init__(self, what: str, largest: int, operations: int = ANY) -> None:
+    def __init__(self, what: str, largest: int, operations: int = ANY, numbers: int = ANY) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # of PyTorch
-        self.what, self.largest, self.left = what, largest, operations
+        self.what, self.largest, self.left, self.numbers = what, largest, operations, numbers
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.left -= 1
+        is_new = not any(returned.alias_info for returned in func._schema.returns)  # type: ignore[attr-defined]
         for part in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(part, torch.Tensor) and part.numel() > self.largest:
                 raise TooMuch(
                     f"{self.what} would take a tensor of {tuple(part.shape)}; {self.largest:,} numbers are allowed."
                 )
+            if isinstance(part, torch.Tensor) and is_new:
+                self.numbers -= part.numel()
+        if self.numbers < 0:
+            raise TooMuch(f"{self.what} would make far more numbers of a picture than its weights are.")
         if self.left < 0:
             raise TooMuch(f"{self.what} has far more layers than its files have weights.")
         return result
@@ -70,10 +78,11 @@ def prepared(prepare: Callable[..., Any], example: torch.Tensor) -> Any:
         return prepare(example)
 
 
-def rehearse(call: Callable[..., Any], *inputs: torch.Tensor, **named: torch.Tensor) -> bool:
-    """Calls a network on the meta device; whether it runs there. Raises ValueError where it would make huge tensors."""
+def rehearse(call: Callable[..., Any], weights: int, *inputs: torch.Tensor, **named: torch.Tensor) -> bool:
+    """Calls a network of so many weights on the meta device; whether it runs there. Raises ValueError where it would make huge
+    tensors, or far too many."""
     try:
-        with torch.no_grad(), Bounded("the network", LARGEST_TENSOR):
+        with torch.no_grad(), Bounded("the network", LARGEST_TENSOR, numbers=max(FEW_NUMBERS, NUMBERS * weights)):
             call(*inputs, **named)
     except (
         RuntimeError

@@ -1,17 +1,29 @@
 """Reads files of weights without executing anything in them."""
 
 import json
+import os
 import re
 from argparse import Namespace
 from contextlib import AbstractContextManager, nullcontext
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 
-from .claims import ZIP, Description, TooMuch, check_archive, check_held, check_regular, check_size, safetensors_shapes
+from .claims import (
+    ZIP,
+    Description,
+    NotRun,
+    TooMuch,
+    check_archive,
+    check_held,
+    check_regular,
+    check_size,
+    safetensors_shapes,
+)
 from .class_labels import distinct_labels
+from .pickles import check_pickle
 from .state_dicts import state_dict_in, unwrapped
 
 SAFETENSORS = (".safetensors", ".sft")
@@ -45,7 +57,7 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     try:
         with open(path, "rb") as file, _namespaces_are_read():
             content = torch.load(_readable(file), map_location="cpu", weights_only=True)
-    except TooMuch:
+    except (TooMuch, NotRun):
         raise
     except Exception as error:  # damaged files let PyTorch raise anything
         raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
@@ -56,11 +68,16 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
 
 def _readable(file: BufferedReader) -> str | IO[bytes]:
     """What PyTorch may read of a file without being asked for more than it holds."""
-    if file.read(len(ZIP)) == ZIP:
-        check_archive(file)
+    size, is_archive = os.fstat(file.fileno()).st_size, file.read(len(ZIP)) == ZIP
+    if is_archive:
+        for pickle in check_archive(file):
+            check_pickle(BytesIO(pickle), size)
         return file.name
     file.seek(0)
-    return cast(IO[bytes], Description(file))  # which has what torch.load asks of one
+    # Which has what torch.load asks of one. The numbers come behind five pickles: what wrote them, weights, and their records.
+    check_pickle(cast(IO[bytes], Description(file)), size, count=5)
+    file.seek(0)
+    return cast(IO[bytes], Description(file))
 
 
 def _namespaces_are_read() -> AbstractContextManager[Any]:

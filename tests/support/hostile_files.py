@@ -298,8 +298,62 @@ def _many_records(count: int) -> bytes:
 
 
 def _script() -> bytes:
+    """With code that runs where it is unpickled, which PyTorch before 2.6 does even when asked for weights alone."""
+
+    class Writes(torch.nn.Module):
+        @torch.jit.export
+        def __getstate__(self):
+            return torch.zeros(1)
+
+        @torch.jit.export
+        def __setstate__(self, state: torch.Tensor):
+            torch.save(state, "written by a script")
+
+        def forward(self, x):
+            return x
+
     file = io.BytesIO()
-    torch.jit.save(torch.jit.script(torch.nn.ReLU()), file)
+    torch.jit.save(torch.jit.script(Writes()), file)
+    return file.getvalue()
+
+
+def _hashed_without_end() -> bytes:
+    """Sixty tuples, each of which holds the one before twice, as the key of a dict."""
+    return _legacy(b"\x80\x02}K\x01" + b"q\x01h\x01\x86" * 60 + b"K\x01s.")
+
+
+def _doubling_text() -> bytes:
+    """A text that is written in hexadecimal digits, and these again, twenty-four times."""
+
+    def encoded(text: bytes, codec: bytes) -> bytes:
+        return b"c_codecs\nencode\n" + text + b"X" + struct.pack("<I", len(codec)) + codec + b"\x86R"
+
+    text = encoded(b"X" + struct.pack("<I", 1024) + b"a" * 1024, b"latin1")
+    for _ in range(24):
+        text = encoded(text, b"hex")
+    return _legacy(b"\x80\x02}X\x01\x00\x00\x00a" + text + b"s.")
+
+
+def _under_many_names() -> bytes:
+    """A record of a megabyte, read as 256 storages: PyTorch finds it whatever letters are capitals."""
+    numbers, names = 2**18, [f"{i:08b}".replace("0", "a").replace("1", "A") for i in range(256)]
+
+    def renamed(name: str, content: bytes) -> bytes:
+        if not name.endswith("data.pkl"):
+            return content
+        for i in reversed(range(256)):
+            old = str(i).encode()
+            content = content.replace(b"X" + struct.pack("<I", len(old)) + old, b"X\x08\0\0\0" + names[i].encode())
+        size = b"J" + struct.pack("<i", numbers)
+        return content.replace(b"K\x02t", size + b"t").replace(b"K\x02\x85", size + b"\x85")
+
+    good = _rezipped(_saved({f"weight of {i}": torch.zeros(2) for i in range(256)}), renamed)
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            if "/data/" not in name:
+                new.writestr(name, old.read(name))
+        new.writestr(f"{old.namelist()[0].split('/')[0]}/data/{names[0]}", bytes(4 * numbers))
     return file.getvalue()
 
 
@@ -360,6 +414,11 @@ PICKLES: dict[str, Callable[[str, Path], bytes]] = {
     "archive of no pickle": lambda kind, canary: _many_records(3),
     "archive that ends early": lambda kind, canary: b"PK\3\4" + b"\0" * 100,
     "script": lambda kind, canary: _script(),
+    "key that is hashed without end": lambda kind, canary: _hashed_without_end(),
+    "text that doubles": lambda kind, canary: _doubling_text(),
+    "record under many names": lambda kind, canary: _under_many_names(),
+    "bytearray of 100 GB in an archive": lambda kind, canary: _with_pickle(_saved(weights(kind)), _plain(Runs(bytearray, 10**11))),
+    "pickle in capitals": lambda kind, canary: _with_pickle(_saved(weights(kind)), _plain(Runs(bytearray, 10**11))).replace(b"data.pkl", b"DATA.PKL"),
     "averages of another kind": lambda kind, canary: _saved({"ema": {"a": "text"}}),
     "OrderedDict of texts": lambda kind, canary: _saved(OrderedDict(a="text")),
     "nested a hundred thousand times": lambda kind, canary: b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
@@ -440,6 +499,13 @@ METADATA: dict[str, dict[str, str]] = {
     "torchvision unknown architecture": {"architecture": "../../secrets"},
     "torchvision another architecture": {"architecture": "vit_h_14"},
     "torchvision labels of 200,000": {"labels": json.dumps(["a"] * 200_000)},
+    "torchvision labels that become each other": {
+        "labels": json.dumps(
+            ["a", "a"]
+            + [f"a (1){''.join(f' ({i})' for i in range(2, n))}" for n in range(2, 300)]
+            + [f"b{i}" for i in range(60_000)]
+        )
+    },
     "torchvision labels without end": {"labels": '["' + "a" * 5_000_000 + '"]'},
     "torchvision label of half a character": {"labels": json.dumps(["day\ud800", "night"])},
     "adm heads of 999999": {"num_head_channels": "999999"},
@@ -501,6 +567,7 @@ CONFIG = {
     "stages without end": {"model_type": "swin", "depths": [1000] * 100_000},
     "empty stages without end": {"model_type": "swin", "depths": [0] * 100_000},
     "pairs of 512 × 512 patches": {"model_type": "levit", "image_size": 512, "patch_size": 1},
+    "200,000 lists": {"more": [[]] * 200_000},
     "pairs of patches below 0": {"model_type": "levit", "image_size": -512, "patch_size": -1},
 }  # fmt: skip
 PREPROCESSOR = {
@@ -513,6 +580,7 @@ PREPROCESSOR = {
     "padding to 50,000": {"do_pad": True, "pad_size": {"height": 50_000, "width": 50_000}},
     "enlarged before the crop": {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 1e-6, "size": {"shortest_edge": 224}},
     "many patches": {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 10**9},
+    "more patches than attention has memory for": {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 1, "max_num_patches": 100_000},
     "colours": {"image_processor_type": "ImageGPTImageProcessor", "clusters": [[0, 0, 0], [1, 1, 1]]},
     "unknown processor": {"image_processor_type": "EvilProcessor"},
     "code of the folder": {"image_processor_type": "Processor", "auto_map": {"AutoImageProcessor": "code.Processor"}},
@@ -615,6 +683,27 @@ def _merged(name: str, entries: dict) -> Callable[[Path, Path], None]:
     return alter
 
 
+def _make_wide(path: Path) -> None:
+    """A network of 2 million weights and 16,000 places in each layer, each of 16,384 numbers."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    config = ViTConfig(
+        hidden_size=16, intermediate_size=16_384, num_hidden_layers=4, num_attention_heads=1, image_size=1016, patch_size=8,
+        id2label={0: "cat", 1: "dog", 2: "fox"},
+    )  # fmt: skip
+    ViTForImageClassification(config).half().save_pretrained(path)
+    ViTImageProcessor(size={"height": 1016, "width": 1016}).save_pretrained(path)
+
+
+def _growing_prompts(path: Path, canary: Path) -> None:
+    """A tokenizer that writes each letter a twice, thirty times over."""
+    content = json.loads((path / "tokenizer.json").read_bytes())
+    doubling = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    content["normalizer"] = {"type": "Sequence", "normalizers": [doubling] * 30}
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    _merged("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})(path, canary)
+
+
 ALTERED_FOLDERS: dict[str, Callable[[Path, Path], None]] = {
     "config.json of a list": _replaced("config.json", b"[1, 2]"),
     "config.json of no text": _replaced("config.json", b"\xff\xfe\xfd"),
@@ -638,6 +727,7 @@ ALTERED_FOLDERS: dict[str, Callable[[Path, Path], None]] = {
         "processor_config.json", b'{"image_processor": {"image_processor_type": "OneFormerImageProcessor"}}'
     ),
     "text of a terabyte": _hole("README.md"),
+    "layers that make far more numbers than they have": lambda path, canary: _make_wide(path),
 }
 ALTERED_ZERO_SHOT: dict[str, Callable[[Path, Path], None]] = {
     "tokenizer.json of a terabyte": _hole("tokenizer.json"),
@@ -650,6 +740,11 @@ ALTERED_ZERO_SHOT: dict[str, Callable[[Path, Path], None]] = {
     "vocabulary of a device": _vocabulary_of_a_device("tokenizer_config.json"),
     "vocabulary of a device among the special tokens": _vocabulary_of_a_device("special_tokens_map.json"),
     "template of a terabyte": _hole("additional_chat_templates/more.jinja"),
+    "tokenizer of another kind": _merged(
+        "tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 10**9}
+    ),
+    "words without end": _merged("tokenizer_config.json", {"extra_ids": 10**9}),
+    "prompts that grow": _growing_prompts,
     "prompts of any length": _merged("tokenizer_config.json", {"model_max_length": "many"}),
     "prompt of half a character": _merged("config.json", {"entropy_guidance": {"labels": ["a \ud800", "a square"]}}),
     "a million positions": _merged("config.json", {"text_config": {"max_position_embeddings": 10**6}}),
@@ -685,6 +780,16 @@ def _many_passes() -> bytes:
     return picture[:-2] + last * 3000 + b"\xff\xd9"
 
 
+def _parts_without_end() -> bytes:
+    """The same of a JPEG that is not progressive: a pass for each colour, and thousands more."""
+    picture = _encoded((2000, 2000), format="JPEG", quality=20, subsampling=0)
+    start = picture.index(b"\xff\xda")
+    one_colour = b"".join(
+        b"\xff\xda\0\x08\1" + bytes([colour, 17 * (colour > 1)]) + b"\0\x3f\0" for colour in (1, 2, 3)
+    )
+    return picture[:start] + one_colour * 1000 + b"\xff\xd9"
+
+
 ZEROS = zlib.compress(b"\0" * 10**6)
 PICTURES: dict[str, Callable[[], bytes]] = {
     "empty.png": lambda: b"",
@@ -707,6 +812,7 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "gigapixels.jpg": lambda: _with_jpeg_size(65_000, 65_000),
     "few data.jpg": lambda: _with_jpeg_size(9000, 9000)[:400],
     "many passes.jpg": _many_passes,
+    "parts without end.jpg": _parts_without_end,
     "gigapixels.tif": lambda: _encoded(format="TIFF").replace(struct.pack("<HHII", 256, 4, 1, 64), struct.pack("<HHII", 256, 4, 1, 2**31)),
     "palette.png": lambda: _encoded(mode="P"),
     "transparent.png": lambda: _encoded(mode="RGBA"),

@@ -1,6 +1,7 @@
 """Classifier guidance in a real ComfyUI, with the demo model and its classifier."""
 
 import copy
+import math
 from dataclasses import replace
 
 import comfy.latent_formats
@@ -1045,6 +1046,18 @@ def test_ddpm_refuses_noise_levels_that_rise(node, demo, empty, guided_ddpm):
         ValueError, match=r"sigmas: 0\.0001 is followed by 0\.5, and the Guided DDPM Sampler takes .* fall"
     ):
         ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=3.0), turned, ONE_LATENT)
+
+
+@pytest.mark.parametrize("name", ["demo", "SD15"])
+@pytest.mark.parametrize("sigmas", [(2.0, 1.0, 0.5, 0.0), (1.0, 0.5, -0.2), (math.inf, 1.0, 0.0), (1.0, math.nan)])
+def test_ddpm_refuses_what_is_no_noise_level_of_the_model(node, demo, empty, guided_ddpm, name, sigmas):
+    model, sampler = (demo[0], guided_ddpm(scale=3.0)) if name == "demo" else (random_models.build(name), guided_ddpm())
+    conditions = (empty, empty) if name == "demo" else random_models.conditions()
+    if name == "SD15" and max(sigmas) == 2:  # which such models have
+        assert ddpm(node, model, conditions, sampler, torch.tensor(sigmas), ONE_LATENT).isfinite().all()
+        return
+    with pytest.raises(ValueError, match="is no noise level of this model, whose levels go from 0"):
+        ddpm(node, model, conditions, sampler, torch.tensor(sigmas), ONE_LATENT)
 
 
 @pytest.mark.parametrize(

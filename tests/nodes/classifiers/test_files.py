@@ -532,7 +532,7 @@ def test_known_attention_of_config_json_is_the_librarys_choice(load, changed):
         ({0: None, 1: "", 2: " "}, ("0", "1", "2")),
         ({0: 7, 1: 0.5, 2: "fox"}, ("7", "0.5", "fox")),
         ({0: "cat", 1: "cat ", 2: "fox"}, ("cat (0)", "cat (1)", "fox")),
-        ({0: "cat", 1: "cat", 2: "cat (1)"}, ("cat (0)", "cat (1) (1)", "cat (1) (2)")),
+        ({0: "cat", 1: "cat", 2: "cat (1)"}, ("cat (0)", "cat (1) (1)", "cat (1)")),
         ({0: "2", 1: "fox\nred fox", 2: None}, ("2 (0)", "fox red fox", "2 (2)")),
         ({0: "cat", 5: "dog", 2: "fox"}, ("cat", "1", "fox")),
     ],

@@ -1,6 +1,7 @@
 """Classifiers whose last layer is not one logit for each of several classes, and those whose gradient is zero."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -95,9 +96,10 @@ def test_a_noise_aware_classifier_of_one_class_is_refused(load, models):
         load("one.safetensors")
 
 
-def test_a_gradient_of_zero_is_said_once(load, models, caplog):
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_gradient_of_zero_or_of_no_number_is_said_once(load, models, caplog, value):
     def blind(weights):
-        weights["fc.weight"].zero_()
+        weights["fc.weight"].fill_(value)
 
     save_network(models, classes=3)
     load(f"{NETWORK}.safetensors")

@@ -78,8 +78,9 @@ def summary(read: Read) -> str:
                 )
             ),
             (
-                "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG, relative to no guidance",
-                _joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f"),
+                "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG (PAG), relative to no guidance",
+                _joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f")
+                + f" ({alone['PAG'] / alone['none']:.2f})",
                 _joined(
                     (UNPROMPTED_IN_THE_PAPER[name] / UNPROMPTED_IN_THE_PAPER["none"] for name in ("SEG", "I-ERG")),
                     ".2f",

@@ -5,48 +5,10 @@ from dataclasses import dataclass, field
 
 import execution  # ComfyUI's
 
-import nodes  # ComfyUI's
-
+from .custom_nodes.ends_of_graphs import Kept
 from .outcome import Outcome, judge
 
 CACHE = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
-
-
-class AnyValue:
-    """A node of another pack, whose output fits every input and has any value."""
-
-    RETURN_TYPES = ("*",)
-    FUNCTION = "give"
-    CATEGORY = "fuzzing"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"value": ("*",)}}
-
-    def give(self, value):
-        return (value,)
-
-
-class Kept:
-    """The end of a graph: keeps what it gets, cached or not, by its own name in the graph."""
-
-    RETURN_TYPES = ()
-    FUNCTION = "keep"
-    CATEGORY = "fuzzing"
-    OUTPUT_NODE = True
-    values: dict = {}
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"value": ("*",)}, "hidden": {"name": "UNIQUE_ID"}}
-
-    @classmethod
-    def IS_CHANGED(cls, value):
-        return float("nan")
-
-    def keep(self, value, name):
-        self.values[name] = value
-        return {}
 
 
 @dataclass
@@ -57,7 +19,6 @@ class Executor:
     _executor: execution.PromptExecutor = field(init=False)
 
     def __post_init__(self):
-        nodes.NODE_CLASS_MAPPINGS.update(AnyValue=AnyValue, Kept=Kept)
         self._executor = execution.PromptExecutor(self.server, execution.CacheType.CLASSIC, CACHE)
 
     def run(self, graph: dict) -> tuple[Outcome, dict]:

@@ -1,14 +1,12 @@
 """What came of a graph: a finite result, or a clear error. Anything else is a failure."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
-from tools.environment import REPOSITORY
+from tools.environment import COMFYUI, DEV, PACK, REPOSITORY
 
 from ..in_process import pack_module, pack_node_ids
+from .custom_nodes.ends_of_graphs import tensors
 from .declared import all_declared
 
 FINISHED, REFUSED, STOPPED = "finished", "refused before it ran", "stopped with a clear error"
@@ -62,9 +60,11 @@ def _stopped(graph: dict, error: dict) -> Outcome:
 
 
 def _raised_by_us(traceback: list[str]) -> bool:
-    """Whether it ends in a `raise` of the pack's, rather than in what its code called."""
+    """Whether it ends in a `raise` of the pack's, rather than in what its code called: a server has the pack by a link."""
     place, code, *_ = traceback[-1].splitlines()
-    return str(REPOSITORY) in place and code.strip().startswith("raise ")
+    elsewhere = f"{DEV}/" in place or f"{COMFYUI}/" in place
+    is_ours = f"custom_nodes/{PACK}/" in place or f"{REPOSITORY}/" in place and not elsewhere
+    return is_ours and code.strip().startswith("raise ")
 
 
 def _unknown_words(graph: dict) -> list[str]:
@@ -87,16 +87,3 @@ def _inputs(graph: dict) -> set[str]:
     """The names of all inputs of the pack's nodes in a graph."""
     kinds = {node["class_type"] for node in graph.values()} & pack_node_ids()
     return {name for kind in kinds for name in all_declared(kind)}
-
-
-def tensors(values) -> Iterator[torch.Tensor]:
-    """In lists, dictionaries and numbers."""
-    if torch.is_tensor(values):
-        yield values
-    elif isinstance(values, float):
-        yield torch.tensor(values)
-    elif isinstance(values, dict):
-        yield from tensors([*values.values()])
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from tensors(value)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
+from .custom_nodes.ends_of_graphs import tensors
 from .executor import Executor, prompt_server
 from .folders import use_folders
-from .outcome import FAILED, FINISHED, NOT_FINITE, NOT_OURS, STOPPED, Outcome, tensors
+from .outcome import FAILED, FINISHED, NOT_FINITE, NOT_OURS, STOPPED, Outcome
 from .state import Shared
 from .wiring import BEGINNING, without_ours
 

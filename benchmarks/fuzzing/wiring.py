@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 import nodes  # ComfyUI's
 
 from ..in_process import pack_node_ids
+from .custom_nodes.ends_of_graphs import NODE_CLASS_MAPPINGS
 from .declared import all_declared, declared
 from .values import WIDGETS, first, linked, widget
 
+nodes.NODE_CLASS_MAPPINGS.update(NODE_CLASS_MAPPINGS)  # which a server loads as it does other packs
 DEPTH = 3  # nodes between a loader and the sampler
 MADE = {"MODEL": 7, "GUIDANCE_CLASSIFIER": 1}  # of 10 links of a type so many to a new node
 LENGTHY = ("EntropyGuidanceCalibrate", "EntropyGuidanceCalibrationReport")  # seconds each: left out where time is short
@@ -105,7 +107,7 @@ def graph_of(number: int, quick: bool = False) -> dict:
 
 @st.composite
 def graphs(draw, left_out: tuple[str, ...]) -> dict:
-    """A graph without some nodes, whose ends are nodes of executor.py."""
+    """A graph without some nodes, whose ends are nodes of custom_nodes/."""
     graph = _Graph(draw, left_out)
     any_of_ours = st.sampled_from([kind for kind in ours() if kind not in left_out])
     end = draw(st.sampled_from(ENDS))

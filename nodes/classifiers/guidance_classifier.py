@@ -22,12 +22,14 @@ ClassifierSocket = io.Custom("GUIDANCE_CLASSIFIER")
 class GuidanceClassifier:
     """patcher: holds a module whose forward takes images [B, 3, H, W] in 0..1 of any size, on its own device, and
     returns logits [B, N], differentiably; or a NoiseAwareClassifier. Its save(path, labels, notes) writes what the
-    loader reads. labels: the N class names. notes: how it was calibrated, for the file's metadata."""
+    loader reads. labels: the N class names. notes: how it was calibrated, for the file's metadata. kept: bytes that autograd
+    keeps of one picture, for its gradient."""
 
     name: str
     patcher: comfy.model_patcher.ModelPatcher
     labels: tuple[str, ...]
     notes: dict[str, Any] = field(default_factory=dict)
+    kept: int = 0
 
     @property
     def noise_aware(self) -> bool:
@@ -65,8 +67,7 @@ def guidance_classifier(
     and warns where its gradient is zero."""
     module.eval().requires_grad_(False)
     for example, *others in _examples(module):
-        with torch.enable_grad():
-            logits = module(example.requires_grad_(), *others)
+        logits, kept = _kept_for_a_gradient(module, example.requires_grad_(), *others)
         _check_logits(logits, len(labels))
         slope = _gradient(logits, example)
         if slope.any() and slope.isfinite().all():
@@ -79,7 +80,7 @@ def guidance_classifier(
         )  # fmt: skip
     device = comfy.model_management.get_torch_device()
     patcher = comfy.model_patcher.ModelPatcher(module, device, comfy.model_management.unet_offload_device())
-    return GuidanceClassifier(name, patcher, tuple(labels), notes or {})
+    return GuidanceClassifier(name, patcher, tuple(labels), notes or {}, kept)
 
 
 def _examples(module: torch.nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -91,6 +92,22 @@ def _examples(module: torch.nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
             yield torch.randn(shape, generator=noise), torch.tensor([0.5])
         else:
             yield (torch.rand(1, 3, 64, 64, generator=noise),)
+
+
+@torch.enable_grad()
+def _kept_for_a_gradient(module: torch.nn.Module, *inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """A module's logits, and the bytes that autograd keeps for their gradient beside the module's weights."""
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = module(*inputs)
+    for weight in (*module.parameters(), *module.buffers()):
+        sizes.pop(weight.untyped_storage().data_ptr(), None)
+    return logits, sum(sizes.values())
 
 
 def _check_logits(logits: torch.Tensor, labels: int) -> None:

@@ -26,6 +26,7 @@ from .normal_weights import NormalWeights
 
 # In model options: functions that are called with what `tell_observers` is told.
 OBSERVERS = "entropy_guidance_observers"
+WITH_GRADIENTS = 2  # what a classifier takes, relative to what autograd keeps: its gradients come on top
 GRAPH_MEMORY = 4  # what decoding for a gradient takes, relative to decoding alone: autograd keeps every layer's output
 
 
@@ -76,10 +77,11 @@ class ScoreGradient:
         return executor(model, shape, *args, model_options={**options, "registered_hooks": hooks}, **kwargs)
 
     def memory_of_one(self, shape: Sequence[int]) -> float:
-        """Bytes that decoding one of the latents takes for a gradient."""
-        if self.decoder is None or self.decoder.patcher is None:
-            return 0.0
-        return GRAPH_MEMORY * self.decoder.memory_of(torch.empty(tuple(shape), device="meta"))
+        """Bytes that the gradient of one of the latents takes."""
+        memory: float = WITH_GRADIENTS * self.score.classifier.kept
+        if self.decoder is not None and self.decoder.patcher is not None:
+            memory += GRAPH_MEMORY * self.decoder.memory_of(torch.empty(tuple(shape), device="meta"))
+        return memory
 
     @property
     def patchers(self) -> list[Any]:
@@ -136,15 +138,14 @@ class ScoreGradient:
 
     @torch.enable_grad()
     def _at_once(self, x0: torch.Tensor) -> int:
-        """How many pictures to look at at once: as many as can be decoded in the memory that weights leave. What a classifier
-        takes is not known."""
-        classifier, decoder = self.score.classifier.patcher, self.decoder
-        self._call.prepare(classifier.model, self._device if decoder else x0.device)
-        if decoder is None or decoder.patcher is None or decoder.decode is None:
-            return len(x0)
-        self._call.prepare(decoder.decode, decoder.patcher.load_device)
-        free = decoder.patcher.get_free_memory(decoder.patcher.load_device)
-        return min(max(int(free // self.memory_of_one(x0.shape)), 1), len(x0))
+        """How many pictures to look at at once: as many as there is memory for, beside the weights."""
+        patcher, device = self.score.classifier.patcher, self._device if self.decoder else x0.device
+        self._call.prepare(patcher.model, device)
+        if self.decoder is not None and self.decoder.patcher is not None and self.decoder.decode is not None:
+            patcher, device = self.decoder.patcher, self.decoder.patcher.load_device
+            self._call.prepare(self.decoder.decode, device)
+        needed = max(self.memory_of_one(x0.shape), 1)
+        return min(max(int(patcher.get_free_memory(device) // needed), 1), len(x0))
 
     def _in_parts(
         self, seen: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, at_once: int, model: BaseModel

@@ -676,6 +676,21 @@ def test_memory_is_left_for_the_gradient_of_one_picture(guide, draw, monkeypatch
     assert needed <= room[0][1] < needed + 1000
 
 
+@pytest.mark.parametrize("kind", ["pixels", "noise"])
+def test_what_a_classifier_keeps_for_its_gradient_is_counted(node, monkeypatch, kind):
+    """Also where nothing is decoded."""
+    name = "entropy-guidance-demo-classes"
+    model = node("EntropyGuidanceLoadADM", model_name=name)[0]
+    of_kind = name if kind == "pixels" else f"{name}-noise-aware"
+    classifier = node("EntropyGuidanceLoadClassifier", classifier_name=of_kind)[0]
+    score = node("EntropyGuidanceScore", classifier=classifier, labels="red circle")[0]
+    guided = node("EntropyGuidanceApply", model=model, score=score, every=1)[0]
+    gradient, x = gradient_of(guided), torch.zeros(5, 3, 32, 32)
+    assert gradient.memory_of_one(x.shape) == 2 * classifier.kept > 32 * 32 * 3 * 4
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_: 2.5 * 2 * classifier.kept)
+    assert gradient._at_once(x) == 2
+
+
 def test_memory_is_measured_beside_the_weights(guide, monkeypatch):
     """What is copied of decoder and classifier is copied before."""
     model, copied = guide(decode="half"), []

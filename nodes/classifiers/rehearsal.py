@@ -16,7 +16,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 LARGEST_PICTURE = 3 * 4096**2  # numbers of what a network is given of one picture, and of what that is made of
 LARGEST_TENSOR = 2**28  # numbers: 1 GB; attention of 16 heads to pictures of 1024 × 1024 in patches of 16 × 16
 FEW_NUMBERS = 2**30  # that a network may make of one picture: 4 GB, which a gradient keeps,
-NUMBERS = 100  # or for each weight; large networks make some tens
+NUMBERS = 300  # or for each weight: Donut's encoder makes 217 of 2560 × 1920 pixels, most others less than 20
 LARGEST_BUFFER = 2**24  # numbers of tables that are in no file: masks and positions
 OPERATIONS = 10  # to make a weight; transformers and torchvision take 2 to 6
 MORE_OPERATIONS = 1000  # of any network

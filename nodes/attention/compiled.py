@@ -75,9 +75,8 @@ class CompiledTempering:
             self._factors[key] = _factors(self.temperature, *key)
         try:
             found = run_compiled(call, self._factors[key])
-        except getattr(
-            torch._dynamo.exc, "FailOnRecompileLimitHit", ()
-        ):  # what was compiled before still runs compiled
+        # What was compiled before still runs compiled.
+        except getattr(torch._dynamo.exc, "FailOnRecompileLimitHit", ()):
             return None
         if found is None:
             self._refused.add(forward)

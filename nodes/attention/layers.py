@@ -47,17 +47,17 @@ def block_key(options: dict[str, Any]) -> tuple[Any, ...] | None:
 class RowsOfCalls:
     """How many rows attention gets for each row of the network's input, in the calls of one layer.
 
-    counts: the numbers seen; attention over the frames of a video that are rows (SVD) may have no whole number. places: of those rows, all their queries together, which a node that cuts pictures into
-    tiles of attention (HyperTile) leaves as many.
+    counts: the numbers seen; attention over the frames of a video that are rows (SVD) may have no whole number. places: of
+    those rows, all their queries together, which a node that cuts pictures into tiles of attention (HyperTile) leaves as many.
     """
 
     counts: frozenset[float]
     places: frozenset[float]
 
     def fit(self, q: torch.Tensor, rows: int, at_known_size: bool) -> bool:
-        """Whether queries [B, ..., N, D] are such rows, each input row's or each condition's one after the other. rows: of the input.
+        """Whether queries [B, ..., N, D] are such rows, each input row's or each condition's one after the other.
 
-        at_known_size: whether the input has the size at which these were seen.
+        rows: of the input. at_known_size: whether the input has the size at which these were seen.
         """
         count = q.shape[0] / rows
         return count in self.counts or at_known_size and count.is_integer() and count * q.shape[-2] in self.places

@@ -99,7 +99,7 @@ class SharedRows:
             for tensor in _tensors(results):
                 fold, left = divmod(tensor.shape[0], len(self.map.expand))
                 if not left and tensor.is_floating_point():
-                    rows = tensor.unflatten(0, (-1, fold))
+                    rows = tensor.unflatten(0, (len(self.map.expand), fold))
                     found.extend(_distance(rows[row], rows[other]) for row, other in self.map.pairs())
 
         hooks = [block.register_forward_hook(compare) for block in self.trunk]

@@ -1,6 +1,7 @@
 """Picture files that a classifier learns from: squares of one size, read one by one, and what is wrong with a file."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from ..common import printable
 LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
 LARGEST_FILE = 2**29  # bytes; an uncompressed picture of so many pixels has half of that
 MOST_PASSES = 200  # of a JPEG in parts, each of which goes over all its pixels; usual are 10
-# What stands behind a byte of 255 in a JPEG: the beginning of a pass, the picture's end, and what has no length of its own.
-PASS, END, BARE = 0xDA, 0xD9, {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
+# What stands behind bytes of 255 in a JPEG: the beginning of a pass, the picture's end, and what has no length of its own.
+PASS, END, BARE = 0xDA, 0xD9, {0x00, 0x01, *range(0xD0, 0xD9)}
+NO_FILLING = re.compile(rb"[^\xff]")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # of Pillow's, some of which start other programs
 
 
@@ -65,14 +67,10 @@ def problem_of(path: Path) -> str:
 
 
 def _passes(jpeg: bytes) -> int:
-    """How often a JPEG goes over its pixels. What stands behind its end, such as a phone's video, is not counted."""
+    """How often a JPEG goes over its pixels, as far as that is allowed. What stands behind its end, such as a phone's video, is not counted."""
     passes, at = 0, jpeg.find(b"\xff", 2)
-    while 0 <= at < len(jpeg) - 3 and jpeg[at + 1] != END:
-        marker = jpeg[at + 1]
-        passes += marker == PASS
-        if marker in BARE:
-            behind = at + (1 if marker == 0xFF else 2)
-        else:
-            behind = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        at = jpeg.find(b"\xff", behind)
+    while at >= 0 and (marker := NO_FILLING.search(jpeg, at)) and marker[0][0] != END and passes <= MOST_PASSES:
+        kind, behind = marker[0][0], marker.end()
+        passes += kind == PASS
+        at = jpeg.find(b"\xff", behind if kind in BARE else behind + int.from_bytes(jpeg[behind : behind + 2], "big"))
     return passes

@@ -7,6 +7,7 @@ are read first, of which no more than real files have; numbers that size memory 
 import json
 import math
 import os
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
@@ -28,6 +29,9 @@ ANY = 2**62  # no limit
 MOST_NUMBERS = 2  # in a byte, of four bits each
 MOST_LISTS = 50_000  # lists and objects in a JSON file, and
 MOST_ENTRIES = 500_000  # entries: ImageNet-21k's names twice, with their synonyms, are some 120,000
+# The last bytes of an archive: where its list of records is, and in large ones where that is said, and it in more digits.
+END, LOCATOR, END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
+NAMES = 26  # bytes before the lengths of names in the header of a record
 ZIP = b"PK\3\4"  # how files of torch.save begin since PyTorch 1.6; older ones are pickles
 
 
@@ -35,8 +39,8 @@ class TooMuch(ValueError):
     """A file claims more than it may."""
 
 
-class NotRun(ValueError):
-    """A file holds a program, which is not run."""
+class NotRead(ValueError):
+    """A file holds a program, or more than weights and the settings of a training."""
 
 
 def words_of(error: Exception) -> str:
@@ -171,7 +175,7 @@ class Description:
 
     def __init__(self, file: BufferedReader) -> None:
         self._file, self._left = file, LARGEST_DESCRIPTION
-        self.readinto, self.seek, self.tell, self.seekable = file.readinto, file.seek, file.tell, file.seekable
+        self.readinto, self.seek, self.tell = file.readinto, file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
         return self._count(self._file.read(self._most(size)))
@@ -194,21 +198,49 @@ class Description:
 def check_archive(file: BufferedReader) -> list[bytes]:
     """The pickles in a file of torch.save. Raises ValueError where it would unpack into more than it is, or into a huge pickle,
     and for a TorchScript program, which PyTorch before 2.6 would run. PyTorch finds records in capitals, too."""
-    archive = zipfile.ZipFile(Description(file))
-    records = archive.infolist()
-    if sum(record.file_size for record in records) > os.fstat(file.fileno()).st_size:
+    size = os.fstat(file.fileno()).st_size
+    _check_directory(file, size)
+    records = zipfile.ZipFile(Description(file)).infolist()
+    pickles = [record for record in records if record.filename.lower().endswith(".pkl")]
+    if any(record.filename.lower().endswith("constants.pkl") for record in pickles):
+        raise NotRead("it is a TorchScript program, which is not run: save the network's state_dict() alone.")
+    is_compressed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    if is_compressed or sum(record.file_size for record in records) > size:
         raise TooMuch(
             "it is compressed, or claims more than it holds: save it again with torch.save, which does neither."
         )
-    pickles = [record for record in records if record.filename.lower().endswith(".pkl")]
-    if any(record.filename.lower().endswith("constants.pkl") for record in pickles):
-        raise NotRun("it is a TorchScript program, which is not run: save the network's state_dict() alone.")
     description = sum(record.file_size for record in pickles)
     if description > LARGEST_DESCRIPTION:
         raise TooMuch(
             f"what describes its tensors has {description:,} bytes; at most {LARGEST_DESCRIPTION:,} are read."
         )
-    return [archive.read(record) for record in pickles]
+    return [_content(file, record) for record in pickles]
+
+
+def _check_directory(file: BufferedReader, size: int) -> None:
+    """Raises ValueError where readers of archives could find different lists of records: the one of torch.save stands at the
+    end, where the last bytes say, which are nothing but that."""
+    file.seek(max(size - END.size - LOCATOR.size - END_64.size, 0))
+    tail = file.read()
+    signature, *_, length, start, comment = END.unpack(tail[-END.size :])
+    position, tail, is_told_twice = size - END.size, tail[: -END.size], True
+    if tail[-LOCATOR.size :].startswith(b"PK\6\7"):
+        *_, place, _ = LOCATOR.unpack(tail[-LOCATOR.size :])
+        position -= LOCATOR.size + END_64.size
+        signature_64, *_, length_64, start_64 = END_64.unpack(tail[: -LOCATOR.size])
+        told = {(length, length_64), (start, start_64)}
+        is_told_twice = place == position and signature_64 == b"PK\6\6" and all(a in (b, 2**32 - 1) for a, b in told)
+        length, start = length_64, start_64
+    if signature != b"PK\5\6" or comment or not is_told_twice or start + length != position:
+        raise ValueError("it is damaged: its list of records is not where it says.")
+
+
+def _content(file: BufferedReader, record: zipfile.ZipInfo) -> bytes:
+    """Of a record that is not compressed, whose sum PyTorch need not have written."""
+    file.seek(record.header_offset + NAMES)
+    name, more = struct.unpack("<2H", file.read(4))
+    file.seek(name + more, os.SEEK_CUR)
+    return file.read(record.file_size)
 
 
 def check_held(weights: Mapping[str, torch.Tensor], size: int) -> None:

@@ -74,8 +74,8 @@ def guidance_classifier(
             break
     else:
         logging.warning(
-            "The classifier %r will not guide: its gradient is zero, or no number, for each of %d test pictures. Its weights or its "
-            "preprocessing may not be those that it was trained with.",
+            "The classifier %r will not guide: its gradient is zero, or no number, for each of %d test pictures. Its weights or "
+            "its preprocessing may not be those that it was trained with.",
             name, EXAMPLES,
         )  # fmt: skip
     device = comfy.model_management.get_torch_device()
@@ -101,7 +101,7 @@ def _kept_for_a_gradient(module: torch.nn.Module, *inputs: torch.Tensor) -> tupl
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # a result that held itself would stay for ever
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = module(*inputs)

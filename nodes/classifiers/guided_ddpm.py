@@ -26,6 +26,8 @@ from .guidance_score import GuidanceScore
 from .score_gradient import ScoreGradient, is_flow, noise_scale, score_gradient, tell_observers
 from .step_variance import LearnedVariance, ScheduledVariance
 
+ROUNDING = 1e-5  # by which ComfyUI's own schedules, with a shift, begin above 1
+
 
 @dataclass(frozen=True)
 class GuidedDDPM:
@@ -143,7 +145,7 @@ def falling_levels(sigmas: torch.Tensor, flow: bool) -> torch.Tensor:
     """
     levels = sigmas.cpu().double().unique_consecutive()
     for level in levels.tolist():
-        if not 0 <= level <= (1 if flow else sys.float_info.max):
+        if not 0 <= level <= (1 + ROUNDING if flow else sys.float_info.max):
             raise ValueError(
                 f"sigmas: {level:.4g} is no noise level of this model, whose levels go from 0 (the picture) to "
                 f"{'1' if flow else 'any number above'} (noise). Take the sigmas from a scheduler with this model."

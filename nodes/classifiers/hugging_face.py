@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .claims import TooMuch, words_of
+from .claims import ANY, TooMuch, words_of
 from .class_labels import distinct_labels
 from .heads import names_of_logits
 from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, check_tokenizer, numbers_of, read_config
@@ -207,10 +207,12 @@ def _unread(network: "PreTrainedModel", run: Callable[[], Any]) -> list[str]:
     """The names of a network's parts of which nothing runs."""
     ran: set[torch.nn.Module] = set()
     hooks = [module.register_forward_pre_hook(lambda module, _: ran.add(module)) for module in network.modules()]
-    with torch.no_grad():
-        run()
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
     return [name for name, part in network.named_children() if ran.isdisjoint(part.modules())]
 
 
@@ -261,12 +263,11 @@ def _zero_shot(
     auto = AutoModelForZeroShotImageClassification
     planned = _planned(auto, config, held)
     check_tokenizer(folder)
-    weights = numbers_of(held)
-    rehearse(planned.get_image_features, weights, **_prepared(process))
+    rehearse(planned.get_image_features, numbers_of(held), **_prepared(process))
     tokens = torch.empty(PROMPTS, _positions(config), dtype=torch.long, device="meta")
-    rehearse(planned.get_text_features, weights, tokens)
+    rehearse(planned.get_text_features, ANY, tokens)  # without a gradient, for which nothing is kept
     # As prompts are read. Some families look at what the mask holds, which ends this rehearsal, and not the one before.
-    rehearse(planned.get_text_features, weights, tokens, attention_mask=torch.ones_like(tokens))
+    rehearse(planned.get_text_features, ANY, tokens, attention_mask=torch.ones_like(tokens))
     network = _network(auto, folder, config)
     module = _ZeroShotClassifier(network.eval(), process, _tokenizer(folder), prompts)
     return module, distinct_labels(prompts, "prompts")

@@ -36,6 +36,8 @@ MENTIONED = ("name_or_path", "_name_or_path", "special_tokens_map_file")
 TOKENIZER = "tokenizer.json"
 # Those of any tokenizer.json, and of published AltCLIP and SigLIP 2.
 TOKENIZERS = {"PreTrainedTokenizer", "TokenizersBackend", "XLMRobertaTokenizer", "GemmaTokenizer"}
+ADDED = {"Replace": "content", "Prepend": "prepend"}  # by parts of a normalizer
+MOST_MERGES = 10**6  # lists in tokenizer.json; Gemma's has 580,000 pairs
 MOST_LONGER = 1000  # times, that a tokenizer may make a prompt; published ones replace a space by a space
 TEMPLATES = "additional_chat_templates"  # a folder that tokenizers read
 # Weights, of which safetensors are bounded by their headers, and others' are not read. Any other file can be a tokenizer's.
@@ -182,13 +184,16 @@ def check_tokenizer(folder: Path) -> None:
 
 def _check_normalizer(path: Path) -> None:
     """Raises ValueError where each of many replacements makes a text longer."""
+    text = path.read_bytes()
+    if text.count(b"[") + text.count(b"{") > MOST_MERGES:
+        raise TooMuch(f"{path.name} has far more lists than a tokenizer.")
     try:
-        normalizer = json.loads(path.read_bytes()).get("normalizer")
+        normalizer = json.loads(text).get("normalizer")
     except (ValueError, RecursionError, AttributeError) as error:
         raise ValueError(f"{path.name} is damaged: it holds no JSON object.") from error
     parts = [entry for _, entry in entries_of(normalizer) if isinstance(entry, dict)]
     # Between all letters, where it replaces nothing.
-    longer = math.prod(1 + len(str(part.get("content", ""))) for part in parts if part.get("type") == "Replace")
+    longer = math.prod(1 + len(str(part.get(ADDED.get(str(part.get("type")), ""), ""))) for part in parts)
     if longer > MOST_LONGER:
         raise TooMuch(f"the replacements in {path.name} may make a prompt {longer:.3g} times as long.")
 

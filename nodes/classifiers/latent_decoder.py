@@ -19,9 +19,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
 MODES = ("auto", "full", "half", "taesd")
-TAESD_MEMORY = (
-    1_100  # bytes that a TAESD's decoding takes for each pixel of the picture: four maps of 64 floats at once
-)
+# Bytes that a TAESD's decoding takes for each pixel of the picture: four maps of 64 floats at once.
+TAESD_MEMORY = 1_100
 
 
 @dataclass(frozen=True)

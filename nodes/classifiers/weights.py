@@ -14,7 +14,7 @@ import torch
 from .claims import (
     ZIP,
     Description,
-    NotRun,
+    NotRead,
     TooMuch,
     check_archive,
     check_held,
@@ -57,7 +57,7 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     try:
         with open(path, "rb") as file, _namespaces_are_read():
             content = torch.load(_readable(file), map_location="cpu", weights_only=True)
-    except (TooMuch, NotRun):
+    except (TooMuch, NotRead):
         raise
     except Exception as error:  # damaged files let PyTorch raise anything
         raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error

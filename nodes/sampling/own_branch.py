@@ -5,6 +5,7 @@ makes the branch weak is the attention's matter, which tells its rows by the bra
 guidance_core/own_weak_branch.py.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -86,13 +87,20 @@ class OwnBranchOfSampling:
             predictions, (weak,) = execute(model, conds, *args), execute(model, [copy], *args)
         elif self._batch is Batch.TWO_HALVES and sum(map(bool, conds)) % 2 == 0:
             predictions, (_, weak) = execute(model, conds, *args), execute(model, [conds[positive], copy], *args)
-        elif self._batch is Batch.ANY and sum(map(bool, conds)) > 1 and not _fit(model, [*conds, copy], *args):
+        elif self._is_better_in_two(model, conds, copy, *args):
             others = [None if place == positive else condition for place, condition in enumerate(conds)]
-            predictions = execute(model, others, *args)
+            predictions = [*execute(model, others, *args)]
             predictions[positive], weak = execute(model, [conds[positive], copy], *args)
         else:
             *predictions, weak = execute(model, [*conds, copy], *args)
         return predictions, weak
+
+    def _is_better_in_two(self, model: BaseModel, conds: Conditions, copy: list[Any], *args: Any) -> bool:
+        """Whether the positive condition and its copy are to be evaluated apart from the others. Context windows evaluate parts
+        of what is given here."""
+        in_windows = self._step is not None and self._step.windows is not None
+        more = self._batch is Batch.ANY and sum(map(bool, conds)) > 1 and not in_windows
+        return more and not _fit(model, [*conds, copy], *args)
 
     def _copy(self, entry: dict[str, Any]) -> dict[str, Any]:
         uuid = self._uuids.setdefault(entry["uuid"], uuid4())
@@ -104,8 +112,12 @@ def _fit(model: BaseModel, conds: Conditions, x: Tensor, timestep: Tensor, model
     so that of three each is evaluated alone, and a copy apart from its original. Several GPUs share them out."""
     if "multigpu_clones" in model_options:
         return True
-    rows = len(x) * sum(len(entries or ()) for entries in conds)
-    return model.memory_required([rows, *x.shape[1:]]) * 1.5 < model.current_patcher.get_free_memory(x.device)
+    entries, shapes = [entry for condition in conds for entry in condition or ()], defaultdict(list)
+    for entry in entries:
+        for name, condition in entry.get("model_conds", {}).items():
+            shapes[name].append(condition.size())
+    needed = model.memory_required([len(x) * len(entries), *x.shape[1:]], cond_shapes=shapes)
+    return needed * 1.5 < model.current_patcher.get_free_memory(x.device)
 
 
 @dataclass

@@ -655,7 +655,7 @@ def test_a_device_without_the_gradient_of_a_resize_is_left_to_others(demo, guide
     model = guide()
     expected = draw(model)
     monkeypatch.setattr(classifier.patcher, "load_device", torch.device("mps"))
-    assert torch.equal(draw(guide()), expected)
+    assert_agree(draw(guide()), expected)
 
 
 def test_memory_is_left_for_the_gradient_of_one_picture(guide, draw, monkeypatch):
@@ -1061,6 +1061,14 @@ def test_ddpm_refuses_noise_levels_that_rise(node, demo, empty, guided_ddpm):
         ValueError, match=r"sigmas: 0\.0001 is followed by 0\.5, and the Guided DDPM Sampler takes .* fall"
     ):
         ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=3.0), turned, ONE_LATENT)
+
+
+def test_ddpm_takes_comfyui_s_own_levels_that_rounding_leaves_above_1(node, guided_ddpm):
+    model, conditions = random_models.build("SD3"), random_models.conditions()
+    model = node("ModelSamplingSD3", model=model, shift=2.41)[0]
+    sigmas = node("BasicScheduler", model=model, scheduler="normal", steps=3, denoise=1.0)[0]
+    assert sigmas[0] > 1
+    assert ddpm(node, model, conditions, guided_ddpm(scale=0.0), sigmas, torch.zeros(1, 16, 16, 16)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["demo", "SD15"])

@@ -1,6 +1,8 @@
 """Files of weights as training scripts save them: what is taken of them, and what is refused because it could be wrong."""
 
+import io
 import logging
+from collections import Counter
 
 import pytest
 import torch
@@ -38,6 +40,8 @@ def same(weights: dict, expected: dict) -> bool:
         WEIGHTS,
         {"state_dict": WEIGHTS, "epoch": 3, "arch": "resnet50"},
         {"model": WEIGHTS, "optimizer": OPTIMIZER},
+        {"model": WEIGHTS, "lr_scheduler": {"milestones": Counter([30, 60, 60]), "gamma": 0.1}},
+        {"model": WEIGHTS, "args": {"sizes": {1, 2}, "root": 1j, "rng": b"abc\xff", "state": bytearray(b"abc\xff")}},
         {"model_state_dict": WEIGHTS, "optimizer_state_dict": OPTIMIZER, "loss": 0.5},
         {"net": WEIGHTS, "acc": 93.5},
         {"state_dict": within("module.")},
@@ -100,3 +104,72 @@ def test_wrappers_of_safetensors(node, tmp_path):
     save_file(within("module."), tmp_path / "saved.SAFETENSORS", {"labels": "[]"})
     weights, metadata = pack_module("nodes.classifiers.weights").read_weights(tmp_path / "saved.SAFETENSORS")
     assert same(weights, WEIGHTS) and metadata == {"labels": "[]"}
+
+
+def test_sums_of_records_need_not_be_written(read):
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this PyTorch always writes them")
+    torch.serialization.set_crc32_options(False)
+    try:
+        assert same(read(WEIGHTS), WEIGHTS)
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
+def test_readers_find_one_list_of_records(node, tmp_path):
+    """Python's would shift one that is not where it says, where PyTorch's reads another."""
+    path = tmp_path / "saved.pth"
+    torch.save(WEIGHTS, path)
+    claims, good = pack_module("nodes.classifiers.claims"), path.read_bytes()
+    for bad in (good[:4] + bytes(96) + good, good[:-2] + b"\3\0abc"):
+        path.write_bytes(bad)
+        with open(path, "rb") as file, pytest.raises(ValueError, match="its list of records is not where it says"):
+            claims.check_archive(file)
+    path.write_bytes(good)
+    with open(path, "rb") as file:
+        assert claims.check_archive(file)
+
+
+def opcodes(*parts: bytes) -> io.BytesIO:
+    return io.BytesIO(b"\x80\x02" + b"".join(parts) + b".")
+
+
+HASHED_WITHOUT_END = b"K\x01" + b"q\x01h\x01\x86" * 60
+ORDERED = b"ccollections\nOrderedDict\n"
+TEXT = b"X\0\x10\0\0" + b"a" * 4096
+
+
+@pytest.mark.parametrize(
+    ("pickle", "message"),
+    [
+        (opcodes(b"}", HASHED_WITHOUT_END, b"K\x01s"), "would hash or copy"),
+        (opcodes(ORDERED, b"]](", HASHED_WITHOUT_END, b"K\x01ea\x85R"), "would hash or copy"),
+        (opcodes(ORDERED, b")R]](", HASHED_WITHOUT_END, b"K\x01eab"), "would hash or copy"),
+        (opcodes(b"](c_codecs\nencode\nq\1", TEXT, b"X\6\0\0\0latin1\x86q\2R", b"h\1h\2R" * 5000, b"e"), "would hash or copy"),
+        (opcodes(b"](ctorch\nSize\nq\1](", b"K\1" * 4096, b"e\x85q\2R", b"h\1h\2R" * 5000, b"e"), "would hash or copy"),
+        (opcodes(b"](ctorch\nSize\nq\1]q\3(", b"K\1" * 4096, b"eh\3\x85q\2R", b"h\1h\2R" * 5000, b"e"), "would hash or copy"),
+        (opcodes(b"c_codecs\nencode\n", TEXT, b"X\x08\0\0\0punycode\x86R"), "something else than a text"),
+        (opcodes(b"c__builtin__\nbytearray\nK\x09\x85R"), "something else than a text"),
+        (opcodes(b"ctorch\nTensor\nK\x09\x85R"), "'torch Tensor'"),
+        (opcodes(b"(X\7\0\0\0storagectorch\nFloatStorage\n", HASHED_WITHOUT_END, b"X\3\0\0\0cpuK\1tQ"), "no record of numbers"),
+        (opcodes(b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0aX\3\0\0\0cpuK\1tQ"), "no record of numbers"),
+        (opcodes(b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0007X\3\0\0\0cpuJ\0\0\1\0tQ"), "reads 65,536 numbers"),
+        (opcodes(b"s"), "takes what is not there"),
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_what_a_pickle_would_do_is_found_out(node, pickle, message):
+    with pytest.raises(ValueError, match=message):
+        pack_module("nodes.classifiers.pickles").check_pickle(pickle, 1000)
+
+
+def test_what_comfyui_allows_in_checkpoints_is_read(node):
+    """Stand-ins for classes of PyTorch Lightning and numpy, in files that hold weights beside them."""
+    name = b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n"
+    pack_module("nodes.classifiers.pickles").check_pickle(opcodes(b"}", name, b"K\1s"), 1000)
+
+
+def test_deep_stacks_take_no_longer_than_they_are(node):
+    depth = 200_000
+    pickle = opcodes(b"(", b"K\1" * depth, b"(t" * depth, b"t")
+    pack_module("nodes.classifiers.pickles").check_pickle(pickle, 1000)

@@ -104,9 +104,10 @@ class GuidedDDPM:
         # Room for one branch of guidance, better for both, as ComfyUI left it before the classifier came, and for a gradient.
         room = [guider.model_patcher.memory_required([n * len(x), *x.shape[1:]]) for n in (1, 2)]
         one, both = (max(memory, gradient.memory_of_one(x.shape)) for memory in room)
-        comfy.model_management.load_models_gpu(
-            [*in_use, *gradient.patchers], memory_required=both, minimum_memory_required=one
-        )
+        with torch.inference_mode(False):  # as ScoreGradient.load has it
+            comfy.model_management.load_models_gpu(
+                [*in_use, *gradient.patchers], memory_required=both, minimum_memory_required=one
+            )
         return gradient
 
     def _pull(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import comfy.model_management
 import torch
 from comfy.hooks import AdditionalModelsHook, HookGroup
 from comfy.model_base import BaseModel
@@ -59,7 +60,7 @@ class ScoreGradient:
     def load(
         self,
         executor: WrapperExecutor,
-        model: ModelPatcher,
+        patcher: ModelPatcher,
         shape: Sequence[int],
         *args: Any,
         model_options: dict[str, Any] | None = None,
@@ -68,13 +69,17 @@ class ScoreGradient:
         """A wrapper for ComfyUI's PREPARE_SAMPLING, which loads the patchers with the model. As a ModelPatcher's additional
         models they would have to be copied to each GPU of several, and the gradient is taken on one. shape: of the latents,
         by which it leaves memory to work in, here for as many as take what the gradient of one does."""
+        with torch.inference_mode(
+            False
+        ):  # else a gradient needs copies of what is moved, which are tensors of that mode
+            comfy.model_management.load_models_gpu(self.patchers)
         options = model_options or {}
         hooks = HookGroup()
         for hook in (*options.get("registered_hooks", HookGroup()).hooks, AdditionalModelsHook(self.patchers)):
             hooks.add(hook)
-        latents = math.ceil(self.memory_of_one(shape) / model.memory_required([1, *shape[1:]]))
+        latents = math.ceil(self.memory_of_one(shape) / patcher.memory_required([1, *shape[1:]]))
         shape = [max(shape[0], latents), *shape[1:]]
-        return executor(model, shape, *args, model_options={**options, "registered_hooks": hooks}, **kwargs)
+        return executor(patcher, shape, *args, model_options={**options, "registered_hooks": hooks}, **kwargs)
 
     def memory_of_one(self, shape: Sequence[int]) -> float:
         """Bytes that the gradient of one of the latents takes."""

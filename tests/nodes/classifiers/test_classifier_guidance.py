@@ -658,6 +658,27 @@ def test_a_device_without_the_gradient_of_a_resize_is_left_to_others(demo, guide
     assert_agree(draw(guide()), expected)
 
 
+@pytest.mark.parametrize("kind", ["apply", "ddpm"])
+def test_weights_are_moved_outside_of_inference_mode(
+    node, demo, guide, draw, empty, guided_ddpm, classifier, monkeypatch, kind
+):
+    """Else each would be copied once more on the device, for as long as the sampling lasts."""
+    moved, load = [], comfy.model_management.load_models_gpu
+
+    def note(models, *args, **kwargs):
+        if classifier.patcher in models:
+            moved.append(torch.is_inference_mode_enabled())
+        return load(models, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", note)
+    with torch.inference_mode():
+        if kind == "apply":
+            draw(guide())
+        else:
+            ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=1.0), torch.tensor([1.0, 0.5, 0.0]), ONE_LATENT)
+    assert moved[0] is False
+
+
 def test_memory_is_left_for_the_gradient_of_one_picture(guide, draw, monkeypatch):
     """A model that takes all the memory that its own evaluation does not need leaves a decoder none."""
     model, room = guide(decode="half"), []

@@ -35,7 +35,7 @@ def table(header: str, rows: Iterable[Iterable[str]]) -> str:
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
 BY_PROMPT = ("none", "CFG", "I-ERG, same prompt", "ERG")
 BY_SCALE = ("exact", "density", "coverage")
-EARLIER, BEGINNER = "earlier checkpoint", "beginner"
+EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative")
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
@@ -393,6 +393,10 @@ def text_to_image_beginner(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", BEGINNER)
 
 
+def text_to_image_learner(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", LEARNER)
+
+
 def text_to_image_unconditional(read: Read) -> str:
     """Without a prompt, and each distance beside that without guidance, as the paper's."""
     plain = text_to_image(read("text_to_image"), "unconditional", BEGINNER)
@@ -473,7 +477,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, coverage, mutants,
+        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_learner, coverage, mutants,
         fuzzing, endurance,
     )
 }  # fmt: skip

@@ -37,15 +37,17 @@ def partner_rows(partners: tuple[int, ...], rows: int) -> tuple[int, ...]:
     return tuple(range(rows)) if rest else tuple(chunk * each + row for chunk in partners for row in range(each))
 
 
-def owners_of_rows(rows: int, inputs: int, chunks: int) -> tuple[int, ...] | None:
+def owners_of_rows(rows: int, places: int, inputs: int, chunks: int) -> tuple[int, ...] | None:
     """For equally large groups of an attention call's rows, the row of the network's input that each belongs to.
 
-    inputs: the rows of the input, in so many chunks. Each is a group, or, in attention over the frames of a video that are
-    rows of a chunk (SVD), each chunk, for which its first row stands. None where rows make no such groups.
+    rows, places: of the queries. inputs: the rows of the input, in so many chunks. Each is a group, or, in attention over
+    the frames of a video that are rows of a chunk (SVD) and places there, each chunk, for which its first row stands. None
+    where rows make no such groups.
     """
     if rows % inputs == 0:
         return tuple(range(inputs))
-    return tuple(range(0, inputs, inputs // chunks)) if inputs % chunks == rows % chunks == 0 else None
+    is_over_frames = inputs == places * chunks and rows % chunks == 0
+    return tuple(range(0, inputs, places)) if is_over_frames else None
 
 
 def weak_rows(labels: tuple[bool, ...], rows: int) -> list[int]:

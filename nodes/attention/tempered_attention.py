@@ -66,7 +66,7 @@ class TemperedAttention(OurOverride):
         attention = self.of_others(attention, options)
         if layer not in self.selected or not self._is_kind(q, k, options):
             return attention(q, k, v, heads, *args, **kwargs)
-        owners = self._owners(q.shape[0], options)
+        owners = self._owners(q, options)
         if owners is None or not self._rows_fit(layer, q, options):
             self.misfits.add(layer)
             return attention(q, k, v, heads, *args, **kwargs)
@@ -99,11 +99,11 @@ class TemperedAttention(OurOverride):
         mask = args[0] if args else kwargs.get("mask")
         return factor_of_heads(self.energy.flatness, places, q, k, heads, mask, kwargs.get("scale"))
 
-    def _owners(self, rows: int, options: dict[str, Any]) -> tuple[int, ...] | None:
+    def _owners(self, q: torch.Tensor, options: dict[str, Any]) -> tuple[int, ...] | None:
         """Of each labelled row of a call which row of the network's input it is; None where that cannot be told."""
         if OWNERS in options:
             return options[OWNERS]
-        return self._once(owners_of_rows, rows, len(self.labels), len(self.chunks))
+        return self._once(owners_of_rows, q.shape[0], q.shape[-2], len(self.labels), len(self.chunks))
 
     def afresh(self) -> "TemperedAttention":
         """The same for another evaluation, which has seen no call yet."""

@@ -86,8 +86,8 @@ def test_a_compiler_that_ran_out_of_memory_is_asked_again_by_the_next_node(node,
     torch.compiler.reset()
 
 
-def test_shapes_beyond_those_that_may_be_compiled_run_uncompiled(node, demo, prompts, compiler, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+@torch._dynamo.config.patch(recompile_limit=1)
+def test_shapes_beyond_those_that_may_be_compiled_run_uncompiled(node, demo, prompts, compiler):
     compiled, ordinary = (erg(node, model) for model in (compiler.compile(demo[0]), demo[0]))
     for side, graphs in ((16, 1), (20, 1), (16, 1)):
         latent = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ of it against what it was.
 import argparse
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ MOST = 0.05  # that a gradient may be away from differences
 OF_PUBLISHED_WEIGHTS = {"transform_input": True, "init_weights": True}  # which Inception and GoogLeNet have
 OPTIONS = {"googlenet": OF_PUBLISHED_WEIGHTS, "inception_v3": OF_PUBLISHED_WEIGHTS}
 # What the library's own default configuration and image processor may end in where they do not go together.
-UNFIT = (ValueError, RuntimeError, TypeError, KeyError, ImportError)
+UNFIT = (ValueError, RuntimeError, TypeError, KeyError, ImportError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ def names() -> list[str]:
 def examine(name: str, **options: Any) -> Findings:
     """options: further ones of a torchvision network, such as aux_logits."""
     library, _, network = name.partition("/")
+    unsupported = pack_module("nodes.classifiers.hugging_face_folder").UNSUPPORTED
+    if library == "transformers" and network in unsupported:
+        return Findings(trouble=unsupported[network])
     with TemporaryDirectory() as path, listed(folder := Path(path)):
         try:
             file, expected = (torchvision_file if library == "torchvision" else folder_of)(network, folder, **options)
@@ -81,7 +84,10 @@ def examine(name: str, **options: Any) -> Findings:
             again, _ = _load(f"again{module.suffix}")
         except ValueError as error:
             return Findings(trouble=_line(error).rpartition(f"{file}: ")[2])
-        return Findings(agree(logits, expected), gradient_error(module), torch.equal(again(IMAGES), logits))
+        found = Findings(agree(logits, expected), gradient_error(module), torch.equal(again(IMAGES), logits))
+        if math.isinf(found.gradient):
+            return Findings(trouble="with these random weights its gradient is zero")
+        return found
 
 
 def _load(file: str) -> tuple[Any, tuple[str, ...]]:
@@ -130,13 +136,18 @@ def folder_of(family: str, folder: Path) -> tuple[str, torch.Tensor]:
     """The name of a folder that transformers saves of a family's default configuration, and the logits of IMAGES."""
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
     others = pack_module("nodes.classifiers.hugging_face_folder").PROCESSOR_OF
     # By backend; transformers 4: a slow one and a fast one.
     kinds = IMAGE_PROCESSOR_MAPPING_NAMES[others.get(family, family)]
     kind = kinds["torchvision"] if isinstance(kinds, dict) else [name for name in kinds if name][-1]
     process = getattr(transformers, kind)()
-    config = transformers.CONFIG_MAPPING[family](id2label={number: str(number) for number in range(CLASSES)})
+    # Published folders name their class; where a family has several, the library needs it.
+    classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[family]
+    name = classes if isinstance(classes, str) else classes[0]
+    labels = {number: str(number) for number in range(CLASSES)}
+    config = transformers.CONFIG_MAPPING[family](id2label=labels, architectures=[name])
     torch.manual_seed(0)
     network = transformers.AutoModelForImageClassification.from_config(config)
     inputs = process(images=IMAGES, do_rescale=False, return_tensors="pt")
@@ -200,13 +211,15 @@ def row(name: str, findings: Findings) -> str:
     return f"| {library} | `{network}` | {works} | {agrees} | {findings.gradient:.1%} | {again} |"
 
 
-def page_with(page: str, found: dict[str, Findings]) -> str:
-    """The page with rows for these names, in the place of those that it has for them."""
+def page_with(page: str, found: dict[str, Findings], everything: Sequence[str] = ()) -> str:
+    """The page with rows for these names, in the place of those that it has for them, and which of all have none yet."""
     rows = {match[0]: line for line in page.splitlines() if (match := re.match(r"\| \w+ \| `[^`]+` \|", line))}
     for name, findings in found.items():
         line = row(name, findings)
         rows[re.match(r"\| \w+ \| `[^`]+` \|", line)[0]] = line
-    return HEAD + "\n".join(rows[key] for key in sorted(rows)) + "\n"
+    left = [name for name in everything if "| {} | `{}` |".format(*name.split("/")) not in rows]
+    not_yet = f"\nNot examined yet: {', '.join(left)}.\n" if left else ""
+    return HEAD + "\n".join(rows[key] for key in sorted(rows)) + "\n" + not_yet
 
 
 def main() -> None:
@@ -219,7 +232,7 @@ def main() -> None:
             findings = examine(name)
         print(row(name, findings), flush=True)
         page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-        PAGE.write_text(page_with(page, {name: findings}), encoding="utf-8")
+        PAGE.write_text(page_with(page, {name: findings}, names()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ def test_the_page_keeps_the_rows_of_what_was_not_examined():
         "| transformers | `vit` | yes | yes | 1.2% | yes |",
     ]
     assert classifier_compatibility.page_with(again, {}) == again
+    everything = ["torchvision/vgg11", "torchvision/vgg13", "transformers/vit"]
+    assert "\nNot examined yet: torchvision/vgg13.\n" in classifier_compatibility.page_with(again, {}, everything)
 
 
 def test_auxiliary_heads_of_other_classes_are_left_out(load, models):

@@ -1,4 +1,4 @@
-"""The demo model at several ages: as it ships, and earlier in its training, where guidance has more to do."""
+"""The demo model as it ships, earlier in its training, and early in another one, where guidance has more to do."""
 
 import subprocess
 from pathlib import Path
@@ -24,7 +24,7 @@ def earlier_checkpoint():
 
 
 def early(name: str):
-    """With the weights after so few steps. Raises FileNotFoundError where they have not been trained here."""
+    """With the weights after so few steps of a training of its own. Raises FileNotFoundError where they have not been trained here."""
     folder = TRAINED / f"step-{STEPS[name]}"
     if not folder.exists():
         raise FileNotFoundError(

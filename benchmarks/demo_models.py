@@ -9,7 +9,7 @@ from demo.loader import load_clip, load_diffusion_model
 from tools.environment import DEV, REPOSITORY
 
 CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 of 14,200 steps
-STEPS = {"beginner": 1000, "learner": 4000}  # of training, as `python -m demo.train_diffusion` keeps them
+STEPS = {"beginner": 1000, "apprentice": 2000, "learner": 4000}  # of training, as `python -m demo.train_diffusion` keeps them
 TRAINED = DEV / "training"
 
 

@@ -362,10 +362,13 @@ def class_conditional(read: Read) -> str:
     return table(header, (cells(*item) for item in found["rows"].items()))
 
 
+OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
+
+
 def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
     tables, prompted = found["regimes"][regime][kind], kind == "prompted"
-    measures = [name for name in tables["real pictures"] if prompted or name not in ("exact", "relation", "diversity")]
+    measures = [name for name in tables["real pictures"] if prompted or name not in OF_A_PROMPT]
     settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
     return table(
         "|".join(["", "w", *measures]),

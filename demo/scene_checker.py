@@ -34,13 +34,21 @@ class Blob:
 
 def find_blobs(image: torch.Tensor) -> list[Blob]:
     """Every region of a [3, H, W] picture in 0..1 that is not background."""
-    pixels = image.detach().float().cpu().numpy()
-    border = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
-    background = np.array(BACKGROUNDS[_nearest(np.median(border, axis=1), BACKGROUNDS)[0]])
+    pixels = _pixels(image)
+    background = np.array(BACKGROUNDS[_background(pixels)])
     foreground = np.linalg.norm(pixels - background[:, None, None], axis=0) > FOREGROUND_DISTANCE
     labels, count = ndimage.label(foreground, structure=np.ones((3, 3)))
     regions = (labels == i + 1 for i in range(count))
     return [_blob(pixels, region) for region in regions if region.sum() >= MIN_AREA]
+
+
+def _pixels(image: torch.Tensor) -> np.ndarray:
+    return image.detach().float().cpu().numpy()
+
+
+def _background(pixels: np.ndarray) -> str:
+    border = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
+    return _nearest(np.median(border, axis=1), BACKGROUNDS)[0]
 
 
 def _nearest(colour, palette) -> tuple[str, float]:
@@ -81,10 +89,36 @@ def _are_pairs(blobs: list[Blob], scene: Scene) -> bool:
 def shows_relation(image: torch.Tensor, scene: Scene) -> bool:
     """True where the picture shows the caption's pairs and, where it names one, their relation."""
     blobs = find_blobs(image)
-    if scene.relation is None or not _are_pairs(blobs, scene):
-        return _are_pairs(blobs, scene)
+    return _are_pairs(blobs, scene) and (scene.relation is None or _are_related(blobs, scene))
+
+
+def _are_related(blobs: list[Blob], scene: Scene) -> bool:
     first, second = (scene.shapes[i].pair for i in (0, 1))
     return any(
         a.pair == first and b.pair == second and relation_holds(a, b, scene.relation, READING_ERROR)
         for a in blobs for b in blobs if a is not b
     )  # fmt: skip
+
+
+def share_shown(image: torch.Tensor, scene: Scene) -> float:
+    """The share (0..1) of what a caption asks for that the picture shows: the colour, the kind and the pair of each shape,
+    and the background and the relation where it names them, each a question of its own as in a Davidsonian scene graph
+    (arXiv 2310.18235). What is there beside that does not count, and a shape answers for one that is asked for alone."""
+    blobs = find_blobs(image)
+    right = [
+        _common([b.colour for b in blobs], [s.colour for s in scene.shapes]),
+        _common([b.kind for b in blobs], [s.kind for s in scene.shapes]),
+        _common([b.pair for b in blobs], [s.pair for s in scene.shapes]),
+    ]
+    asked = 3 * len(scene.shapes)
+    if scene.names_background:
+        asked += 1
+        right.append(_background(_pixels(image)) == scene.background)
+    if scene.relation is not None:
+        asked += 1
+        right.append(_are_related(blobs, scene))
+    return sum(right) / asked
+
+
+def _common(shown: list, asked: list) -> int:
+    return (Counter(shown) & Counter(asked)).total()

@@ -62,6 +62,10 @@ class Scene:
         return tuple(sorted(shape.pair for shape in self.shapes))
 
     @property
+    def names_background(self) -> bool:
+        return self.caption.endswith(f" on a {self.background} background")
+
+    @property
     def largest(self) -> Shape:
         """The shape whose colour is the picture's class, for classifiers."""
         return max(self.shapes, key=lambda shape: shape.radius)

@@ -28,6 +28,7 @@ from .search import REAL, Search, find
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 RESAMPLES = 200
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
+CONSISTENCY = ("exact", "asked")
 GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
 SCALED = [name for name in METHODS if name != "none"]
 
@@ -37,7 +38,10 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     spaces = METHODS if prompted else UNCONDITIONAL
     names = [name for name in spaces if name in options.methods and _is_possible(name, regime)]
     what = f"{regime}, {_kind(prompted)}"
-    searches = [Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps) for name in names]
+    searches = [
+        Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps, options.consistency)
+        for name in names
+    ]
     tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
     chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
     fronts = {}  # by scale
@@ -55,6 +59,7 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
         front = measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts")
     return {
         **results.origin("text_to_image"), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
+        "consistency": options.consistency,
         "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
         "pictures of a front's point": options.front_batches * BATCH, "real pictures": ceiling(options.batches * BATCH, prompted),
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
@@ -101,12 +106,16 @@ def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--regimes", nargs="*", choices=REGIMES, default=COMMITTED, help="beginner and learner have to be trained first"
+        "--regimes", nargs="*", choices=REGIMES, default=COMMITTED, help="the others have to be trained first"
     )
     parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])
     parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
     parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
+    parser.add_argument(
+        "--consistency", choices=CONSISTENCY, default="exact",
+        help="what a search adds to density and coverage; asked also tells models apart that draw hardly any picture exactly",
+    )  # fmt: skip
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
     parser.add_argument("--front-batches", type=int, default=30, help=f"of {BATCH} pictures, for each point of a front")
     parser.add_argument(

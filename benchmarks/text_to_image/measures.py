@@ -1,11 +1,11 @@
 """What is read off drawn pictures, and how sure it is.
 
-exact: share of pictures with exactly the caption's colour-shape pairs. relation: those, and where the caption names one,
-their relation. clean: share of shapes that overlap their ideal by 90 % or more. Fréchet, precision, recall (k = 3),
-density and coverage (k = 5): in the judge's features. diversity: mean distance of the features of two pictures of one
-caption, relative to their length. clipped: share of pixel values at 0 or 1. off palette: mean distance (RGB) of pixels
-to the nearest of the world's colours. Intervals are a bootstrap's over pictures (SciPy), 95 %; recall and
-diversity have none.
+asked: mean share of what a caption asks for that its picture shows. exact: share of pictures with exactly the caption's
+colour-shape pairs. relation: those, and where the caption names one, their relation. clean: share of shapes that overlap
+their ideal by 90 % or more. Fréchet, precision, recall (k = 3), density and coverage (k = 5): in the judge's features.
+diversity: mean distance of the features of two pictures of one caption, relative to their length. clipped: share of pixel
+values at 0 or 1. off palette: mean distance (RGB) of pixels to the nearest of the world's colours. Intervals are a
+bootstrap's over pictures (SciPy), 95 %; recall and diversity have none.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import torch
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from demo.scene_checker import find_blobs, shows_pairs, shows_relation
+from demo.scene_checker import find_blobs, share_shown, shows_pairs, shows_relation
 from demo.scenes import BACKGROUNDS, COLOURS, Scene, render, sample_scene
 
 from ..density_coverage import NEIGHBOURS, within_balls
@@ -30,10 +30,11 @@ PALETTE = torch.tensor([*COLOURS.values(), *BACKGROUNDS.values()])
 
 @dataclass(frozen=True)
 class Seen:
-    """Of pictures [N]: features [N, F]; exact, relation, shapes (how many), clean (how many of them), clipped and off
+    """Of pictures [N]: features [N, F]; asked, exact, relation, shapes (how many), clean (how many of them), clipped and off
     palette [N]; and group [N], the same number for pictures of one caption."""
 
     features: Tensor
+    asked: Tensor
     exact: Tensor
     relation: Tensor
     shapes: Tensor
@@ -67,6 +68,7 @@ def look(pictures: Tensor, scenes: list[Scene], groups: list[int]) -> Seen:
     distances = (pictures[:, None] - PALETTE[:, :, None, None]).square().sum(2).sqrt().amin(1)
     return Seen(
         features=_eyes(pictures),
+        asked=torch.tensor([*map(share_shown, pictures, scenes)]).double(),
         exact=torch.tensor([*map(shows_pairs, pictures, scenes)]).double(),
         relation=torch.tensor([*map(shows_relation, pictures, scenes)]).double(),
         shapes=torch.tensor([*map(len, overlaps)]).double(),
@@ -99,6 +101,7 @@ def measure(real: Seen, drawn: Seen, resamples: int = 0) -> dict[str, dict[str, 
     near = within_balls(real.features, drawn.features)
     near_real = is_within(drawn.features, real.features).double()
     statistics: dict[str, Callable[[Tensor], float]] = {
+        "asked": lambda rows: drawn.asked[rows].mean().item(),
         "exact": lambda rows: drawn.exact[rows].mean().item(),
         "relation": lambda rows: drawn.relation[rows].mean().item(),
         "clean": lambda rows: (drawn.clean[rows].sum() / drawn.shapes[rows].sum().clamp(min=1)).item(),

@@ -1,5 +1,6 @@
 """The demo's world: every rendered scene is read back exactly, and held-out captions stay held out."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -7,8 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.scene_checker import find_blobs, shows_pairs, shows_relation
-from demo.scenes import COLOURS, HELD_OUT, IMAGE_SIZE, RELATIONS, SHAPES, relation_holds, render, sample_scene
+from demo.scene_checker import find_blobs, share_shown, shows_pairs, shows_relation
+from demo.scenes import (
+    COLOURS,
+    HELD_OUT,
+    IMAGE_SIZE,
+    RELATIONS,
+    SHAPES,
+    Scene,
+    Shape,
+    relation_holds,
+    render,
+    sample_scene,
+)
 
 
 @given(st.integers(0, 2**31), st.booleans())
@@ -19,6 +31,7 @@ def test_a_rendered_scene_shows_its_caption_and_no_other(seed, held_out):
     assert picture.shape == (3, IMAGE_SIZE, IMAGE_SIZE)
     assert shows_pairs(picture, scene)
     assert shows_relation(picture, scene)
+    assert share_shown(picture, scene) == 1
     assert shows_pairs(picture, other) == (scene.pairs == other.pairs)
 
 
@@ -57,3 +70,24 @@ def test_a_wrong_picture_is_told_from_a_right_one():
     torn = picture.clone()
     torn[:, ::8] = picture[:, :1, :1]
     assert not shows_pairs(torn, scene)  # no shape is whole
+
+
+def test_the_share_of_a_caption_that_is_shown():
+    """Of "a red circle left of a blue square on a white background": two colours, two kinds, two pairs, a background and a
+    relation."""
+    red = Shape("red", "circle", "small", 40.0, 64.0, 14.0)
+    blue = Shape("blue", "square", "small", 90.0, 64.0, 14.0)
+    caption = "a red circle left of a blue square on a white background"
+    scene = Scene((red, blue), "white", "left of", caption)
+
+    def shown(*shapes, background="white", of=scene):
+        return share_shown(render(Scene(shapes, background, None, "")), of)
+
+    assert shown(red, blue) == 1
+    assert shown(red, blue, background="gray") == 7 / 8
+    assert shown(replace(red, x=90.0), replace(blue, x=40.0)) == 7 / 8  # the wrong way round
+    assert shown(red) == 4 / 8  # colour, kind, pair and background
+    assert shown(replace(red, colour="blue"), replace(blue, colour="red")) == 5 / 8  # no pair, so no relation either
+    assert shown(background="gray") == 0
+    assert shown(red, of=Scene((red, red), "white", None, "a red circle and a red circle")) == 3 / 6  # one is not two
+    assert shown(red, blue, of=Scene((red,), "gray", None, "a red circle")) == 1  # more is not less

@@ -190,8 +190,10 @@ def gradient_error(module: torch.nn.Module) -> float:
 
 HEAD = """# Which classifiers can guide
 
-Written by `python -m benchmarks.classifier_compatibility`: every classification network of torchvision, and every family of
-transformers with image classifiers in its default size, with random weights and three classes, through Load Guidance Classifier.
+Written by `python -m benchmarks.classifier_compatibility`: the classification networks of torchvision, and the
+families of transformers with an image-classification head in their default size, with random weights and three classes,
+through Load Guidance Classifier. Zero-shot models with prompts (CLIP, SigLIP, ALIGN, BLIP and others) and noise-aware
+classifiers are not in it: `clip`, `metaclip_2`, `siglip` and `siglip2` here are these with a classification head.
 
 - *logits*: they agree with the library's own, to rounding.
 - *gradient*: with respect to the picture, how far it is from differences of a logit, which rounding and kinks explain up to

@@ -14,7 +14,7 @@ class EntropyGuidanceLoadClassifier(io.ComfyNode):
             node_id="EntropyGuidanceLoadClassifier",
             display_name="Load Guidance Classifier",
             category=CATEGORY,
-            description="Loads any image classifier, so that it can guide a picture towards a class: a Hugging Face "
+            description="Loads an image classifier, so that it can guide a picture towards a class: a Hugging Face "
             "folder (image classification, or zero-shot CLIP and SigLIP with classes of your own), a torchvision "
             "state dict, or a noise-aware classifier. Put it into ComfyUI/models/classifiers.",
             search_aliases=["classifier guidance", "image classification", "resnet", "zero-shot", "clip", "siglip", "noise-aware"],
@@ -22,7 +22,7 @@ class EntropyGuidanceLoadClassifier(io.ComfyNode):
                 io.Combo.Input(
                     "classifier_name", options=classifier_names(), default=DEMO,
                     tooltip="A folder with config.json, preprocessor_config.json and safetensors; or a .safetensors, "
-                    ".pth or .pt file whose name begins with torchvision's name of the network, such as resnet50.pth, "
+                    ".pth, .pt or .ckpt file whose name begins with torchvision's name of the network, such as resnet50.pth, "
                     "or is that of a noise-aware classifier, such as 128x128_classifier.pt. entropy-guidance-demo "
                     "knows the colours of the demo model's shapes, entropy-guidance-demo-classes the 18 classes of the "
                     "class-conditional demo; -noise-aware reads its noisy pictures.",

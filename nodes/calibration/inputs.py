@@ -8,7 +8,7 @@ from .image_folder import folder_names
 
 RESOLUTION = io.Int.Input(
     "resolution", default=256, min=32, max=2048, step=8, optional=True, advanced=True,
-    tooltip="Pictures are shrunk and cut to squares of this many pixels. With a model: the size at which it draws well.",
+    tooltip="Pictures are shrunk or enlarged, and cut to squares of this many pixels. With a model: the size at which it draws well.",
 )  # fmt: skip
 VIEW = (
     io.Model.Input(

@@ -9,7 +9,8 @@ from demo.loader import load_clip, load_diffusion_model
 from tools.environment import DEV, REPOSITORY
 
 CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 of 14,200 steps
-STEPS = {"beginner": 1000, "apprentice": 2000, "learner": 4000}  # of training, as `python -m demo.train_diffusion` keeps them
+# Steps of training after which `python -m demo.train_diffusion` keeps weights.
+STEPS = {"beginner": 1000, "apprentice": 2000, "learner": 4000}
 TRAINED = DEV / "training"
 
 

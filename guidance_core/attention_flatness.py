@@ -24,8 +24,7 @@ def entropy_at(logits: torch.Tensor, temperature: torch.Tensor, bias: torch.Tens
     bias: what is added to tempered logits, of a shape that expands to theirs; −∞ for keys that are not allowed. A query
     that may attend to nothing counts as one that attends to all alike, at any temperature.
     """
-    tempered = logits * temperature[..., None, None]
-    return _mean_entropy(tempered if bias is None else tempered + _finite(bias))
+    return _entropy_at(logits, temperature, None if bias is None else _finite(bias))
 
 
 def temperature_for(
@@ -45,11 +44,17 @@ def temperature_for(
     """
     if flatness in (0, 1):
         return torch.full(logits.shape[:2], 1.0 - flatness, device=logits.device)
-    return (_by_bisection if any_bias else _by_secants)(logits, flatness, bias)
+    solve = _by_bisection if any_bias else _by_secants
+    return solve(logits.float(), flatness, None if bias is None else _finite(bias))
+
+
+def _entropy_at(logits: torch.Tensor, temperature: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """As `entropy_at`, of a bias that is finite."""
+    tempered = logits * temperature[..., None, None]
+    return _mean_entropy(tempered if bias is None else tempered + bias)
 
 
 def _by_secants(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None) -> torch.Tensor:
-    logits, bias = logits.float(), None if bias is None else _finite(bias)
     own = _mean_entropy(logits if bias is None else logits + bias)
     highest, variance = _without_logits(logits, bias)
     way = highest - own
@@ -58,7 +63,7 @@ def _by_secants(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None
     u = wanted + (variance / (2 * way)).abs().clamp(EPSILON, 1 / EPSILON).log()
     slope, before = torch.ones_like(u), None
     for _ in range(PASSES):
-        share = (entropy_at(logits, _temperature(u), bias) - own) / way
+        share = (_entropy_at(logits, _temperature(u), bias) - own) / way
         error = torch.logit(share, EPSILON) - wanted
         if before is not None:
             slope = _slope(u - before[0], error - before[1], slope)
@@ -69,13 +74,12 @@ def _by_secants(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None
 
 def _by_bisection(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None) -> torch.Tensor:
     """H(τ) is continuous: on its way from H(1) to H(0) it meets every share."""
-    logits = logits.float()
     low, high = torch.zeros(logits.shape[:2], device=logits.device), torch.ones(logits.shape[:2], device=logits.device)
-    highest, own = entropy_at(logits, low, bias), entropy_at(logits, high, bias)
+    highest, own = _entropy_at(logits, low, bias), _entropy_at(logits, high, bias)
     wanted = torch.lerp(own, highest, flatness)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        too_flat = (entropy_at(logits, middle, bias) - wanted) * (highest - own) > 0
+        too_flat = (_entropy_at(logits, middle, bias) - wanted) * (highest - own) > 0
         low, high = torch.where(too_flat, middle, low), torch.where(too_flat, high, middle)
     return (low + high) / 2
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .entropy_constraint import entropy_constraint
+from .named_choice import check_choice
 from .number_range import check_number
 from .smooth_ece import FORMS, smooth_ece
 
@@ -31,8 +32,7 @@ class CalibrationObjective:
     def __post_init__(self) -> None:
         for name in ("ece_weight", "ece_beta", "entropy_weight"):
             check_number(name, getattr(self, name), lowest=0)
-        if self.ece_form not in FORMS:
-            raise ValueError(f"ece_form = {self.ece_form!r}: it must be one of {', '.join(FORMS)}.")
+        check_choice("ece_form", self.ece_form, FORMS)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """L of logits [n, N] and class numbers [n]."""

@@ -46,7 +46,7 @@ def at_scale_of(gradient: Tensor, sample: Tensor) -> Tensor:
     return shape * (_rms(sample) / torch.where(peak > 0, _rms(shape), 1))
 
 
-def finite_or_none(gradient: Tensor, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
+def finite_or_zero(gradient: Tensor, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient [B, ...] with zeros for each sample that has a NaN or an infinity, in its log-probability [B] too,
     and which samples had, [B]."""
     broken = ~(gradient.isfinite().flatten(1).all(1) & log_probabilities.isfinite())

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .divergence import DIVERGENCES
-from .number_range import check_number
+from .named_choice import check_choice
+from .number_range import check_number, check_share
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,11 @@ class ClassifierScore:
     entropy_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("divergence_weight", "target_confidence", "joint_temperature", "marginal_temperature"):
+        for name in ("divergence_weight", "joint_temperature", "marginal_temperature"):
             check_number(name, getattr(self, name), lowest=0)
         check_number("entropy_weight", self.entropy_weight)
-        if self.divergence != "none" and self.divergence not in DIVERGENCES:
-            names = ", ".join(("none", *DIVERGENCES))
-            raise ValueError(f"divergence = {self.divergence!r}: it must be one of {names}.")
-        if self.target_confidence > 1:
-            raise ValueError(f"target_confidence = {self.target_confidence}: it must lie between 0 and 1.")
+        check_choice("divergence", self.divergence, ("none", *DIVERGENCES))
+        check_share("target_confidence", self.target_confidence)
         if self._regularised and DIVERGENCES[self.divergence].needs_full_support and self.target_confidence == 1:
             raise ValueError(
                 f"target_confidence = 1 makes the divergence '{self.divergence}' infinite: choose a value below 1."

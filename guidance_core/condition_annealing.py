@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .number_range import check_number
+from .number_range import check_number, check_share
 from .sampling_steps import CLOSE
 
 LARGEST_NOISE = 1e30  # its statistics are those of the condition again, so that it may be large
@@ -42,8 +42,7 @@ class ConditionAnnealing:
     def __post_init__(self) -> None:
         check_number("noise_scale", self.noise_scale, lowest=0, highest=LARGEST_NOISE)
         for name in ("mixing", "tau1", "tau2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: it must lie between 0 and 1.")
+            check_share(name, getattr(self, name))
         if self.tau1 > self.tau2:
             raise ValueError(f"tau1 = {self.tau1} and tau2 = {self.tau2}: tau1 must not be above tau2.")
 

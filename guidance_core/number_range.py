@@ -18,6 +18,12 @@ def check_number(name: str, value: float, lowest: float = -LARGEST, highest: flo
     raise ValueError(f"{name} = {value}: it must be a finite number{limit}.")
 
 
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError for an input that is no share of a whole."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} = {value}: it must lie between 0 and 1.")
+
+
 def whole_number(name: str, value: float, lowest: int, highest: int = LARGEST) -> int:
     """An input that is a whole number of this range, as 2.0 is; raises ValueError for any other."""
     if lowest <= value <= highest and value == int(value):

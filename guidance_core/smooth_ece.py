@@ -12,23 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .named_choice import check_choice
+
 FORMS = ("per_sample", "per_bin")
+BINS = 15  # of p̂ in (0, 1], of equal width; empty ones weigh nothing
 
 
-def smooth_ece(logits: Tensor, labels: Tensor, beta: float, form: str = "per_sample", bins: int = 15) -> Tensor:
+def smooth_ece(logits: Tensor, labels: Tensor, beta: float, form: str = "per_sample") -> Tensor:
     """L_ECE of logits [n, classes] and labels [n]: a number of √β or more.
 
     beta: β ≥ 0 rounds the corner of |p̂ − a| off; 0 is the absolute difference, whose gradient at 0 is taken as 0.
-    bins: of p̂ in (0, 1], of equal width; empty ones weigh nothing. Raises ValueError for an unknown form.
+    Raises ValueError for an unknown form.
     """
-    if form not in FORMS:
-        raise ValueError(f"form = {form!r}: it must be one of {', '.join(FORMS)}.")
+    check_choice("form", form, FORMS)
     confidence, prediction = logits.softmax(-1).max(-1)
     correct = (prediction == labels).to(confidence)
     if form == "per_sample":
         return _rounded(confidence - correct, beta).mean()
-    number = (confidence.detach() * bins).ceil().long().clamp(1, bins) - 1
-    in_bin = F.one_hot(number, bins).to(confidence)  # [n, bins]
+    number = (confidence.detach() * BINS).ceil().long().clamp(1, BINS) - 1
+    in_bin = F.one_hot(number, BINS).to(confidence)  # [n, bins]
     count = in_bin.sum(0)
     gap = (confidence - correct) @ in_bin / count.clamp(min=1)
     return (count / len(labels)) @ _rounded(gap, beta)

@@ -6,6 +6,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..guidance_core.calibration_error import check_relplot
+from ..guidance_core.named_choice import check_choice
 from .calibration.example_views import example_views
 from .calibration.guidance_view import guidance_view
 from .calibration.image_folder import fingerprint, open_folder
@@ -68,8 +69,7 @@ class EntropyGuidanceCalibrationReport(io.ComfyNode):
         resolution: int = 256,
     ) -> io.NodeOutput:
         check_relplot()
-        if pictures not in PICTURES:
-            raise ValueError(f"pictures = {pictures!r}: it must be one of {', '.join(PICTURES)}.")
+        check_choice("pictures", pictures, PICTURES)
         view = guidance_view(classifier, model, conditioning, vae, decode)
         folder = open_folder(image_folder, classifier, resolution)
         shown = folder.held_out if pictures == "held out" else folder.everything

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
-from torch import Tensor
+
+from ..guidance_core.number_range import check_share
 
 CATEGORY = "entropy guidance"
 
@@ -64,9 +65,7 @@ class PercentWindow:
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise ValueError(f"{name}_percent = {value}: it must lie between 0 and 1.")
+            check_share(f"{name}_percent", getattr(self, name))
         if self.start >= self.end:
             raise ValueError(
                 f"start_percent = {self.start} and end_percent = {self.end}: the window must end after it starts."
@@ -77,7 +76,7 @@ class PercentWindow:
         return self.start == 0 and self.end == 1
 
     @property
-    def has_no_step(self) -> str:
+    def why_no_step(self) -> str:
         """The words for a sampling none of whose steps it holds."""
         return (
             f"no step lies between start_percent = {self.start} and end_percent = {self.end}. Widen the window, unless another "
@@ -85,11 +84,13 @@ class PercentWindow:
         )
 
     def sigmas(self, model_sampling: Any) -> tuple[float, float]:
-        """The window's first and last sigma, from high to low; both ends belong to it, as in ComfyUI's own nodes."""
-        return model_sampling.percent_to_sigma(self.start), model_sampling.percent_to_sigma(self.end)
+        """The window's first and last sigma, from high to low; both ends belong to it, as in ComfyUI's own nodes. Nothing
+        is above the start of a sampling: a schedule's first sigma may lie above the model's highest by its rounding."""
+        start = math.inf if self.start == 0 else model_sampling.percent_to_sigma(self.start)
+        return start, model_sampling.percent_to_sigma(self.end)
 
     @staticmethod
-    def holds(sigma: Tensor, sigmas: tuple[float, float]) -> bool:
-        """Whether an evaluation at sigma, [B], lies in a window of such `sigmas`. Reading sigma waits for the device."""
+    def holds(sigma: float, sigmas: tuple[float, float]) -> bool:
+        """Whether an evaluation at sigma lies in a window of such `sigmas`."""
         start, end = sigmas
-        return end <= sigma[0].item() <= start
+        return end <= sigma <= start

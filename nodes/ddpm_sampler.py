@@ -6,6 +6,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..guidance_core.ddpm_variance import VARIANCES
+from ..guidance_core.named_choice import check_choice
 from ..guidance_core.number_range import check_number
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
@@ -60,8 +61,7 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
         check_number("scale", scale, lowest=0)
         check_number("gamma", gamma, lowest=0)
         check_number("tilt", tilt)
-        if variance not in VARIANCES:
-            raise ValueError(f"variance = {variance!r}: it must be one of {', '.join(VARIANCES)}.")
+        check_choice("variance", variance, VARIANCES)
         sampler = GuidedDDPM(score, scale, gamma, tilt, vae, variance, Feedback.of(cls))
         if scale == 0:
             sampler.feedback.say_without_effect("scale is 0. Set it above 0.")

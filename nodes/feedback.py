@@ -4,6 +4,7 @@ ComfyUI's server sends the text to the client that asked for the pictures, and i
 one, whether or not the node itself ran again. Where there is no server, or no client to tell, nothing is said.
 """
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,11 @@ class Feedback:
 
     def say_without_effect(self, why_not: str) -> None:
         self.say(f"No effect: {why_not}")
+
+    def warn_without_effect(self, effect: str, why_not: str) -> None:
+        """Of a whole sampling, in the log too: it may be a script's, which has no node to look at."""
+        logging.warning("%s had no effect in this sampling: %s", effect, why_not)
+        self.say_without_effect(why_not)
 
     @contextmanager
     def saying_errors(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from our_modules import MODULES, imports, loaded_by_comfyui
 # share.
 MAY_IMPORT = {
     "nodes": {"nodes.common", "nodes.feedback", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "nodes.recording", "nodes.drawing", "guidance_core", "demo"},
-    "nodes.common": set(),
+    "nodes.common": {"guidance_core"},
     "nodes.feedback": {"guidance_core"},
     "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "nodes.feedback", "guidance_core"},
     "nodes.classifiers": {"nodes.classifiers", "nodes.common", "nodes.feedback", "guidance_core"},

@@ -23,10 +23,9 @@ from comfy_api.torch_helpers.torch_compile import apply_torch_compile_factory
 from ..common import is_want_of_memory
 from .layers import LayerMap, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall, with_innermost
-from .reach import REACHED
+from .our_override import stays_in_force
 from .rebinding import with_code_of_its_own
 from .rows import scale_of_rows
-from .tempered_attention import TemperedAttention
 
 FACTORS = "entropy_guidance_factors"  # in transformer options: [attention calls, rows]
 CALL = "entropy_guidance_call"  # in transformer options: [the number of the next attention call]
@@ -149,7 +148,7 @@ def scale_queries(
     """An attention override that scales each row of q by its factor, and counts the calls in which it could."""
     number, factors = transformer_options[CALL][0], transformer_options[FACTORS]
     previous = transformer_options[PREVIOUS]
-    if previous is not None and (REACHED not in transformer_options or isinstance(previous, TemperedAttention)):
+    if previous is not None and stays_in_force(previous, transformer_options):
         attention = partial(previous, attention)
     if number < len(factors) and q.shape[0] % factors.shape[1] == 0:
         transformer_options[CALL][0] += 1

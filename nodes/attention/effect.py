@@ -13,6 +13,8 @@ from ..feedback import StepCount
 from ..sampling.condition_names import NEGATIVE, POSITIVE
 from .network_call import NetworkCall
 
+NAME = "Entropy Rectifying Guidance"
+
 
 @dataclass
 class Effect:
@@ -64,14 +66,14 @@ class Effect:
                 "own, or use a guider with a negative input."
             )
         if not self.in_time:
-            return window.has_no_step
+            return window.why_no_step
         return "another node skipped the network in each of its steps."
 
     def say_once(self, message: str) -> None:
         """Logs a warning, once in a sampling."""
         if message not in self._said:
             self._said.add(message)
-            logging.warning("Entropy Rectifying Guidance: %s", message)
+            logging.warning("%s: %s", NAME, message)
 
 
 def why_ordinary(energy: AttentionEnergy) -> str:

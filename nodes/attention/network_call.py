@@ -11,7 +11,8 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS
 
-from .reach import KEY, options_in_reach
+from ..feedback import OUR_PACKAGE
+from .reach import options_in_reach
 
 OVERRIDE = "optimized_attention_override"
 NOT_PART_OF_THE_NETWORK = ("wrappers", "callbacks", "patches", "patches_replace", OVERRIDE)
@@ -112,8 +113,7 @@ class NetworkCall:
         yield options.get(OVERRIDE)
         if patcher is not None:
             yield patcher.model_options.get("model_function_wrapper")
-            ours = patcher.get_attachment(KEY) or ()
-            patches = ((name, patch) for name, patch in patcher.object_patches.items() if name not in ours)
+            patches = patcher.object_patches.items()
             yield from (patch for name, patch in patches if not within or name.startswith("diffusion_model."))
 
     @property
@@ -125,14 +125,11 @@ class NetworkCall:
         return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
 
 
-OUR_PACKAGE = __name__.rpartition(".nodes.")[0]
-
-
 def _origin(change: object) -> str | None:
     """The custom node pack, or else the module, that some function or object is of; None for ComfyUI's and our own."""
     function = getattr(change, "__func__", change)
     module = getattr(function, "__module__", None) or type(function).__module__
-    if change is None or module.startswith((OUR_PACKAGE, "comfy.", "comfy_api.", "torch.", "builtins")):
+    if change is None or module.startswith((f"{OUR_PACKAGE}.", "comfy.", "comfy_api.", "torch.", "builtins")):
         return None
     pack = re.search(r"custom_nodes[./\\]([^./\\]+)", module)
     return pack[1] if pack else module.removeprefix("comfy_extras.")

@@ -7,6 +7,12 @@ from typing import Any
 from .reach import REACHED
 
 
+def stays_in_force(previous: Callable[..., Any] | None, options: dict[str, Any]) -> bool:
+    """Whether an override that was there before is called with attention of these transformer options. Others do not see what
+    gets its options from this pack alone."""
+    return previous is not None and (REACHED not in options or isinstance(previous, OurOverride))
+
+
 class OurOverride:
     """previous: the override that was there before, which stays in force. preferred: the attention function that the network's
     checkpoint asks for in the place of ComfyUI's, if any."""
@@ -16,7 +22,7 @@ class OurOverride:
 
     def of_others(self, attention: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
         """What attention is without this override. options: the transformer options of a call."""
-        if self.previous is not None and (REACHED not in options or isinstance(self.previous, OurOverride)):
+        if self.previous is not None and stays_in_force(self.previous, options):
             return partial(self.previous, attention)  # it may call ComfyUI's attention itself
         # ComfyUI drops a checkpoint's preference as soon as there is an override.
         return self.preferred or attention

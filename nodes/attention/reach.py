@@ -4,7 +4,6 @@ ComfyUI hands `transformer_options`, and the override in them, to the attention 
 below, a line a network: tests/nodes/attention/test_compatibility.py runs every network of ComfyUI against them.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,8 +84,6 @@ def reach_attention(model: ModelPatcher) -> None:
             f"model: {type(network).__name__} is a compiled engine whose attention cannot be reached. Use the checkpoint "
             "that it was made of."
         )
-    if KEY not in model.attachments and name_of(network) in LINEAR:
-        logging.info("Entropy Rectifying Guidance on %s: %s.", type(network).__name__, LINEAR[name_of(network)])
     add_patches(model, KEY, _patch)
 
 

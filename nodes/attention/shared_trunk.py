@@ -69,7 +69,8 @@ class SharedRows:
     trunk: dict[torch.nn.Module, None]
     map: RowMap
     ran: set[torch.nn.Module] = field(default_factory=set)
-    _taken_by_block: tuple[Any, ...] | None = None  # of the one that is running: none runs within another
+    # Of the block that is running (none runs within another): how often rows are folded, and options beside their copies.
+    _running: tuple[set[int], list[tuple[dict[str, Any], dict[str, Any]]]] | None = None
     # Repeated results of the block before: each with its version and the rows that it was made of.
     _results: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = field(default_factory=dict)
 
@@ -113,14 +114,19 @@ class SharedRows:
         self, block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """What a block gets, of the rows that differ."""
-        self._taken_by_block = taken = self._take(args, kwargs)
-        return None if taken is None else taken[:2]
+        taken = self._take(args, kwargs)
+        if taken is None:
+            self._running = None
+            return None
+        *inputs, folds, options = taken
+        self._running = folds, options
+        return tuple(inputs)
 
     def _after(self, block: torch.nn.Module, args: tuple[Any, ...], results: Any) -> Any:
         """A block's results, for all rows."""
-        if self._taken_by_block is None:
+        if self._running is None:
             return results
-        *_, folds, options = self._taken_by_block
+        (folds, options), self._running = self._running, None
         for original, of_rows in options:
             original.update({name: value for name, value in of_rows.items() if name not in PER_CHUNK})
         self.ran.add(block)

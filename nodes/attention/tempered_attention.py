@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any
 
 import torch
 
 from ...guidance_core.attention_energy import AttentionEnergy, descend, step
+from .copies import PER_CHUNK
 from .flatness import factor_of_heads, find_places, measured_at
 from .kinds import kind_of_call
 from .layers import CallReader, LayerMap
@@ -170,5 +172,5 @@ class TemperedAttention(OurOverride):
     ) -> dict[str, Any]:
         """Transformer options for attention of the weak rows alone, for overrides of other nodes within this one."""
         owners = self._once(owners_of_weak_rows, labels, rows, owners)
-        conditions = [c for c, is_weak in zip(options.get("cond_or_uncond", ()), self.chunks) if is_weak]
-        return {**options, OWNERS: owners, "cond_or_uncond": conditions, COUNTED: True}
+        lists = {name: [*compress(options[name], self.chunks)] for name in PER_CHUNK if name in options}
+        return {**options, **lists, OWNERS: owners, COUNTED: True}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...guidance_core.attention_energy import AttentionEnergy
 from ...guidance_core.layer_selection import LayerSelection
+from ...guidance_core.named_choice import check_choice
 from .compiled import CompiledTempering, can_run_compiled
 from .copies import copies_of_chunks
 from .effect import check_changed
@@ -40,8 +41,7 @@ class TemperedEvaluation:
     _compiled: CompiledTempering | None = field(init=False, repr=False)  # None: for a flatness
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"attention = {self.kind!r}: it must be one of {', '.join(KINDS)}.")
+        check_choice("attention", self.kind, KINDS)
         temperature = self.energy.fixed_temperature
         self._compiled = None if temperature is None else CompiledTempering(temperature)
 
@@ -60,6 +60,10 @@ class TemperedEvaluation:
             result = self._run_compiled(self._compiled, call, weak, labels, sampling)
             if result is not None:
                 return result
+        if call.is_compiled:
+            sampling.effect.say_once(
+                f"{type(call.network).__name__} runs without its compiled code where ERG changes it."
+            )
         return self._run(call, weak, labels, sampling, alone=len(nodes) == 1)
 
     def _can_run_compiled(self, call: NetworkCall, sampling: SamplingState, nodes: list["TemperedEvaluation"]) -> bool:
@@ -96,8 +100,11 @@ class TemperedEvaluation:
         for renew in (False, True):
             layers, selected = self._layers(call, structure, renew)
             attention = self._attention(call, layers, selected, weak, labels, sampling)
-            result = self._run_network(call, attention, weak, sampling, alone)
+            result, spared = self._run_network(call, attention, weak, sampling, alone)
+            if renew:  # keys that are unknown even to a new map are other nodes' own
+                layers.strangers.update(attention.layer_of.unknown)
             if not attention.calls or _fits(attention, renew):
+                sampling.effect.spared.append(spared)
                 self._say_what_was_changed(attention, call, sampling)
                 return result
         raise RuntimeError(_misfit(attention, call))
@@ -109,14 +116,14 @@ class TemperedEvaluation:
         weak: tuple[bool, ...],
         sampling: SamplingState,
         alone: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, float]:
+        """The prediction, and how many conditions' work was spared."""
         sharing = sampling.find(TrunkSharing, call.network)
         if self.share_trunk and alone:
             result = sharing.run(call, attention, weak, copies_of_chunks(call.options) or None)
         else:
             result = call.run({OVERRIDE: attention}, eagerly=True)
-        sampling.effect.spared.append(sharing.spared if attention.calls else len(weak))
-        return result
+        return result, sharing.spared if attention.calls else len(weak)
 
     def _layers(self, call: NetworkCall, structure: tuple[Any, ...], renew: bool) -> tuple[LayerMap, frozenset[int]]:
         """The map of the network's layers, and the selected ones. A selection of nothing may be an old map's fault."""
@@ -178,13 +185,9 @@ class TemperedEvaluation:
 
 
 def _fits(attention: TemperedAttention, renewed: bool) -> bool:
-    """Whether the map of layers described an evaluation. Keys that are unknown even to a new map are other nodes' own."""
-    unknown = attention.layer_of.unknown
-    if renewed:
-        attention.layers.strangers.update(unknown)
-    known = renewed or not unknown
+    """Whether the map of layers described an evaluation."""
     return (
-        known
+        (renewed or not attention.layer_of.unknown)
         and not attention.misfits
         and attention.layers.fits_unkeyed(attention.layer_of.unkeyed, attention.selected)
     )

@@ -25,10 +25,10 @@ from ..sampling.condition_names import ConditionNames, Conditions, positive_name
 from ..sampling.guidance_interval import GuidanceInterval
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
 from .copies import with_copies_as_originals
-from .effect import Effect
+from .effect import NAME, Effect
 from .kinds import tell_kinds
 from .network_call import NetworkCall
-from .reach import batch_of, reach_attention
+from .reach import LINEAR, batch_of, name_of, reach_attention
 from .sampling_state import SamplingState
 from .tempered_evaluation import TemperedEvaluation
 from .trunk_sharing import telling_conditions
@@ -52,6 +52,9 @@ class WeakBranchAttention:
     def add_to(self, model: ModelPatcher, key: str) -> None:
         """Adds the wrappers and callbacks to a ModelPatcher, and whatever its network needs for ERG to reach its attention."""
         self._reach(model)
+        network, is_first = model.model.diffusion_model, not model.get_wrappers(WrappersMP.APPLY_MODEL, key)
+        if is_first and name_of(network) in LINEAR:
+            logging.info("%s on %s: %s.", NAME, type(network).__name__, LINEAR[name_of(network)])
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, self.sample)
         if self.own is not None:
             model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, self.predict)
@@ -99,9 +102,9 @@ class WeakBranchAttention:
         if effect.changed:
             self.feedback.say(effect.what())
         elif self.interval is not None and self.interval.left_out_all_guidance:
-            self.feedback.say(f"No guidance in all of the sampling: {self.window.has_no_step}")
+            self.feedback.say(f"No guidance in all of the sampling: {self.window.why_no_step}")
         else:
-            self._say_without_effect(effect.why_not(self.window, self.own is not None, guider))
+            self.feedback.warn_without_effect(NAME, effect.why_not(self.window, self.own is not None, guider))
 
     def _new_sampling(self, guider: CFGGuider) -> SamplingState:
         """Raises RuntimeError where a guider has no condition for a weak branch of its own."""
@@ -142,14 +145,11 @@ class WeakBranchAttention:
         """A callback for ComfyUI's ON_CLEANUP, which also models have whose wrappers their guider does not call."""
         evaluations, self._evaluations = self._evaluations, None
         if self._sampling is None and evaluations == 0:
-            self._say_without_effect(
+            self.feedback.warn_without_effect(
+                NAME,
                 "its guider runs this model without what nodes add to it (DualModelGuider's model_negative). Put ERG on "
-                "the guider's main model, which flattens the negative branch whichever model runs it."
+                "the guider's main model, which flattens the negative branch whichever model runs it.",
             )
-
-    def _say_without_effect(self, why_not: str) -> None:
-        logging.warning("Entropy Rectifying Guidance had no effect in this sampling: %s", why_not)
-        self.feedback.say_without_effect(why_not)
 
     def name_conditions(
         self,
@@ -213,7 +213,7 @@ class WeakBranchAttention:
     def _is_time(self, sigma: Tensor, model_sampling: Any, sampling: SamplingState) -> bool:
         if self.window.is_everything:  # spares reading sigma, which waits for the device
             return True
-        return self.window.holds(sigma, sampling.find(self.window.sigmas, model_sampling))
+        return self.window.holds(sigma[0].item(), sampling.find(self.window.sigmas, model_sampling))
 
 
 def _all_in_graph(call: NetworkCall) -> list[TemperedEvaluation]:

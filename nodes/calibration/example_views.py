@@ -11,6 +11,7 @@ from hashlib import sha256
 import comfy.model_management
 import torch
 
+from ...guidance_core.fine_tuning import Batch
 from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
 from .pictures import Pictures
 
@@ -18,7 +19,6 @@ MEMORY_SHARE = 0.25  # of what is free at the start
 SHARE_AHEAD = 0.05  # of the same, for views that are made ahead and not kept
 BATCH = 16  # pictures looked at together
 Key = int | tuple[str, int]  # of a view, or of a picture's "latent"
-Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
 
 
 class ExampleViews:

@@ -14,11 +14,11 @@ import torch
 
 from ...guidance_core.calibration_error import CalibrationError
 from ...guidance_core.calibration_objective import CalibrationObjective
-from ...guidance_core.fine_tuning import FineTuning
-from ...guidance_core.number_range import check_number
+from ...guidance_core.fine_tuning import Batch, FineTuning
+from ...guidance_core.number_range import LARGEST, check_number, whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
 from ..common import printable
-from .example_views import BATCH, Batch, ExampleViews, example_views
+from .example_views import BATCH, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
 from .loss_picture import loss_picture
@@ -39,10 +39,10 @@ class Training:
     seed: int
 
     def __post_init__(self) -> None:
-        check_number("steps", self.steps, lowest=1)
-        check_number("batch_size", self.batch_size, lowest=1)
         check_number("learning_rate", self.learning_rate, lowest=1e-12)
-        check_number("seed", self.seed, lowest=0, highest=2**64 - 1)  # what PyTorch takes
+        ranges = {"steps": (1, LARGEST), "batch_size": (1, LARGEST), "seed": (0, 2**64 - 1)}  # what PyTorch takes
+        for name, (lowest, highest) in ranges.items():  # a linked one may be 2.0
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), lowest, highest))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import folder_paths
 
 from ...guidance_core.class_labels import parse_labels
-from ...guidance_core.number_range import check_number
+from ...guidance_core.number_range import whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
 from ..common import printable
 from .files_below import FilesBelow, files_below
@@ -69,7 +69,7 @@ def open_folder(name: str, classifier: GuidanceClassifier, size: int) -> Example
     Raises ValueError for a folder without usable pictures of two classes or more, with sub-folders that are no classes
     of the classifier, or that is not below ComfyUI's input folder.
     """
-    check_number("resolution", size, lowest=1, highest=LARGEST_SIZE)
+    size = whole_number("resolution", size, lowest=1, highest=LARGEST_SIZE)
     listing = _listing(name)
     files = list(listing.files)
     classes = _classes(name, sorted({file.parts[0] for file in files}), classifier)

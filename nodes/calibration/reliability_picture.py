@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...guidance_core.calibration_error import CalibrationError
-from ..drawing.figure import drawn
+from ..drawing.figure import image_of
 from .guidance_view import FINISHED
 from .image_folder import ExampleFolder
 
@@ -43,7 +43,7 @@ def reliability_picture(
         figure.supxlabel("\n".join(lines), fontsize=10, x=0.01, ha="left", parse_math=False)  # names may hold $
 
     height = len(rows) * (SIDE + 0.7) + 0.2 * (len(lines) + 1)
-    return torch.from_numpy(drawn(draw, columns * SIDE, height, DPI)).float()[None] / 255
+    return image_of(draw, columns * SIDE, height, DPI)
 
 
 def _diagram(figure: "Figure", ax: "Axes", title: str, error: CalibrationError) -> None:

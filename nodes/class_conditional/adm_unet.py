@@ -45,13 +45,13 @@ class AdmShape:
         if not self.width or any(channels % GROUPS or not channels for channels in self.level_channels):
             raise ValueError(f"its levels have {self.level_channels} channels: multiples of {GROUPS} can be built.")
         for level in (*self.attention_levels, -1):
-            if self.level_channels[level] % self.heads_of(self.level_channels[level]):
-                raise ValueError(f"{self.level_channels[level]} channels cannot be split into {self.heads} heads.")
-            if self.head_channels and self.level_channels[level] % self.head_channels:
+            channels = self.level_channels[level]
+            if self.head_channels and channels % self.head_channels:
                 raise ValueError(
-                    f"num_head_channels = {self.head_channels} does not divide the {self.level_channels[level]} "
-                    "channels of a level with attention."
+                    f"num_head_channels = {self.head_channels} does not divide the {channels} channels of a level with attention."
                 )
+            if channels % self.heads_of(channels):
+                raise ValueError(f"{channels} channels cannot be split into {self.heads} heads.")
 
     @property
     def level_channels(self) -> list[int]:

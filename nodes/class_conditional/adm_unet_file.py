@@ -10,8 +10,9 @@ import comfy.latent_formats
 from comfy.model_base import ModelType
 from torch import Tensor
 
+from ..classifiers.adm_levels import levels_of
 from ..classifiers.rehearsal import on_meta
-from ..classifiers.weights import check_weights, weight_shape, whole_number
+from ..classifiers.weights import check_weights, count_in_metadata, weight_shape
 from .adm_unet import AdmShape, AdmUNet
 from .class_model import LINEAR, ClassModelSettings
 from .files import names_of_rows
@@ -47,22 +48,19 @@ def settings_of(shape: AdmShape, class_names: tuple[str, ...], schedule: str) ->
 def _shape(weights: dict[str, Tensor], metadata: dict[str, str]) -> AdmShape:
     in_channels = _channels(weights)
     levels, depth = _levels_and_depth(weights)
-    firsts = [1 + level * (depth + 1) for level in range(levels)]  # the first block of each level
-    width = weight_shape(weights, "time_embed.0.weight", 2)[1]
-    channels = [weight_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
-    multipliers = tuple(count / max(width, 1) for count in channels)
+    width, multipliers, attention_levels = levels_of(weights, levels, depth)
     four_heads = multipliers == OF_128 and "num_head_channels" not in metadata
     new_order = metadata.get("use_new_attention_order", str(multipliers == OF_64))
     return AdmShape(
         width=width,
         depth=depth,
         multipliers=multipliers,
-        attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
+        attention_levels=attention_levels,
         classes=weight_shape(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else 0,
         head_channels=None
         if four_heads or "num_heads" in metadata
-        else whole_number(metadata, "num_head_channels", "64"),
-        heads=whole_number(metadata, "num_heads", "4"),
+        else count_in_metadata(metadata, "num_head_channels", "64"),
+        heads=count_in_metadata(metadata, "num_heads", "4"),
         split_first=new_order == "True",
         channels=in_channels,
         learned_variance=weight_shape(weights, "out.2.weight", 4)[0] == 2 * in_channels,

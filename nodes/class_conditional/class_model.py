@@ -37,7 +37,7 @@ class ClassModelSettings:
     """network: its class, built with shape=, dtype=, device= and operations=. class_names: one for each class; empty for
     a model without. memory: ComfyUI's memory_usage_factor."""
 
-    network: type
+    network: type[ClassNetwork]
     shape: object
     latent: LatentFormat
     prediction: comfy.model_base.ModelType

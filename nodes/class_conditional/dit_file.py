@@ -12,7 +12,7 @@ from comfy.model_base import ModelType
 from torch import Tensor
 
 from ..classifiers.rehearsal import on_meta
-from ..classifiers.weights import check_weights, weight_shape, whole_number
+from ..classifiers.weights import check_weights, count_in_metadata, weight_shape
 from .class_model import LINEAR, ClassModelSettings
 from .dit import DiT, DitShape
 from .files import names_of_rows
@@ -79,7 +79,7 @@ def _heads(metadata: dict[str, str], width: int) -> int:
             f"its width of {width} is none of the published {', '.join(map(str, HEADS))}, which say how many heads it has: "
             "save it as safetensors with 'num_heads' in the metadata."
         )
-    return whole_number(metadata, "num_heads", str(HEADS.get(width)))
+    return count_in_metadata(metadata, "num_heads", str(HEADS.get(width)))
 
 
 def _prediction(metadata: dict[str, str], stem: str) -> str:

@@ -8,14 +8,14 @@ import folder_paths
 from torch import Tensor
 
 from ..classifiers.claims import check_name
-from ..classifiers.files import reason_of
+from ..classifiers.files import DEMO_WEIGHTS, naming
 from ..classifiers.weights import WEIGHT_FILES, class_names, read_weights
-from ..common import printable, printable_cause
+from ..common import printable
 from .class_model import ClassModelSettings, class_model
 
 FOLDER = "diffusion_models"
 DEMO = "entropy-guidance-demo-classes"
-DEMO_FILE = Path(__file__).parents[2] / "demo" / "weights" / "classes" / "diffusion.safetensors"
+DEMO_FILE = DEMO_WEIGHTS / "classes" / "diffusion.safetensors"
 
 # From weights, metadata and the file's name without its ending; raises ValueError for what is not of its kind.
 Reader = Callable[[dict[str, Tensor], dict[str, str], str], tuple[ClassModelSettings, dict[str, Tensor]]]
@@ -29,12 +29,9 @@ def model_names() -> list[str]:
 def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """The MODEL of a file, by the reader of its kind. Raises ValueError, naming the file and what is wrong with it."""
     path = DEMO_FILE if name == DEMO else _path(name)
-    try:
+    with naming(f"model_name = '{name}'", path):
         check_name(path)
         settings, weights = read(*read_weights(path), path.stem)
-    except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
-        words = f"model_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"
-        raise ValueError(printable(words)) from printable_cause(error)
     return class_model(settings, weights, (load_model, (name, read)), disable_dynamic)
 
 

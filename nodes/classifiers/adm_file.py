@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .adm import AdmConfig, AdmEncoder, NoiseAwareClassifier
+from .adm_levels import levels_of
 from .rehearsal import on_meta, prepared, rehearse
-from .weights import check_weights, class_names, notes_of, weight_shape, whole_number
+from .weights import check_weights, class_names, count_in_metadata, notes_of, weight_shape
 
 POSITIONS = "out.2.positional_embedding"
 
@@ -48,18 +49,16 @@ def _example(config: AdmConfig) -> Tensor:
 def _config(weights: dict[str, Tensor], metadata: dict[str, str], stem: str) -> AdmConfig:
     image_size = _image_size(metadata, stem)
     levels, depth = _levels_and_depth(weights, image_size)
-    firsts = [1 + level * (depth + 1) for level in range(levels)]  # the first block of each level
-    width = weight_shape(weights, "time_embed.0.weight", 2)[1]
-    channels = [weight_shape(weights, f"input_blocks.{first}.0.out_layers.3.weight", 4)[0] for first in firsts]
+    width, multipliers, attention_levels = levels_of(weights, levels, depth)
     return AdmConfig(
         image_size=image_size,
         in_channels=weight_shape(weights, "input_blocks.0.0.weight", 4)[1],
         width=width,
         depth=depth,
-        multipliers=tuple(count / max(width, 1) for count in channels),
-        attention_levels=tuple(i for i in range(levels) if f"input_blocks.{firsts[i]}.1.qkv.weight" in weights),
+        multipliers=multipliers,
+        attention_levels=attention_levels,
         classes=weight_shape(weights, "out.2.c_proj.weight", 3)[0],
-        head_channels=whole_number(metadata, "num_head_channels", "64"),
+        head_channels=count_in_metadata(metadata, "num_head_channels", "64"),
         schedule=metadata.get("noise_schedule", "cosine" if image_size == 64 else "linear"),
     )
 
@@ -71,7 +70,7 @@ def _image_size(metadata: dict[str, str], stem: str) -> int:
             f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
             "64x64_classifier, or give 'image_size' in the metadata."
         )
-    return whole_number(metadata, "image_size", named[1] if named else "")
+    return count_in_metadata(metadata, "image_size", named[1] if named else "")
 
 
 def _levels_and_depth(weights: dict[str, Tensor], image_size: int) -> tuple[int, int]:

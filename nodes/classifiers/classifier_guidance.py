@@ -3,7 +3,6 @@
 The formulas are in guidance_core/classifier_guidance.py, guided_steps.py and tilted_sampling.py.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,15 +65,16 @@ class ClassifierGuidance:
         if guided:
             self.feedback.say(f"{guided} of {steps} steps, {self.gradient.how_sure()} in the last of them")
         elif not steps:
-            self.feedback.say_without_effect(
-                "its guider gives nodes no prediction to move. Use a KSampler or CFGGuider."
-            )
+            self._warn("its guider gives nodes no prediction to move. Use a KSampler or CFGGuider.")
         elif self.every > 1 and self._schedule is not None and self._schedule.guided:
-            self.feedback.say_without_effect(
+            self._warn(
                 f"its sampler has steps of its own, and none of them is one that every = {self.every} guides. Set it to 1."
             )
         else:
-            self.feedback.say_without_effect(self.window.has_no_step)
+            self._warn(self.window.why_no_step)
+
+    def _warn(self, why_not: str) -> None:
+        self.feedback.warn_without_effect("Classifier guidance", why_not)
 
     @contextmanager
     def _following(self, model_options: dict[str, Any]) -> Iterator[None]:
@@ -128,10 +128,7 @@ class ClassifierGuidance:
             def share(level: float) -> float:
                 return float(self._share(torch.tensor(level, dtype=torch.float64), model_sampling))
 
-            # Karras' first noise level can lie above the model's highest by its rounding.
-            whole = self.window.is_everything
-            window = (math.inf, 0.0) if whole else self.window.sigmas(model_sampling)
-            self._schedule = _Schedule(sigmas, window, self.every, share)
+            self._schedule = _Schedule(sigmas, self.window.sigmas(model_sampling), self.every, share)
         return self._schedule.factor(sigma[0].item())
 
 
@@ -146,14 +143,10 @@ class _Schedule:
         self, sigmas: list[float], window: tuple[float, float], every: int, share: Callable[[float], float]
     ) -> None:
         self._sigmas, self._window, self._every = sigmas, window, every
-        self.guided = guided_steps(sigmas, every, self._holds, share)
-
-    def _holds(self, sigma: float) -> bool:
-        start, end = self._window
-        return end <= sigma <= start
+        self.guided = guided_steps(sigmas, every, lambda sigma: PercentWindow.holds(sigma, window), share)
 
     def factor(self, sigma: float) -> float:
         """How many times its own share the guidance of an evaluation has; 0 where it has none."""
-        if not self._holds(sigma):
+        if not PercentWindow.holds(sigma, self._window):
             return 0.0
         return 1.0 if self._every == 1 else self.guided.get(step_taken(sigma, self._sigmas), 0.0)

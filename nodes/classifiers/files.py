@@ -6,6 +6,8 @@ Nothing in a file is executed: weights are read as safetensors or with `weights_
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,11 +24,11 @@ from .weights import read_weights
 
 FOLDER = "classifiers"
 DEMO = "entropy-guidance-demo"
-_WEIGHTS = Path(__file__).parents[2] / "demo" / "weights"
+DEMO_WEIGHTS = Path(__file__).parents[2] / "demo" / "weights"
 BUNDLED = {
-    DEMO: _WEIGHTS / "classifier",
-    "entropy-guidance-demo-classes": _WEIGHTS / "classes" / "classifier",
-    "entropy-guidance-demo-classes-noise-aware": _WEIGHTS / "classes" / "32x32_classifier.safetensors",
+    DEMO: DEMO_WEIGHTS / "classifier",
+    "entropy-guidance-demo-classes": DEMO_WEIGHTS / "classes" / "classifier",
+    "entropy-guidance-demo-classes-noise-aware": DEMO_WEIGHTS / "classes" / "32x32_classifier.safetensors",
 }
 LONGEST_NAME = 200  # bytes
 
@@ -45,16 +47,23 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
     """Loads what `classifier_names` lists; prompts are the classes of a zero-shot model. Raises ValueError, naming
     the file and what is wrong with it."""
     path = _path(name)
-    try:
+    with naming(f"classifier_name = '{name}'", path):
         check_name(path)
         module, labels, notes = _load(path, prompts)
         return guidance_classifier(name, module, labels, notes)
+
+
+@contextmanager
+def naming(wanted: str, path: Path) -> Iterator[None]:
+    """Within, whatever goes wrong is a ValueError that names the input, as an artist gave it, and the file."""
+    try:
+        yield
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
-        words = f"classifier_name = '{name}' cannot be loaded from {path}: {reason_of(error)}"
+        words = f"{wanted} cannot be loaded from {path}: {_reason_of(error)}"
         raise ValueError(printable(words)) from printable_cause(error)
 
 
-def reason_of(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     """Why a file cannot be loaded: our words, or what a library says of one that it was not made for."""
     return str(error) if isinstance(error, ValueError) and str(error) else f"it does not fit ({words_of(error)})."
 

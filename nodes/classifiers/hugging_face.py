@@ -13,8 +13,9 @@ import torch
 from .claims import ANY, TooMuch, words_of
 from .class_labels import distinct_labels
 from .heads import names_of_logits
-from .hugging_face_folder import LOCAL, NOTES, Shapes, check_folder, check_tokenizer, numbers_of, read_config
+from .hugging_face_folder import LOCAL, Shapes, check_folder, check_tokenizer, numbers_of, read_config
 from .rehearsal import check_fits, on_meta, prepared, rehearse
+from .weights import NOTES
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -21,9 +21,9 @@ from .claims import (
     safetensors_shapes,
     words_of,
 )
+from .weights import NOTES
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
-NOTES = "entropy_guidance"  # where config.json says how a saved classifier was calibrated
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS_OF_PROCESSES = "shard-*-model-*.safetensors"  # beside one, the library reads all safetensors, index or not
 CONFIGURATIONS = ("preprocessor_config.json", "processor_config.json")

@@ -18,6 +18,8 @@ from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
+from ...guidance_core.named_choice import check_choice
+
 MODES = ("auto", "full", "half", "taesd")
 # Bytes that a TAESD's decoding takes for each pixel of the picture: four maps of 64 floats at once.
 TAESD_MEMORY = 1_100
@@ -87,8 +89,7 @@ class _Decode(torch.nn.Module):
 
 def check_mode(mode: str) -> None:
     """Raises ValueError for a word that is none of MODES."""
-    if mode not in MODES:
-        raise ValueError(f"decode = {mode!r}: it must be one of {', '.join(MODES)}.")
+    check_choice("decode", mode, MODES)
 
 
 def latent_decoder(model: ModelPatcher, vae: Any, mode: str) -> LatentDecoder:

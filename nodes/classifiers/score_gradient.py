@@ -15,7 +15,7 @@ from comfy.model_sampling import CONST, COSMOS_RFLOW, EPS
 from comfy.patcher_extension import WrapperExecutor
 
 from ...guidance_core.class_labels import labels_of_batch
-from ...guidance_core.classifier_guidance import finite_or_none, per_sample
+from ...guidance_core.classifier_guidance import finite_or_zero, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
@@ -133,7 +133,7 @@ class ScoreGradient:
                 at_once //= 2
                 self._batch = labels, at_once
         gradient, log_p = found
-        gradient, broken = finite_or_none(gradient, log_p)
+        gradient, broken = finite_or_zero(gradient, log_p)
         self._log_p = torch.where(broken, torch.nan, log_p)
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
         return gradient, self._log_p

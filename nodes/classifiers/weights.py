@@ -28,7 +28,7 @@ from .state_dicts import state_dict_in, unwrapped
 
 SAFETENSORS = (".safetensors", ".sft")
 WEIGHT_FILES = (*SAFETENSORS, ".pth", ".pt", ".ckpt")
-NOTES = "entropy_guidance"  # where a saved classifier's metadata says how it was calibrated
+NOTES = "entropy_guidance"  # where a saved classifier's metadata, or config.json, says how it was calibrated
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -108,7 +108,7 @@ def weight_shape(weights: dict[str, torch.Tensor], key: str, dimensions: int) ->
     return weights[key].shape
 
 
-def whole_number(metadata: dict[str, str], key: str, default: str) -> int:
+def count_in_metadata(metadata: dict[str, str], key: str, default: str) -> int:
     """A count that metadata gives, or the default. Raises ValueError for what is none from 1 to 999999."""
     text = metadata.get(key, default)
     if not re.fullmatch("[0-9]{1,6}", text) or not int(text):

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 # For letters that matplotlib's own font has not, in names of folders and classes: those of Windows, macOS and Linux.
 FONTS = (
@@ -38,6 +39,11 @@ def drawn(draw: Callable[..., Any], width: float, height: float, dpi: int) -> np
         draw(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def image_of(draw: Callable[..., Any], width: float, height: float, dpi: int) -> torch.Tensor:
+    """The same as ComfyUI's IMAGE: [1, H, W, 3] in 0..1."""
+    return torch.from_numpy(drawn(draw, width, height, dpi)).float()[None] / 255
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..drawing.figure import drawn
+from ..drawing.figure import image_of
 from .sampling_record import Curve, Map, SamplingRecord
 from .small_picture import small_picture
 
@@ -46,7 +46,7 @@ def guidance_picture(record: SamplingRecord, latent: torch.Tensor) -> torch.Tens
         figure.supxlabel("\n".join(notes), fontsize=9.5, x=0.02, ha="left")
 
     height = sum(heights) + 0.165 * (len(notes) + 1)
-    return torch.from_numpy(drawn(draw, WIDTH, height, DPI)).float()[None] / 255
+    return image_of(draw, WIDTH, height, DPI)
 
 
 Panel = tuple[float, Callable[..., Any]]  # its height in inches, and what draws it on a figure

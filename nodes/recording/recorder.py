@@ -52,18 +52,18 @@ class Recorder:
         """A wrapper for ComfyUI's OUTER_SAMPLE. A sampling that fails leaves no record."""
         guider = executor.class_obj
         recording = Recording(guider, sigmas, others.get("latent_shapes"))
-        recording.add_to(guider.model_options)
-        output = executor(
-            noise,
-            latent_image,
-            sampler,
-            sigmas,
-            denoise_mask,
-            recording.counting(callback),
-            disable_pbar,
-            seed,
-            **others,
-        )
+        with recording.watching(guider.model_options):
+            output = executor(
+                noise,
+                latent_image,
+                sampler,
+                sigmas,
+                denoise_mask,
+                recording.counting(callback),
+                disable_pbar,
+                seed,
+                **others,
+            )
         _finished.append((self.node, recording.finish(output)))
         return output
 

@@ -8,7 +8,8 @@ last among them. Of a sampler that evaluates more than once a step the first cou
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,12 +65,18 @@ class Recording:
         self._classifier: list[tuple[Any, ...]] = []
         self._shown: list[tuple[int, torch.Tensor]] = []
 
-    def add_to(self, model_options: dict[str, Any]) -> None:
-        """Adds the wrappers to the model options of a sampling, before all others.
+    @contextmanager
+    def watching(self, model_options: dict[str, Any]) -> Iterator[None]:
+        """Within, the wrappers are in the model options of a sampling, before all others. Other packs may sample several times
+        with these options.
 
         A transformer option more would have torch.compile compile a network again.
         """
-        wrappers = model_options["transformer_options"].setdefault("wrappers", {})
+        wrappers, observers = (
+            model_options["transformer_options"].setdefault("wrappers", {}),
+            model_options.get(OBSERVERS, ()),
+        )
+        before = dict(wrappers)
         for kind, wrapper in (
             (WrappersMP.PREDICT_NOISE, self.predict),
             (WrappersMP.CALC_COND_BATCH, self.evaluate),
@@ -77,7 +84,13 @@ class Recording:
         ):
             others = wrappers.get(kind, {})
             wrappers[kind] = {KEY: [wrapper, *others.get(KEY, ())], **{k: w for k, w in others.items() if k != KEY}}
-        model_options[OBSERVERS] = (*model_options.get(OBSERVERS, ()), self.see_classifier)
+        model_options[OBSERVERS] = (*observers, self.see_classifier)
+        try:
+            yield
+        finally:
+            wrappers.clear()
+            wrappers.update(before)
+            model_options[OBSERVERS] = observers
 
     def predict(
         self,

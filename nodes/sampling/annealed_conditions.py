@@ -3,7 +3,6 @@
 The formulas are in guidance_core/condition_annealing.py.
 """
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy.utils import repeat_to_batch_size
 
 from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
+from ...guidance_core.named_choice import check_choice
 from ...guidance_core.sampling_steps import step_at
 from ..feedback import Feedback, StepCount
 from .condition_names import NEGATIVE, POSITIVE, ConditionNames, Conditions, is_positive
@@ -47,8 +47,7 @@ class AnnealedConditions:
     _sampling: "_Sampling | None" = field(default=None, init=False, repr=False)  # the one that is running
 
     def __post_init__(self) -> None:
-        if self.apply_to not in BRANCHES:
-            raise ValueError(f"apply_to = {self.apply_to!r}: it must be one of {', '.join(BRANCHES)}.")
+        check_choice("apply_to", self.apply_to, BRANCHES)
 
     def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
@@ -66,8 +65,7 @@ class AnnealedConditions:
             prompts = "both prompts" if self.apply_to == "both" else f"the {self.apply_to} prompt"
             self.feedback.say("noise on {} in {} of {} steps".format(prompts, *sampling.steps.read()))
         else:
-            logging.warning("Condition-Annealed Sampling had no effect in this sampling: %s", self._why_not(sampling))
-            self.feedback.say_without_effect(self._why_not(sampling))
+            self.feedback.warn_without_effect("Condition-Annealed Sampling", self._why_not(sampling))
 
     def _why_not(self, sampling: "_Sampling") -> str:
         if not sampling.has_branch:

@@ -40,7 +40,7 @@ class EntropyGuider(comfy.samplers.CFGGuider):
         result = super().outer_sample(*args, **kwargs)
         names = [name for name, condition in zip(NAMES, self._conditions(self.model_options)) if condition is not None]
         if names == ["positive"]:
-            self.feedback.say_without_effect("scale is 1. Set it above 1.")
+            self.feedback.warn_without_effect("The ERG Guider", "scale is 1. Set it above 1.")
         else:
             self.feedback.say(f"{len(names)} predictions a step: {', '.join(names)}")
         return result

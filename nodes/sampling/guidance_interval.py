@@ -12,6 +12,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import sampling_function
 from torch import Tensor
 
+from ...guidance_core.named_choice import check_choice
 from ..common import PercentWindow
 from .condition_names import positive_name
 
@@ -20,8 +21,7 @@ ORDINARY, NO_GUIDANCE = OUTSIDE = ("ordinary", "no guidance")
 
 def interval_of(window: PercentWindow, outside: str) -> "GuidanceInterval | None":
     """The interval that a node's inputs ask for, if any. Raises ValueError for a word that is not in OUTSIDE."""
-    if outside not in OUTSIDE:
-        raise ValueError(f"outside = {outside!r}: it must be one of {', '.join(OUTSIDE)}.")
+    check_choice("outside", outside, OUTSIDE)
     return None if outside == ORDINARY or window.is_everything else GuidanceInterval(window)
 
 
@@ -88,7 +88,7 @@ class GuidanceInterval:
     def _is_inside(self, sigma: Tensor, model_sampling: Any) -> bool:
         if self._sigmas is None:
             self._sigmas = self.window.sigmas(model_sampling)
-        return self.window.holds(sigma, self._sigmas)
+        return self.window.holds(sigma[0].item(), self._sigmas)
 
     def _say(self, message: str) -> None:
         """Once in a sampling."""

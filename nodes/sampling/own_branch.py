@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ...guidance_core import own_weak_branch
-from ...guidance_core.number_range import check_number
+from ...guidance_core.number_range import check_number, check_share
 from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, place_of_positive
 
 _numbers = count()
@@ -38,8 +38,7 @@ class OwnBranch:
 
     def __post_init__(self) -> None:
         check_number("scale", self.scale, 0)
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale = {self.rescale}: it must lie between 0 and 1.")
+        check_share("rescale", self.rescale)
 
 
 class OwnBranchOfSampling:

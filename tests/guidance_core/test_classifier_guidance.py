@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models import get_model
 
-from guidance_core.classifier_guidance import MINIMAL_SIGNAL, at_scale_of, finite_or_none, noise_share, x0_shift
+from guidance_core.classifier_guidance import MINIMAL_SIGNAL, at_scale_of, finite_or_zero, noise_share, x0_shift
 from guidance_core.ddpm_sine import ddpm_schedule, kept_signal
 from guidance_core.smooth_relu import SmoothReLU
 
@@ -61,7 +61,7 @@ def test_broken_gradients_are_dropped_sample_by_sample():
     gradient = torch.ones(4, 2, 2)
     gradient[1, 0, 0], gradient[3, 1, 1] = torch.nan, -torch.inf
     log_p = torch.tensor([-1.0, -1.0, torch.nan, -1.0])
-    kept, broken = finite_or_none(gradient, log_p)
+    kept, broken = finite_or_zero(gradient, log_p)
     assert broken.tolist() == [False, True, True, True]
     assert torch.equal(kept, torch.ones(4, 2, 2) * torch.tensor([1.0, 0, 0, 0])[:, None, None])
 

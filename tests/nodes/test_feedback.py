@@ -140,6 +140,17 @@ def test_what_erg_says(node, demo, prompts, sample, told, inputs, options, text)
     assert texts == [text]
 
 
+def test_the_first_step_is_in_a_window_from_0_though_it_rounds_above_it(node, demo, prompts, sample, told):
+    """With some shifts the schedule of a flow model begins a rounding error above the model's highest noise level."""
+    shifted = node("ModelSamplingSD3", model=demo[0], shift=2.43)[0]
+    sampling = shifted.get_model_object("model_sampling")
+    assert sampling.sigmas[-1] > sampling.percent_to_sigma(0)
+    model = erg(node, shifted, end_percent=0.2)
+    texts = told(model)
+    sample(model, *prompts, steps=6)
+    assert texts == ["1 of 12 layers, 2 of 6 steps, 2.0 evaluations a step"]
+
+
 def test_evaluations_that_another_node_spares(node, demo, prompts, sample, told):
     model = erg(node, demo[0])
     texts = told(model)

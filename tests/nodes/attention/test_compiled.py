@@ -129,6 +129,14 @@ def test_compiled_clones_do_not_mix(node, compiler, first):
     assert vars(flux.model.diffusion_model).get("forward") is None
 
 
+def test_what_runs_without_compiled_code_is_said_once(node, demo, prompts, sample, compiler, caplog):
+    compiled = compiler.compile(demo[0])
+    sample(erg(node, compiled), *prompts)
+    assert "without its compiled code" not in caplog.text
+    sample(erg(node, compiled, alpha=0.9), *prompts)
+    assert caplog.text.count("Flux runs without its compiled code where ERG changes it") == 1
+
+
 def test_blocks_that_are_compiled_apart(node, demo, prompts, compiler):
     plain = demo[0].clone(disable_dynamic=True)
     keys = ["diffusion_model.single_blocks.3", "diffusion_model.single_blocks.4"]

@@ -122,6 +122,28 @@ def test_cross_attention_that_another_node_cuts_in_two(node, batch):
         predict(erg(node, model), small.conditions(), small.latent(batch))
 
 
+def test_a_patch_over_ours_is_another_nodes(node):
+    """It may tell rows apart where ERG would let a block run once for two."""
+    model, conditions = random_models.build("PixArtSigma"), random_models.conditions()
+    latent, name = latent_of(model), "diffusion_model.blocks.0.attn.forward"
+
+    def drawn(patched, **inputs):
+        model = erg(node, patched, layers="1", **inputs)
+        if patched is other:
+            original = model.get_model_object(name)
+            model.add_object_patch(name, lambda *args, **kwargs: only_first(original(*args, **kwargs)))
+        return predict(model, (conditions[0], conditions[0]), latent)
+
+    def only_first(out):
+        return torch.cat([out[:1], out[1:] * 0.5])
+
+    other = model.clone()
+    for _ in range(2):  # the first finds out that blocks can be shared
+        drawn(model)
+    for shared, alone in zip(drawn(other), drawn(other, share_trunk=False)):
+        assert_agree(shared, alone)
+
+
 class FirstBlockCache(torch.nn.Module):
     """As WaveSpeed's: a list of one module in the place of the blocks, which runs the blocks itself."""
 

@@ -533,7 +533,7 @@ def test_samplers_that_evaluate_between_steps_are_guided_within_the_step(
     assert found == pytest.approx(guided_at, rel=1e-4)
 
 
-def test_a_sampler_that_leaves_out_the_guided_steps_is_named(node, demo, guide, empty, monkeypatch):
+def test_a_sampler_that_leaves_out_the_guided_steps_is_named(node, demo, guide, empty, monkeypatch, caplog):
     """As those that choose their own may: here one that evaluates the first of three steps alone."""
     said = []
     monkeypatch.setattr(in_process.pack_module("nodes.feedback").Feedback, "say", lambda _, text: said.append(text))
@@ -550,6 +550,7 @@ def test_a_sampler_that_leaves_out_the_guided_steps_is_named(node, demo, guide, 
     guided, not_guided = said
     assert guided.startswith("1 of 3 steps")
     assert not_guided.startswith("No effect: its sampler has steps of its own, and none of them is one that every = 4")
+    assert "Classifier guidance had no effect in this sampling: its sampler has steps of its own" in caplog.text
 
 
 def test_every_counts_the_steps_of_a_schedule_that_rises(node, guide, empty):

@@ -369,6 +369,30 @@ def test_each_latent_has_its_own_record(node, demo, prompts, sample):
     assert of_other(elsewhere).steps == 3
 
 
+def test_a_pack_that_samples_twice_at_once_has_a_record_of_each(node, demo, prompts, sample):
+    """As AnimateDiff-Evolved does: a wrapper that has the rest of a sampling done several times, with the same options."""
+    seen, drawn, model = [], [], demo[0].clone()
+
+    def twice(executor, *args, **kwargs):
+        for _ in range(2):
+            drawn.append(executor(*args, **kwargs))
+            options = executor.class_obj.model_options
+            seen.append(
+                [
+                    len(of_key)
+                    for kind in options["transformer_options"]["wrappers"].values()
+                    for of_key in kind.values()
+                ]
+            )
+        return drawn[-1]
+
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", twice)
+    recorded, of = record(node, model)
+    sample(recorded, *prompts)
+    assert torch.equal(*drawn) and seen[0] == seen[1]
+    assert len(of(drawn[1]).size.values) == 3
+
+
 def test_the_nearest_of_similar_samplings(node, demo, prompts, sample):
     """One draws nearly what the other does."""
     recorded, of = record(node, demo[0])

@@ -140,3 +140,19 @@ def test_values_of_another_width_are_an_error(node, energy):
     temperatures = torch.tensor([0.3, 0.3, 1.0, 1.0]).view(-1, 1, 1, 1)
     found = run(node, attention, (0.3, 1.0, 1.0, 1), (True, False), q, k, v, **split)
     check(found, (temperatures * q @ k.mT / WIDTH**0.5).softmax(-1) @ v)
+
+
+def test_lists_of_rows_keep_one_length_within(node):
+    """For overrides of other nodes, which see the weak rows alone from the second step on."""
+    seen = []
+
+    def within(q, k, v, heads, transformer_options, **kwargs):
+        seen.append((len(q), transformer_options["cond_or_uncond"], transformer_options["uuids"]))
+        return attention_basic(q, k, v, heads)
+
+    def attention(q, k, v, heads, transformer_options):
+        options = {**transformer_options, "cond_or_uncond": [0, 1], "uuids": ["positive", "negative"]}
+        return options["optimized_attention_override"](within, q, k, v, heads, transformer_options=options)
+
+    run(node, attention, (0.3, 1.0, 1.0, 2), (False, True), *map(merged, tensors(9)))
+    assert seen == [(BATCH, [0, 1], ["positive", "negative"]), (BATCH // 2, [1], ["negative"])]

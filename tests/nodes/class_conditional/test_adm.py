@@ -159,6 +159,25 @@ def test_schedules_are_the_checkpoints_own(small, name, kept):
     torch.testing.assert_close(found[:-1], kept[:-1], rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("name", "metadata", "heads", "split_first"),
+    [
+        ("64x64_diffusion", {}, [2, 3, 4], True),
+        ("64x64_diffusion", {"use_new_attention_order": "False"}, [2, 3, 4], False),
+        ("256x256_diffusion", {"use_new_attention_order": "True", "num_heads": "2"}, [2, 2, 2], True),
+        ("128x128_diffusion", {}, [4, 4, 4], False),
+        ("128x128_diffusion", {"num_heads": "1"}, [1, 1, 1], False),
+        ("128x128_diffusion", {"num_head_channels": "16"}, [4, 6, 8], False),
+    ],
+)
+def test_how_heads_are_cut_is_the_metadatas_where_it_says_so(load, name, metadata, heads, split_first):
+    heads_of_file = {} if "num_heads" in metadata or name.startswith("128") else {"num_head_channels": "32"}
+    model = load("a network.safetensors", shrunk(name), **heads_of_file, **metadata)
+    found = [m for m in model.model.diffusion_model.modules() if type(m).__name__ == "Attention"]
+    assert sorted({attention.heads for attention in found}) == sorted({*heads})
+    assert {attention.split_first for attention in found} == {split_first}
+
+
 @pytest.mark.parametrize("ending", [".pt", ".PTH", ".ckpt"])
 def test_a_state_dict_with_pickled_weights_loads_like_safetensors(load, small, ending):
     first = small("128x128_diffusion")

@@ -402,6 +402,15 @@ def test_the_nearest_of_similar_samplings(node, demo, prompts, sample):
     assert of(first) is not of(second)
 
 
+def test_the_last_samplings_are_remembered(node, demo, prompts, sample):
+    remembered = pack_module("nodes.recording.recorder").REMEMBERED
+    recorded, of = record(node, demo[0])
+    drawn = [sample(recorded, *prompts, seed=seed, steps=1) for seed in range(remembered + 1)]
+    assert of(drawn[1]).steps == 1
+    with pytest.raises(ValueError, match=f"none of the last {remembered} recorded samplings drew it"):
+        of(drawn[0])
+
+
 def test_a_broken_picture_has_a_plot(node, demo, prompts, sample):
     model, recorder = node("EntropyGuidanceRecord", model=demo[0])
 

@@ -78,8 +78,9 @@ class Bench:
         """classifier: another one than the method's own."""
         classifier = classifier or (self.noise_aware if method.noise_aware else self.clean)
         labels = [i % len(CLASSES) for i in range(count)]
+        seed = 1000 * count  # noise of its own for each count: pictures on which a scale was chosen are in no row
         starts = trange(0, count, BATCH, leave=False)
-        pictures = torch.cat([self._draw(method, scale, labels[i : i + BATCH], i, classifier) for i in starts])
+        pictures = torch.cat([self._draw(method, scale, labels[i : i + BATCH], seed + i, classifier) for i in starts])
         return {**read(pictures, labels), **self.reference.compare(pictures, torch.tensor(labels))}
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from demo.architecture import WEIGHTS
 from demo.loader import load_clip, load_diffusion_model
 from tools.environment import DEV, REPOSITORY
 
@@ -12,6 +13,8 @@ CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 o
 # Steps of training after which `python -m demo.train_diffusion` keeps weights.
 STEPS = {"beginner": 1000, "apprentice": 2000, "learner": 4000}
 TRAINED = DEV / "training"
+NETWORKS = ("diffusion", "text")
+REGIMES = SHIPPED, EARLIER, *_ = ("demo model", "earlier checkpoint", *STEPS)
 
 
 def demo_model():
@@ -19,26 +22,26 @@ def demo_model():
     return load_diffusion_model(), load_clip()
 
 
-def earlier_checkpoint():
-    """With the weights of an earlier commit, which are read from git's history once."""
-    return _with_weights(*map(_of_the_commit, ("diffusion", "text")))
-
-
-def early(name: str):
-    """With the weights after so few steps of a training of its own. Raises FileNotFoundError where they have not been trained here."""
-    folder = TRAINED / f"step-{STEPS[name]}"
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{folder} is not there: `python -m demo.train_diffusion` writes it on its way, and can be stopped then."
-        )
-    return _with_weights(*(folder / f"{name}.safetensors" for name in ("diffusion", "text")))
-
-
-def _with_weights(diffusion: Path, text: Path):
+def with_weights_of(regime: str):
+    """With the weights of one of REGIMES."""
     model, clip = demo_model()
+    diffusion, text = weights_of(regime)
     model.model.load_model_weights(load_file(diffusion), "")
     clip.load_sd(load_file(text))
     return model, clip
+
+
+def weights_of(regime: str) -> list[Path]:
+    """The files of a regime's diffusion network and text encoder; those of an earlier commit are read from git's history
+    once. Raises FileNotFoundError where a training has not been done here."""
+    if regime == EARLIER:
+        return [_of_the_commit(name) for name in NETWORKS]
+    folder = WEIGHTS if regime == SHIPPED else TRAINED / f"step-{STEPS[regime]}"
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{folder} is not there: `python -m demo.train_diffusion --until {STEPS[regime]}` writes it on its way."
+        )
+    return [folder / f"{name}.safetensors" for name in NETWORKS]
 
 
 def _of_the_commit(name: str) -> Path:

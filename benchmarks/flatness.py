@@ -10,6 +10,7 @@ docs/results/flatness.json and docs/flatness.png. An hour on one core; `python -
 """
 
 import argparse
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from demo.scenes import Scene, sample_scene
 from tools.environment import DEV
 
 from . import in_process
-from .demo_models import demo_model, earlier_checkpoint
+from .demo_models import EARLIER, demo_model, with_weights_of
 from .flatness_report import report
 from .in_process import run_node
 from .judge import judge
@@ -50,7 +51,7 @@ class Row(NamedTuple):
 
 MODELS = {
     "demo model": demo_model,
-    "its earlier checkpoint": earlier_checkpoint,
+    "its earlier checkpoint": partial(with_weights_of, EARLIER),
     "U-Net twin": lambda: (unet_twin(), load_clip()),
 }
 

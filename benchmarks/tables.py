@@ -35,7 +35,7 @@ def table(header: str, rows: Iterable[Iterable[str]]) -> str:
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
 BY_PROMPT = ("none", "CFG", "I-ERG, same prompt", "ERG")
 BY_SCALE = ("exact", "density", "coverage")
-EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
+EARLIER, BEGINNER, APPRENTICE, LEARNER = "earlier checkpoint", "beginner", "apprentice", "learner"
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative")
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
@@ -362,6 +362,8 @@ def class_conditional(read: Read) -> str:
     return table(header, (cells(*item) for item in found["rows"].items()))
 
 
+NORMAL = 1.96  # standard errors on each side of a value hold 95 %
+OF_INTEREST = ("asked", "exact", "clean", "density", "coverage", "Fréchet", "recall", "diversity")
 OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
 
 
@@ -380,8 +382,27 @@ def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
 
 
 def _with_half_interval(measured: dict[str, float]) -> str:
+    """95 %: 1.96 standard errors, or half of a bootstrap's interval."""
     value = f"{measured['value']:.3f}"
+    if "error" in measured:
+        return f"{value} ± {NORMAL * measured['error']:.3f}"
     return f"{value} ± {(measured['high'] - measured['low']) / 2:.3f}" if "high" in measured else value
+
+
+def _above_baseline(found: dict, regime: str) -> str:
+    """How far each method of a table is from its baseline, with 95 % intervals; in bold what is further than that."""
+    tables = found["regimes"][regime]["prompted"]
+    names = [name for name in tables["rows"] if name != tables["baseline"]]
+
+    def cell(measured: dict[str, float]) -> str:
+        above, half = measured["above"], NORMAL * measured["error above"]
+        text = f"{above:+.3f} ± {half:.3f}"
+        return f"**{text}**" if abs(above) > half else text
+
+    return table(
+        "|".join([f"less {tables['baseline']}", *OF_INTEREST]),
+        ((name, *(cell(tables["rows"][name][measure]) for measure in OF_INTEREST)) for name in names),
+    )
 
 
 def text_to_image_prompted(read: Read) -> str:
@@ -394,6 +415,18 @@ def text_to_image_earlier(read: Read) -> str:
 
 def text_to_image_beginner(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", BEGINNER)
+
+
+def text_to_image_beginner_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"), BEGINNER)
+
+
+def text_to_image_apprentice(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", APPRENTICE)
+
+
+def text_to_image_apprentice_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"), APPRENTICE)
 
 
 def text_to_image_learner(read: Read) -> str:
@@ -480,7 +513,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_learner, coverage, mutants,
+        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_apprentice, text_to_image_apprentice_less_cfg, text_to_image_learner, coverage, mutants,
         fuzzing, endurance,
     )
 }  # fmt: skip

@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--examine-every", type=int, default=500)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--until", type=int, help="stop after this step, and leave the pack's own weights as they are")
     parser.add_argument("--start-from", type=Path, help="folder of weights to start from, with new optimizers")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -248,7 +249,8 @@ def main() -> None:
     train_step = torch.compile(networks) if options.compile else networks
 
     progress = tqdm(initial=step, total=options.steps)
-    while step < options.steps:
+    last = options.until or options.steps
+    while step < last:
         rate = min(1.0, (step + 1) / WARMUP, (options.steps - step) / options.cooldown)
         for optimizer in stages:
             for group in optimizer.param_groups:
@@ -275,7 +277,8 @@ def main() -> None:
             _append(CURVE, {**examine(averaged.module, step), "loss": f"{loss.item():.4f}"})
         if step in EARLY_STAGES:
             averaged.module.save(SAMPLES / f"step-{step}")
-    averaged.module.save(WEIGHTS)
+    if step == options.steps:
+        averaged.module.save(WEIGHTS)
 
 
 def resume(path: Path, networks, averaged, stages) -> int:

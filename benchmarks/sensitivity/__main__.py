@@ -8,7 +8,8 @@ docs/results/sensitivity.json, docs/inputs-*.png and docs/encoder-temperature-*.
 import argparse
 
 from .. import results
-from ..text_to_image.drawing import REGIMES, Setting
+from ..demo_models import REGIMES
+from ..text_to_image.drawing import Setting
 from ..text_to_image.kept import BATCH, SEEDS
 from ..text_to_image.rows import measured, processes
 from . import figures

@@ -16,9 +16,10 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from .. import in_process, results
+from ..demo_models import REGIMES
 from ..tables import text_to_image
 from . import figures
-from .drawing import COMMITTED, REGIMES, Setting
+from .drawing import COMMITTED, Setting
 from .kept import BATCH, SEEDS, Job
 from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
@@ -26,7 +27,6 @@ from .rows import in_turn, measured, processes
 from .search import REAL, Search, find
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
-RESAMPLES = 200
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 CONSISTENCY = ("exact", "asked")
 GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
@@ -49,9 +49,10 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
         fronts = {name: {w: replace(chosen[name], cfg=w) for w in FRONT} for name in names if name in options.fronts}
         if fronts and "none" in chosen:  # a point, of as many pictures as theirs
             fronts["none"] = {1.0: chosen["none"]}
+    baseline = "CFG" if "CFG" in chosen else next(iter(chosen))
     rows = measured(
         workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
-        prompted=prompted, resamples=0 if options.quick else RESAMPLES,
+        prompted=prompted, baseline=baseline,
     )  # fmt: skip
     points = {(name, w): setting for name, front in fronts.items() for w, setting in front.items()}
     front = {}
@@ -64,7 +65,7 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
         "pictures of a front's point": options.front_batches * BATCH, "real pictures": ceiling(options.batches * BATCH, prompted),
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
-        "rows": rows,
+        "rows": rows, "baseline": baseline,
         "fronts": {name: {str(w): front[name, w] for w in scales} for name, scales in fronts.items()},
     }  # fmt: skip
 
@@ -80,7 +81,8 @@ def _is_possible(method: str, regime: str) -> bool:
 
 def ceiling(pictures: int, held_out: bool) -> dict:
     """The measures of real pictures among others."""
-    return measure(*(real(pictures, f"text to image, {name}", held_out) for name in ("reference", "ceiling")))
+    found = measure(*(real(pictures, f"text to image, {name}", held_out) for name in ("reference", "ceiling")))
+    return {name: {"value": value} for name, value in found.items()}
 
 
 def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:

@@ -1,22 +1,17 @@
 """One way of drawing a caption with the demo model, through ComfyUI's nodes and the pack's."""
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from ..demo_models import STEPS, demo_model, earlier_checkpoint, early
+from ..demo_models import EARLIER, SHIPPED, with_weights_of
 from ..in_process import run_node
 from ..prompt_consistency import encode
 from . import rivals
 
-REGIMES = {
-    "demo model": demo_model,
-    "earlier checkpoint": earlier_checkpoint,
-    **{name: partial(early, name) for name in STEPS},
-}
-COMMITTED = ("demo model", "earlier checkpoint")  # whose weights the repository has
+COMMITTED = (SHIPPED, EARLIER)  # whose weights the repository has
 EMPTY, SAME = "empty", "same"
 
 
@@ -24,7 +19,7 @@ EMPTY, SAME = "empty", "same"
 class Setting:
     """cfg: of the sampling, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
     `clip`. Inputs of nodes, or None for none of it: erg (ERG), clip (ERG Text Encoder), cads (CADS), apg (core's APG).
-    rival: inputs of rivals.add. weak_model: the negative branch runs the earlier checkpoint (autoguidance)."""
+    rival: inputs of rivals.add. weak_model: the negative branch is the earlier checkpoint's, text encoder and all (autoguidance)."""
 
     cfg: float = 1.0
     negative: str = EMPTY
@@ -39,7 +34,7 @@ class Setting:
 @cache
 def regime(name: str):
     """MODEL and CLIP."""
-    return REGIMES[name]()
+    return with_weights_of(name)
 
 
 @cache
@@ -85,6 +80,8 @@ def _sample(name: str, setting: Setting, captions: list[str], seed: int, sigmas:
 def _negative(setting: Setting, encoder, captions: list[str], positive: list) -> list:
     if setting.negative == EMPTY:
         return encode(encoder, [""])
+    if setting.weak_model:
+        return encode(regime(EARLIER)[1], captions)
     if setting.clip is None:
         return positive
     return encode(run_node("EntropyGuidanceCLIP", clip=encoder, **setting.clip)[0], captions)
@@ -103,7 +100,7 @@ def _guided(model, setting: Setting):
 
 def _guider(model, positive, negative, setting: Setting):
     if setting.weak_model:
-        weak, _ = regime("earlier checkpoint")
+        weak, _ = regime(EARLIER)
         return run_node(
             "DualModelGuider", model=model, model_negative=weak, positive=positive, negative=negative, cfg=setting.cfg
         )[0]

@@ -16,6 +16,8 @@ from demo.scenes import Scene, sample_scene
 from tools.environment import DEV
 
 from .. import in_process, results
+from ..demo_models import weights_of
+from ..judge import WEIGHTS as JUDGE
 from .drawing import Setting, draw
 from .measures import Seen, look, open_eyes
 
@@ -39,7 +41,7 @@ class Job:
 
     @property
     def file(self) -> Path:
-        what = json.dumps([asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION])
+        what = json.dumps([asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION, _fingerprint(self.regime)])
         name = sha256(what.encode()).hexdigest()[:16]
         prompt = "prompted" if self.prompted else "unconditional"
         return FOLDER / self.regime / f"{prompt} {self.purpose}" / name / f"{self.number:04}.safetensors"
@@ -76,6 +78,13 @@ class Job:
         """[BATCH, 3, 128, 128] in 0..255, of the first batches alone."""
         self.do()
         return load_file(self.file)["pictures"]
+
+
+@cache
+def _fingerprint(regime: str) -> str:
+    """Of what a batch depends on beside its setting: the regime's weights, and those of the judge."""
+    files = [*weights_of(regime), JUDGE]
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files if file.exists())).hexdigest()
 
 
 def _groups(number: int) -> list[int]:

@@ -3,27 +3,28 @@
 asked: mean share of what a caption asks for that its picture shows. exact: share of pictures with exactly the caption's
 colour-shape pairs. relation: those, and where the caption names one, their relation. clean: share of shapes that overlap
 their ideal by 90 % or more. Fréchet, precision, recall (k = 3), density and coverage (k = 5): in the judge's features.
-diversity: mean distance of the features of two pictures of one caption, relative to their length. clipped: share of pixel
-values at 0 or 1. off palette: mean distance (RGB) of pixels to the nearest of the world's colours. Intervals are a
-bootstrap's over pictures (SciPy), 95 %; recall and diversity have none.
+diversity: mean distance of the features of two pictures of one caption, relative to the length of real pictures' features. clipped: share of pixel values at 0 or 1. off palette: mean distance
+(RGB) of pixels to the nearest of the world's colours. Standard errors are a jackknife's over captions, for given real pictures.
 """
 
-from collections.abc import Callable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from demo.scene_checker import find_blobs, share_shown, shows_pairs, shows_relation
 from demo.scenes import BACKGROUNDS, COLOURS, Scene, render, sample_scene
 
-from ..density_coverage import NEIGHBOURS, within_balls
+from ..density_coverage import coverage, density, within_balls
+from ..jackknife import kept_rows, standard_error
 from ..judge import Judge, frechet, is_within, judge
 
 CLEAN = 0.9
+K = TypeVar("K", bound=Hashable)
 LOWER_IS_BETTER = ("Fréchet", "clipped", "off palette")
 PALETTE = torch.tensor([*COLOURS.values(), *BACKGROUNDS.values()])
 
@@ -96,42 +97,58 @@ def real(count: int, seed: str, held_out: bool = True) -> Seen:
     )
 
 
-def measure(real: Seen, drawn: Seen, resamples: int = 0) -> dict[str, dict[str, float]]:
-    """For each measure its value and, with resamples, the ends of its interval."""
-    near = within_balls(real.features, drawn.features)
-    near_real = is_within(drawn.features, real.features).double()
-    statistics: dict[str, Callable[[Tensor], float]] = {
-        "asked": lambda rows: drawn.asked[rows].mean().item(),
-        "exact": lambda rows: drawn.exact[rows].mean().item(),
-        "relation": lambda rows: drawn.relation[rows].mean().item(),
-        "clean": lambda rows: (drawn.clean[rows].sum() / drawn.shapes[rows].sum().clamp(min=1)).item(),
-        "density": lambda rows: near[:, rows].double().sum(0).mean().item() / NEIGHBOURS,
-        "coverage": lambda rows: near[:, rows].any(1).double().mean().item(),
-        "precision": lambda rows: near_real[rows].mean().item(),
-        "Fréchet": lambda rows: frechet(real.features, drawn.features[rows]),
-        "clipped": lambda rows: drawn.clipped[rows].mean().item(),
-        "off palette": lambda rows: drawn.off_palette[rows].mean().item(),
-    }
-    found = {name: _with_interval(of, len(drawn.exact), resamples) for name, of in statistics.items()}
-    found["recall"] = {"value": is_within(real.features, drawn.features).double().mean().item()}
-    found["diversity"] = {"value": _diversity(drawn)}
-    return found
+def measure(real: Seen, drawn: Seen) -> dict[str, float]:
+    """Each measure of drawn pictures."""
+    return _Measures(real, drawn)(np.arange(len(drawn.exact)))
 
 
-def _with_interval(statistic: Callable, count: int, resamples: int) -> dict[str, float]:
-    everything = np.arange(count)
-    found = {"value": statistic(everything)}
-    if not resamples:
-        return found
-    interval = bootstrap(
-        (everything,), statistic, n_resamples=resamples, method="basic", vectorized=False, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return found | {"low": float(interval.low), "high": float(interval.high)}
+def compare(real: Seen, drawn: Mapping[K, Seen], baseline: K) -> dict[K, dict[str, dict[str, float]]]:
+    """For each set of pictures, and each measure, its value and standard error, and how much it is above the baseline's, with
+    the standard error of that. All sets are of the same captions and noise."""
+    measures = {key: _Measures(real, seen) for key, seen in drawn.items()}
+    rows = kept_rows(drawn[baseline].group.numpy())
+    values = {key: of(np.arange(len(drawn[key].exact))) for key, of in measures.items()}
+    left_out = {key: [of(kept) for kept in rows] for key, of in measures.items()}
+
+    def row(key: K, name: str) -> dict[str, float]:
+        of, of_baseline = (np.array([found[name] for found in left_out[k]]) for k in (key, baseline))
+        return {
+            "value": values[key][name], "error": standard_error(of),
+            "above": values[key][name] - values[baseline][name], "error above": standard_error(of - of_baseline),
+        }  # fmt: skip
+
+    return {key: {name: row(key, name) for name in values[key]} for key in drawn}
 
 
-def _diversity(drawn: Seen) -> float:
+class _Measures:
+    """Those of some of the drawn pictures, again and again."""
+
+    def __init__(self, real: Seen, drawn: Seen) -> None:
+        self.real, self.drawn = real, drawn
+        self.near = within_balls(real.features, drawn.features)
+        self.near_real = is_within(drawn.features, real.features).double()
+
+    def __call__(self, rows: np.ndarray) -> dict[str, float]:
+        real, drawn, near = self.real, self.drawn[rows], self.near[:, rows]
+        return {
+            "asked": drawn.asked.mean().item(),
+            "exact": drawn.exact.mean().item(),
+            "relation": drawn.relation.mean().item(),
+            "clean": (drawn.clean.sum() / drawn.shapes.sum().clamp(min=1)).item(),
+            "density": density(near),
+            "coverage": coverage(near),
+            "precision": self.near_real[rows].mean().item(),
+            "Fréchet": frechet(real.features, drawn.features),
+            "clipped": drawn.clipped.mean().item(),
+            "off palette": drawn.off_palette.mean().item(),
+            "recall": is_within(real.features, drawn.features).double().mean().item(),
+            "diversity": _diversity(drawn, real),
+        }
+
+
+def _diversity(drawn: Seen, real: Seen) -> float:
     """0 where no caption has several pictures."""
-    length = drawn.features.norm(dim=1).mean()
+    length = real.features.norm(dim=1).mean()
     several = [g for g in drawn.group.unique() if (drawn.group == g).sum() > 1]
     if not several:
         return 0.0

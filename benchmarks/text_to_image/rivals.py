@@ -104,7 +104,8 @@ def _add_sag(model, scale: float, layers: frozenset[int], sigma: float) -> None:
         where = (attention > 1).to(x.dtype).unflatten(-1, (side, side))[:, None]
         where = torch.nn.functional.interpolate(where, x.shape[-2:])
         blurred = torch.lerp(plain, gaussian_blur(plain, BLUR, sigma), where)
-        worse = _evaluate(given, condition, x - plain + blurred)
+        clean = 1 - given["sigma"].view(-1, 1, 1, 1)  # the share of the picture in x, of a flow model
+        worse = _evaluate(given, condition, x + clean * (blurred - plain))
         return given["denoised"] + scale * (blurred - worse)
 
     model.set_model_sampler_post_cfg_function(guide)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from . import kept
 from .drawing import Setting
 from .kept import BATCH, Job, seen
-from .measures import measure, real
+from .measures import compare, measure, real
 
 
 def processes(count: int, quick: bool) -> ProcessPoolExecutor:
@@ -30,13 +30,16 @@ def in_turn(workers: ProcessPoolExecutor, work: Callable, arguments: Iterable, n
 
 def measured(
     workers: ProcessPoolExecutor, regime: str, settings: Mapping[Hashable, Setting], batches: int, steps: int, name: str,
-    *, prompted: bool = True, resamples: int = 0,
+    *, prompted: bool = True, baseline: Hashable = None,
 ) -> dict[Hashable, dict[str, dict[str, float]]]:  # fmt: skip
-    """The measures of so many test batches of each setting. resamples: of the bootstrap, 0 for no intervals."""
+    """The measures of so many test batches of each setting. With a baseline, one of the settings, they have standard errors, and
+    differences from it."""
     jobs = [Job(regime, s, "test", number, steps, prompted) for number in range(batches) for s in settings.values()]
     in_turn(workers, Job.do, [job for job in jobs if not job.file.exists()], name)
     reference = real(batches * BATCH, "text to image, reference", held_out=prompted)
+    drawn = {key: seen(regime, setting, "test", batches, steps, prompted) for key, setting in settings.items()}
+    if baseline is not None:
+        return compare(reference, drawn, baseline)
     return {
-        key: measure(reference, seen(regime, setting, "test", batches, steps, prompted), resamples)
-        for key, setting in settings.items()
+        key: {name: {"value": value} for name, value in measure(reference, of).items()} for key, of in drawn.items()
     }

@@ -56,7 +56,7 @@ def find(search: Search) -> list[dict]:
         key = repr(setting)
         if key not in tried:
             drawn = seen(search.regime, setting, "tuning", search.batches, search.steps, search.prompted)
-            measured = {name: found["value"] for name, found in measure(reference, drawn).items()}
+            measured = measure(reference, drawn)
             tried[key] = {"setting": setting, "gain": search.gain(measured), **measured}
         return tried[key]["gain"]
 

@@ -114,10 +114,25 @@ def plain_eyes(monkeypatch):
 def test_real_pictures_are_exact_clean_and_on_the_palette():
     scenes = scenes_of(24)
     seen = measures.look(torch.stack([*map(render, scenes)]), scenes, [*range(12), *range(12)])
-    found = {name: row["value"] for name, row in measures.measure(seen, seen).items()}
+    found = measures.measure(seen, seen)
     assert {found[name] for name in ("asked", "exact", "relation", "clean", "coverage", "recall")} == {1}
     assert found["clipped"] == 0 and found["off palette"] < 0.01
     assert found["Fréchet"] == pytest.approx(0, abs=1e-3) and found["diversity"] > 0
+
+
+@pytest.mark.usefixtures("plain_eyes")
+def test_methods_that_draw_the_same_do_not_differ_and_values_have_errors():
+    scenes = scenes_of(48)
+    reference, drawn, rolled = (
+        measures.look(torch.stack([*map(render, pictures)]), scenes, [*range(24), *range(24)])
+        for pictures in (scenes_of(48), scenes, scenes[5:] + scenes[:5])
+    )
+    found = measures.compare(reference, {"CFG": drawn, "another": drawn, "rolled": rolled}, "CFG")
+    assert all(row["above"] == row["error above"] == 0 for row in found["another"].values())
+    exact = found["rolled"]["exact"]
+    assert exact["above"] == exact["value"] - 1 < -0.5
+    assert exact["error above"] == pytest.approx(exact["error"]) and exact["error"] > 0  # against one that is always exact
+    assert found["rolled"]["coverage"]["value"] == 1
 
 
 @pytest.mark.usefixtures("plain_eyes")

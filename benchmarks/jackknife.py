@@ -1,0 +1,26 @@
+"""How sure a measure of drawn pictures is: the delete-a-group jackknife.
+
+Pictures of one caption are alike, and methods that are compared draw the same captions from the same noise. So captions are left
+out with all their pictures, a block of them at a time and the same for all methods. For a measure θ, or the difference of two
+methods' measures, and θ_g of all pictures but those of block g of G:
+
+    SE² = (G − 1)/G · Σ_g (θ_g − mean θ)²
+
+Nothing is counted twice, as a bootstrap does, which pulls coverage down and Fréchet distances up.
+"""
+
+import numpy as np
+
+BLOCKS = 40
+
+
+def kept_rows(groups: np.ndarray, blocks: int = BLOCKS) -> list[np.ndarray]:
+    """For each block the numbers of all pictures [N] that are not in it. groups: the same number for pictures that are alike;
+    groups go to blocks in turn."""
+    _, number = np.unique(groups, return_inverse=True)
+    return [np.flatnonzero(number % blocks != block) for block in range(min(blocks, number.max() + 1))]
+
+
+def standard_error(left_out: np.ndarray) -> float:
+    """Of a measure, from its values θ_g [G] without one block each."""
+    return float(((len(left_out) - 1) * left_out.var()) ** 0.5)

@@ -8,6 +8,7 @@ are, docs/text-to-image.png, docs/unconditional.png and docs/text-to-image-front
 """
 
 import argparse
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,20 +45,15 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
     ]
     tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
     chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
-    fronts = {}  # by scale
-    if prompted:
-        fronts = {name: {w: replace(chosen[name], cfg=w) for w in FRONT} for name in names if name in options.fronts}
-        if fronts and "none" in chosen:  # a point, of as many pictures as theirs
-            fronts["none"] = {1.0: chosen["none"]}
     baseline = "CFG" if "CFG" in chosen else next(iter(chosen))
     rows = measured(
         workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
         prompted=prompted, baseline=baseline,
     )  # fmt: skip
-    points = {(name, w): setting for name, front in fronts.items() for w, setting in front.items()}
-    front = {}
-    if points:
-        front = measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts")
+    points = _points(chosen, options.fronts if prompted else ())
+    fronts = (
+        measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts") if points else {}
+    )
     return {
         **results.origin("text_to_image"), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
         "consistency": options.consistency,
@@ -66,8 +62,19 @@ def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: ar
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
         "rows": rows, "baseline": baseline,
-        "fronts": {name: {str(w): front[name, w] for w in scales} for name, scales in fronts.items()},
+        "fronts": _by_scale(fronts),
     }  # fmt: skip
+
+
+def _points(chosen: dict[str, Setting], names: Iterable[str]) -> dict[tuple[str, float], Setting]:
+    """Of fronts: each method's best setting at other scales, and no guidance."""
+    points = {(name, w): replace(chosen[name], cfg=w) for name in names if name in chosen for w in FRONT}
+    return points | {("none", 1.0): Setting()} if points else {}
+
+
+def _by_scale(rows: dict[tuple[str, float], dict]) -> dict[str, dict[str, dict]]:
+    """Rows of fronts, by method and scale."""
+    return {name: {str(w): row for (of, w), row in rows.items() if of == name} for name, _ in rows}
 
 
 def _kind(prompted: bool) -> str:

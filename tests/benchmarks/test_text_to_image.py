@@ -131,7 +131,9 @@ def test_methods_that_draw_the_same_do_not_differ_and_values_have_errors():
     assert all(row["above"] == row["error above"] == 0 for row in found["another"].values())
     exact = found["rolled"]["exact"]
     assert exact["above"] == exact["value"] - 1 < -0.5
-    assert exact["error above"] == pytest.approx(exact["error"]) and exact["error"] > 0  # against one that is always exact
+    assert (
+        exact["error above"] == pytest.approx(exact["error"]) and exact["error"] > 0
+    )  # against one that is always exact
     assert found["rolled"]["coverage"]["value"] == 1
 
 

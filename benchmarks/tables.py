@@ -34,8 +34,7 @@ def table(header: str, rows: Iterable[Iterable[str]]) -> str:
 
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
 BY_PROMPT = ("none", "CFG", "I-ERG, same prompt", "ERG")
-BY_SCALE = ("exact", "density", "coverage")
-EARLIER, BEGINNER, APPRENTICE, LEARNER = "earlier checkpoint", "beginner", "apprentice", "learner"
+EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative")
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
@@ -421,14 +420,6 @@ def text_to_image_beginner_less_cfg(read: Read) -> str:
     return _above_baseline(read("text_to_image"), BEGINNER)
 
 
-def text_to_image_apprentice(read: Read) -> str:
-    return text_to_image(read("text_to_image"), "prompted", APPRENTICE)
-
-
-def text_to_image_apprentice_less_cfg(read: Read) -> str:
-    return _above_baseline(read("text_to_image"), APPRENTICE)
-
-
 def text_to_image_learner(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", LEARNER)
 
@@ -449,15 +440,24 @@ def text_to_image_unconditional(read: Read) -> str:
 
 
 def text_to_image_scales(read: Read) -> str:
+    return _over_scales(read("text_to_image"), EARLIER)
+
+
+def text_to_image_beginner_scales(read: Read) -> str:
+    return _over_scales(read("text_to_image"), BEGINNER)
+
+
+def _over_scales(found: dict, regime: str) -> str:
     """The measures of each method over its scales, the other inputs as its search chose them."""
-    fronts = read("text_to_image")["regimes"][EARLIER]["prompted"]["fronts"]
+    tables = found["regimes"][regime]["prompted"]
+    measures, fronts = (tables.get("consistency", "exact"), "density", "coverage"), tables["fronts"]
     none, fronts = fronts["none"], {name: front for name, front in fronts.items() if name != "none"}
     fronts = {name: none | front for name, front in fronts.items()}
     scales = next(iter(fronts.values()))
     return table(
-        "|".join(["w", *(f"{name}: {' / '.join(BY_SCALE)}" for name in fronts)]),
+        "|".join(["w", *(f"{name}: {' / '.join(measures)}" for name in fronts)]),
         (
-            (w, *(_joined((front[w][measure]["value"] for measure in BY_SCALE), ".2f") for front in fronts.values()))
+            (w, *(_joined((front[w][measure]["value"] for measure in measures), ".2f") for front in fronts.values()))
             for w in scales
         ),
     )
@@ -513,7 +513,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_apprentice, text_to_image_apprentice_less_cfg, text_to_image_learner, coverage, mutants,
+        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner, coverage, mutants,
         fuzzing, endurance,
     )
 }  # fmt: skip

@@ -29,9 +29,10 @@ def fronts(results: dict, folder: Path) -> None:
         return
     figure, panels = plt.subplots(2, len(regimes), figsize=(6.5 * len(regimes), 9), squeeze=False, layout="constrained")
     for column, (regime, table) in enumerate(regimes.items()):
-        for panel, quality in zip(panels[:, column], ("exact", "density")):
-            _front(panel, table, quality)
-            panel.set(xlabel="coverage (diversity)", ylabel=f"{quality} (consistency)" if quality == "exact" else f"{quality} (quality)")  # fmt: skip
+        consistency = table.get("consistency", "exact")
+        for panel, measure, what in zip(panels[:, column], (consistency, "density"), ("consistency", "quality")):
+            _front(panel, table, measure)
+            panel.set(xlabel="coverage (diversity)", ylabel=f"{measure} ({what})")
             panel.set_title(regime, loc="left")
     panels[0, 0].legend(fontsize=8, ncols=2)
     save(figure, "text-to-image-fronts", folder)

@@ -163,7 +163,7 @@ def measure_guidance(bench: Bench, calibrations: Calibrations, objectives) -> di
     print(f"{'':20}" + "".join(f"{column:>11}" for column in COLUMNS))
     for objective in objectives:
         row = found[objective] = kept(
-            "guidance", {"objective": objective, "scale": SCALE},
+            "guidance", {"objective": objective, "scale": SCALE, "noise": f"of {SAMPLES}"},
             lambda o=objective: bench.measure(METHODS["ma2023"], SCALE, SAMPLES, calibrations.classifier(o, 0)),
         )  # fmt: skip
         print(f"{objective:20}" + "".join(f"{row[column]:11.3f}" for column in COLUMNS), flush=True)

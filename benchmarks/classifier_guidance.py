@@ -28,7 +28,7 @@ from .in_process import run_node
 from .judge import Reference
 from .noise_aware_twin import noise_aware_twin
 
-KEPT = DEV / "benchmarks" / "classifier_guidance.csv"
+KEPT = DEV / "benchmarks" / "classifier_guidance 2.csv"  # anew since each count has noise of its own
 STEPS, EVERY = 16, 4
 BATCH = 60
 SCALES = (0.1, 0.2, 0.4, 0.8)

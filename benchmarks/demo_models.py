@@ -31,13 +31,18 @@ def with_weights_of(regime: str):
     return model, clip
 
 
+def is_here(regime: str) -> bool:
+    """Whether its weights are in the repository, or were trained here."""
+    return regime not in STEPS or (TRAINED / f"step-{STEPS[regime]}").exists()
+
+
 def weights_of(regime: str) -> list[Path]:
     """The files of a regime's diffusion network and text encoder; those of an earlier commit are read from git's history
     once. Raises FileNotFoundError where a training has not been done here."""
     if regime == EARLIER:
         return [_of_the_commit(name) for name in NETWORKS]
     folder = WEIGHTS if regime == SHIPPED else TRAINED / f"step-{STEPS[regime]}"
-    if not folder.exists():
+    if not is_here(regime):
         raise FileNotFoundError(
             f"{folder} is not there: `python -m demo.train_diffusion --until {STEPS[regime]}` writes it on its way."
         )

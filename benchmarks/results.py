@@ -1,7 +1,8 @@
 """Results of the benchmarks, a JSON file each in docs/results. `python -m benchmarks.numbers` fills the pages from them.
 
 First `command`, `date` and `versions`, then the settings, then `rows`. A measure is a number, or its `value` beside what is
-known of its certainty: `low` and `high`, the ends of an interval, or a `deviation`. Results of --quick go to
+known of its certainty: `low` and `high`, the ends of an interval, a `deviation`, or a standard `error`, then with how far it is
+`above` a baseline and the `error above` of that. Results of --quick go to
 `.dev/benchmarks/quick`, where nothing reads them.
 """
 

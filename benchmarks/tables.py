@@ -361,7 +361,7 @@ def class_conditional(read: Read) -> str:
     return table(header, (cells(*item) for item in found["rows"].items()))
 
 
-NORMAL = 1.96  # standard errors on each side of a value hold 95 %
+HALF = 2.02  # standard errors on each side of a value hold 95 %, by Student's t of a jackknife's 40 blocks
 OF_INTEREST = ("asked", "exact", "clean", "density", "coverage", "Fréchet", "recall", "diversity")
 OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
 
@@ -381,10 +381,10 @@ def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
 
 
 def _with_half_interval(measured: dict[str, float]) -> str:
-    """95 %: 1.96 standard errors, or half of a bootstrap's interval."""
+    """95 %: so many standard errors, or half of a bootstrap's interval."""
     value = f"{measured['value']:.3f}"
     if "error" in measured:
-        return f"{value} ± {NORMAL * measured['error']:.3f}"
+        return f"{value} ± {HALF * measured['error']:.3f}"
     return f"{value} ± {(measured['high'] - measured['low']) / 2:.3f}" if "high" in measured else value
 
 
@@ -394,7 +394,7 @@ def _above_baseline(found: dict, regime: str) -> str:
     names = [name for name in tables["rows"] if name != tables["baseline"]]
 
     def cell(measured: dict[str, float]) -> str:
-        above, half = measured["above"], NORMAL * measured["error above"]
+        above, half = measured["above"], HALF * measured["error above"]
         text = f"{above:+.3f} ± {half:.3f}"
         return f"**{text}**" if abs(above) > half else text
 

@@ -8,7 +8,7 @@ where the bare one would say too little ("model.clone", "args.sigma").
 MEMBERS = {
     "comfy.model_patcher.ModelPatcher": (
         "model.clone", "model.model", "add_callback_with_key", "add_object_patch", "add_wrapper_with_key", "attachments",
-        "get_attachment", "get_free_memory", "get_model_object", "is_dynamic", "load_device",
+        "get_attachment", "get_free_memory", "get_model_object", "get_wrappers", "is_dynamic", "load_device",
         "model_patcher.memory_required", "patcher.memory_required", "object_patches", "set_attachments",
         "set_model_sampler_post_cfg_function",
     ),

@@ -249,7 +249,9 @@ def main() -> None:
     train_step = torch.compile(networks) if options.compile else networks
 
     progress = tqdm(initial=step, total=options.steps)
-    last = options.until or options.steps
+    last = min(options.until or options.steps, options.steps)
+    if step > last:
+        raise SystemExit(f"{CHECKPOINT} is at step {step} already: move it away to begin anew.")
     while step < last:
         rate = min(1.0, (step + 1) / WARMUP, (options.steps - step) / options.cooldown)
         for optimizer in stages:
@@ -277,7 +279,7 @@ def main() -> None:
             _append(CURVE, {**examine(averaged.module, step), "loss": f"{loss.item():.4f}"})
         if step in EARLY_STAGES:
             averaged.module.save(SAMPLES / f"step-{step}")
-    if step == options.steps:
+    if options.until is None:
         averaged.module.save(WEIGHTS)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from .. import in_process, results
-from ..demo_models import REGIMES
+from ..demo_models import REGIMES, is_here
 from ..tables import text_to_image
 from . import figures
 from .drawing import COMMITTED, Setting
@@ -93,9 +93,10 @@ def ceiling(pictures: int, held_out: bool) -> dict:
 
 
 def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:
-    """A row of pictures for each method, of the same captions and noise. kind: PROMPTED or UNPROMPTED."""
+    """A row of pictures for each method, of the same captions and noise, in the regimes whose weights are here. kind:
+    PROMPTED or UNPROMPTED."""
     rows, names = [], []
-    tables = {regime: found[kind] for regime, found in regimes.items() if kind in found}
+    tables = {regime: found[kind] for regime, found in regimes.items() if kind in found and is_here(regime)}
     for regime, of_regime in tables.items():
         for name, setting in of_regime["settings"].items():
             job = Job(regime, Setting(**setting), "test", 0, steps, kind == PROMPTED)
@@ -140,6 +141,8 @@ def main() -> None:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
         options.fronts = ["CFG"]
+    spaces = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
+    options.tables = [kind for kind in options.tables if spaces[kind].keys() & {*options.methods}]
     with processes(options.workers, options.quick) as workers:
         drawn = {
             regime: {kind: table(workers, regime, kind == PROMPTED, options) for kind in options.tables}
@@ -150,12 +153,12 @@ def main() -> None:
         regimes[regime] = {**regimes.get(regime, {}), **tables}
     found = {"steps": options.steps, "seeds": SEEDS, "lower is better": LOWER_IS_BETTER, "regimes": regimes}
     results.write("text_to_image", found, options.quick)
-    for kind in options.tables:
-        grid(regimes, kind, results.picture(GRIDS[kind], options.quick), options.steps)
     figures.fronts(found, results.folder(options.quick))
     for regime, tables in drawn.items():
         for kind in tables:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
+    for kind in options.tables:
+        grid(regimes, kind, results.picture(GRIDS[kind], options.quick), options.steps)
 
 
 def _earlier(steps: int) -> dict:

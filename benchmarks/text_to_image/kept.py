@@ -82,7 +82,8 @@ class Job:
 
 @cache
 def _fingerprint(regime: str) -> str:
-    """Of what a batch depends on beside its setting: the regime's weights, and those of the judge."""
+    """Of the networks that a batch is drawn and judged with: the regime's and the judge's. The VAE and the earlier checkpoint
+    stay what they are."""
     files = [*weights_of(regime), JUDGE]
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files if file.exists())).hexdigest()
 

@@ -7,10 +7,10 @@ from typing import Any
 from .reach import REACHED
 
 
-def stays_in_force(previous: Callable[..., Any] | None, options: dict[str, Any]) -> bool:
+def stays_in_force(previous: Callable[..., Any], options: dict[str, Any]) -> bool:
     """Whether an override that was there before is called with attention of these transformer options. Others do not see what
     gets its options from this pack alone."""
-    return previous is not None and (REACHED not in options or isinstance(previous, OurOverride))
+    return REACHED not in options or isinstance(previous, OurOverride)
 
 
 class OurOverride:

@@ -118,9 +118,9 @@ class SharedRows:
         if taken is None:
             self._running = None
             return None
-        *inputs, folds, options = taken
+        args, kwargs, folds, options = taken
         self._running = folds, options
-        return tuple(inputs)
+        return args, kwargs
 
     def _after(self, block: torch.nn.Module, args: tuple[Any, ...], results: Any) -> Any:
         """A block's results, for all rows."""

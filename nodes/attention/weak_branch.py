@@ -102,7 +102,9 @@ class WeakBranchAttention:
         if effect.changed:
             self.feedback.say(effect.what())
         elif self.interval is not None and self.interval.left_out_all_guidance:
-            self.feedback.say(f"No guidance in all of the sampling: {self.window.why_no_step}")
+            why = f"No guidance in all of the sampling: {self.window.why_no_step}"
+            logging.warning("%s: %s", NAME, why)
+            self.feedback.say(why)
         else:
             self.feedback.warn_without_effect(NAME, effect.why_not(self.window, self.own is not None, guider))
 

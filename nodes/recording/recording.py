@@ -72,10 +72,8 @@ class Recording:
 
         A transformer option more would have torch.compile compile a network again.
         """
-        wrappers, observers = (
-            model_options["transformer_options"].setdefault("wrappers", {}),
-            model_options.get(OBSERVERS, ()),
-        )
+        wrappers = model_options["transformer_options"].setdefault("wrappers", {})
+        observers = model_options.get(OBSERVERS, ())
         before = dict(wrappers)
         for kind, wrapper in (
             (WrappersMP.PREDICT_NOISE, self.predict),

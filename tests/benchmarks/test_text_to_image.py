@@ -73,6 +73,26 @@ def test_rivals_guide_in_proportion_to_their_scale_and_leave_other_clones(method
     assert torch.equal(plain, predict("demo model", Setting(2.0), CAPTIONS, 0))
 
 
+@pytest.mark.parametrize("sigma", [1.0, 0.75, 0.5])
+def test_sag_spoils_the_pictures_share_of_what_a_flow_model_sees(monkeypatch, sigma):
+    """x = (1 − σ) x0 + σ n: where all is noise, a spoilt picture changes nothing."""
+    asked, x, plain = [], torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16)
+
+    def evaluate(given, condition, seen, override=None):
+        asked.append(seen)
+        if override is not None:
+            override(attention, *queries(), 3)
+        return plain
+
+    monkeypatch.setattr(rivals, "_evaluate", evaluate)
+    monkeypatch.setattr(rivals, "_in_layers", lambda look, layers, *args, **kwargs: look(*args, **kwargs))
+    model = rivals.add(in_process.run_node("EntropyGuidanceLoadDemo")[0], "SAG", 1.0, "all", 2.0)
+    (guide,) = model.model_options["sampler_post_cfg_function"]
+    blurred = guide({"input": x, "cond": None, "denoised": plain, "sigma": torch.full((2,), sigma)})
+    assert (blurred - plain).abs().max() > 0.1  # what is worse is as good as the plain prediction here
+    assert torch.allclose(asked[1], x + (1 - sigma) * (blurred - plain), atol=1e-5)
+
+
 def test_scale_one_is_no_guidance():
     plain = predict("demo model", Setting(), CAPTIONS, 0)
     for name, setting in OF_VELOCITY.items():
@@ -157,7 +177,10 @@ def test_a_batch_is_kept_under_its_setting(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "FOLDER", tmp_path)
     job = kept.Job("demo model", Setting(2.0), "test", 0, 2)
     assert job.file != replace(job, setting=Setting(2.0, SAME)).file
-    assert job.file == kept.Job("demo model", Setting(2.0), "test", 0, 2).file
+    before = job.file
+    assert before == kept.Job("demo model", Setting(2.0), "test", 0, 2).file
+    monkeypatch.setattr(kept, "_fingerprint", lambda regime: "other weights")
+    assert job.file != before
 
 
 def test_a_quick_run_writes_results_and_figures():

@@ -157,16 +157,25 @@ def test_easy_cache_skips_evaluations_in_both_orders(node, demo, erg_model, prom
 @pytest.mark.parametrize(
     ("inputs", "cfg", "reason"),
     [
-        ({}, 1.0, "cfg is 1: there is no negative branch. Set scale above 0"),
-        ({"start_percent": 0.6, "end_percent": 0.62}, 3.0, "no step lies between start_percent = 0.6 and"),
+        ({}, 1.0, "had no effect in this sampling: cfg is 1: there is no negative branch. Set scale above 0"),
+        (
+            {"start_percent": 0.6, "end_percent": 0.62},
+            3.0,
+            "had no effect in this sampling: no step lies between start_percent = 0.6 and",
+        ),
+        (
+            {"start_percent": 0.6, "end_percent": 0.62, "outside": "no guidance"},
+            3.0,
+            "No guidance in all of the sampling: no step lies between start_percent = 0.6 and",
+        ),
     ],
 )
 def test_a_sampling_without_effect_is_said(node, demo, prompts, sample, caplog, inputs, cfg, reason):
     sample(node("EntropyGuidanceERG", model=demo[0], **inputs)[0], *prompts, cfg=cfg)
-    assert f"had no effect in this sampling: {reason}" in caplog.text
+    assert f"Entropy Rectifying Guidance: {reason}".replace(": had", " had") in caplog.text
     caplog.clear()
     sample(node("EntropyGuidanceERG", model=demo[0])[0], *prompts)
-    assert "had no effect" not in caplog.text
+    assert "Entropy Rectifying Guidance" not in caplog.text
 
 
 def test_perturbed_attention_guidance(node, erg_model, prompts, sample):

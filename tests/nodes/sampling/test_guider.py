@@ -235,3 +235,8 @@ def test_conditions_of_unequal_length(node, demo, encode, conditions, draw):
     for uneven in ((long, *conditions[1:]), (conditions[0], long, conditions[2]), (*conditions[:2], long)):
         drawn, expected = (draw(our_guider(node, m, uneven)) for m in (erg(node, demo[0]), tempered(demo[0], 1)))
         assert_agree(drawn, expected)
+
+
+def test_a_scale_of_1_is_said_in_the_log(node, demo, conditions, draw, caplog):
+    draw(our_guider(node, demo[0], (*conditions[:2], None), scale=1.0))
+    assert "The ERG Guider had no effect in this sampling: scale is 1. Set it above 1." in caplog.text

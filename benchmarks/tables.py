@@ -40,11 +40,23 @@ BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative"
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
 
 
+def _by_prompt(regime: dict, consistency: str, what: str) -> list[tuple[str, str, str]]:
+    rows = regime["prompted"]["rows"]
+    return [
+        (f"{words}: none / CFG / I-ERG / ERG", _joined((rows[name][key]["value"] for name in BY_PROMPT), ".2f"), paper)
+        for words, key, paper in (
+            (what, consistency, "ERG 5 % ahead of CFG"),
+            ("the same: density", "density", "ERG 22 % ahead of CFG"),
+            ("the same: coverage", "coverage", "ERG 3 % ahead of CFG"),
+        )
+    ]
+
+
 def summary(read: Read) -> str:
     """README's."""
     steps = [row["ERG"]["time"]["value"] for row in read("step_cost")["rows"].values()]
-    drawn = read("text_to_image")["regimes"]["demo model"]["prompted"]["rows"]
-    unprompted = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
+    regimes = read("text_to_image")["regimes"]
+    unprompted = regimes[BEGINNER]["unconditional"]["rows"]
     alone = {name: row["Fréchet"]["value"] for name, row in unprompted.items()}
     guided = read("classifier_guidance")["rows"]
     errors, calibrated = (read("calibration")[part] for part in ("rows", "guidance"))
@@ -60,21 +72,13 @@ def summary(read: Read) -> str:
         "| measured here | in the paper",
         [
             ("time of a step, ERG / CFG, six networks", f"{min(steps):.2f} to {max(steps):.2f}", "1"),
-            *(
-                (
-                    f"{what}: none / CFG / I-ERG / ERG",
-                    _joined((drawn[name][key]["value"] for name in BY_PROMPT), ".2f"),
-                    paper,
-                )
-                for what, key, paper in (
-                    (
-                        "text to image, one search for each: share that shows exactly its prompt",
-                        "exact",
-                        "ERG 5 % ahead of CFG",
-                    ),
-                    ("the same: density", "density", "ERG 22 % ahead of CFG"),
-                    ("the same: coverage", "coverage", "ERG 3 % ahead of CFG"),
-                )
+            *_by_prompt(
+                regimes["demo model"],
+                "exact",
+                "text to image, one search for each: share that shows exactly its prompt",
+            ),
+            *_by_prompt(
+                regimes[BEGINNER], "asked", "on a hardly trained model: share of what a prompt names that is there"
             ),
             (
                 "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG (PAG), relative to no guidance",
@@ -450,7 +454,7 @@ def text_to_image_beginner_scales(read: Read) -> str:
 def _over_scales(found: dict, regime: str) -> str:
     """The measures of each method over its scales, the other inputs as its search chose them."""
     tables = found["regimes"][regime]["prompted"]
-    measures, fronts = (tables.get("consistency", "exact"), "density", "coverage"), tables["fronts"]
+    measures, fronts = (tables["consistency"], "density", "coverage"), tables["fronts"]
     none, fronts = fronts["none"], {name: front for name, front in fronts.items() if name != "none"}
     fronts = {name: none | front for name, front in fronts.items()}
     scales = next(iter(fronts.values()))

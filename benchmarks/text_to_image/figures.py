@@ -29,7 +29,7 @@ def fronts(results: dict, folder: Path) -> None:
         return
     figure, panels = plt.subplots(2, len(regimes), figsize=(6.5 * len(regimes), 9), squeeze=False, layout="constrained")
     for column, (regime, table) in enumerate(regimes.items()):
-        consistency = table.get("consistency", "exact")
+        consistency = table["consistency"]
         for panel, measure, what in zip(panels[:, column], (consistency, "density"), ("consistency", "quality")):
             _front(panel, table, measure)
             panel.set(xlabel="coverage (diversity)", ylabel=f"{measure} ({what})")

@@ -34,7 +34,7 @@ def fronts(results: dict, folder: Path) -> None:
             _front(panel, table, measure)
             panel.set(xlabel="coverage (diversity)", ylabel=f"{measure} ({what})")
             panel.set_title(regime, loc="left")
-    panels[0, 0].legend(fontsize=8, ncols=2)
+        panels[0, column].legend(fontsize=8)
     save(figure, "text-to-image-fronts", folder)
 
 

@@ -358,7 +358,7 @@ def test_interrupting_a_calibration(server, plain):
             "batch_size = 4000: the folder 'entropy-guidance-demo' has 4",
             "calibrate",
         ),
-        ({"training": {"steps": ["number", 0]}}, "steps = -2: it must be a finite number of 1 or more", "calibrate"),
+        ({"training": {"steps": ["number", 0]}}, "steps = -2: it must be a whole number of 1 or more", "calibrate"),
     ],
 )
 def test_bad_input_to_calibration(server, changes, message, stopped_at):

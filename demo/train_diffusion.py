@@ -245,13 +245,13 @@ def main() -> None:
     averaged = AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     stages = optimizers(networks, options.learning_rate)
     step = resume(CHECKPOINT, networks, averaged, stages)
-    examine = Examiner()
-    train_step = torch.compile(networks) if options.compile else networks
-
-    progress = tqdm(initial=step, total=options.steps)
     last = min(options.until or options.steps, options.steps)
     if step > last:
         raise SystemExit(f"{CHECKPOINT} is at step {step} already: move it away to begin anew.")
+    examine = Examiner()
+    train_step = torch.compile(networks) if options.compile else networks
+
+    progress = tqdm(initial=step, total=last)
     while step < last:
         rate = min(1.0, (step + 1) / WARMUP, (options.steps - step) / options.cooldown)
         for optimizer in stages:

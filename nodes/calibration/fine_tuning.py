@@ -40,7 +40,8 @@ class Training:
 
     def __post_init__(self) -> None:
         check_number("learning_rate", self.learning_rate, lowest=1e-12)
-        ranges = {"steps": (1, LARGEST), "batch_size": (1, LARGEST), "seed": (0, 2**64 - 1)}  # what PyTorch takes
+        seeds = 0, 2**64 - 1  # that PyTorch takes
+        ranges = {"steps": (1, LARGEST), "batch_size": (1, LARGEST), "seed": seeds}
         for name, (lowest, highest) in ranges.items():  # a linked one may be 2.0
             object.__setattr__(self, name, whole_number(name, getattr(self, name), lowest, highest))
 

@@ -1,8 +1,8 @@
 """A judge of pictures that no guidance has seen: Fréchet distance, precision and recall in its features.
 
-No pretrained network knows the demo model's world, so the judge is trained here, once, on clean pictures, to read off
-everything that a scene has: background, colours and kinds of its shapes and their places. Its weights stay in
-`.dev/benchmarks`.
+No pretrained network knows the demo model's world, so the judge was trained here, once, on clean pictures, to read off
+everything that a scene has: background, colours and kinds of its shapes and their places. Its weights are beside this file,
+so that numbers of different machines can be compared; without them it is trained anew.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from demo.scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, Scene, clear_s
 from demo.train_classifier import CLASSES, largest
 from tools.environment import DEV
 
-WEIGHTS = DEV / "benchmarks" / "judge.safetensors"
+WEIGHTS = Path(__file__).with_suffix(".safetensors")
 STEPS, BATCH = 700, 64
 FEATURES = 96
 NEIGHBOURS = 3  # k of improved precision and recall, https://arxiv.org/abs/1904.06991
@@ -58,10 +58,10 @@ def _truth(scene: Scene) -> tuple[int, int, int]:
 
 
 def judge(steps: int = STEPS) -> Judge:
-    """The trained judge; trains it where it is not there yet, some three minutes on one core. Fewer steps are for trying a
+    """The judge; trains it where its weights are missing, some three minutes on one core. Fewer steps are for trying a
     benchmark out."""
     rng = Random("judge")
-    weights = WEIGHTS if steps == STEPS else WEIGHTS.with_stem(f"judge-{steps}")
+    weights = WEIGHTS if steps == STEPS else DEV / "benchmarks" / f"judge-{steps}.safetensors"
     return trained(Judge, weights, steps, lambda network: network.loss(clear_scenes(rng, BATCH)))
 
 

@@ -3,8 +3,9 @@
 Every method gets the same search (Optuna's TPE) on captions and noise of their own, and is then measured once on others, at
 its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
-of the noise for each caption. Writes docs/results/text_to_image.json, where tables that were not asked for stay as they
-are, docs/text-to-image.png, docs/unconditional.png and docs/text-to-image-fronts.png and .svg.
+of the noise for each caption. Writes docs/results/text_to_image.json, docs/text-to-image.png, docs/unconditional.png and
+docs/text-to-image-fronts.png and .svg. Tables that were not asked for stay as they are; with --join those that were get the
+methods which they do not have yet.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from ..demo_models import REGIMES, is_here
 from ..tables import text_to_image
 from . import figures
 from .drawing import COMMITTED, Setting
-from .kept import BATCH, SEEDS, Job
+from .joined import check_alike, joined
+from .kept import BATCH, SEEDS, Job, fingerprint
 from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
 from .rows import in_turn, measured, processes
@@ -29,41 +31,68 @@ from .search import REAL, Search, find
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
+SPACES = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
 CONSISTENCY = ("exact", "asked")
 GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
 SCALED = [name for name in METHODS if name != "none"]
 
 
-def table(workers: ProcessPoolExecutor, regime: str, prompted: bool, options: argparse.Namespace) -> dict:
-    """What was tried of each method, and each method's row and front."""
-    spaces = METHODS if prompted else UNCONDITIONAL
-    names = [name for name in spaces if name in options.methods and _is_possible(name, regime)]
-    what = f"{regime}, {_kind(prompted)}"
-    searches = [
-        Search(regime, name, prompted, options.trials, options.tuning_batches, options.steps, options.consistency)
-        for name in names
-    ]
-    tried = dict(zip(names, in_turn(workers, find, searches, f"{what}: searching")))
-    chosen = {name: rows[0]["setting"] for name, rows in tried.items()}
-    baseline = "CFG" if "CFG" in chosen else next(iter(chosen))
+def table(
+    workers: ProcessPoolExecutor, regime: str, kind: str, options: argparse.Namespace, earlier: dict | None = None
+) -> dict:
+    """What was tried of each method, and each method's row and front. earlier: a table that this one joins."""
+    prompted, terms = kind == PROMPTED, _terms(regime, options)
+    if earlier is not None:
+        check_alike(earlier, terms)
+    there = {} if earlier is None else earlier["settings"]
+    methods = [m for m in SPACES[kind] if m in options.methods and m not in there and _is_possible(m, regime)]
+    what = f"{regime}, {kind}"
+    searches = [_search(regime, method, prompted, options) for method in methods]
+    tried = dict(zip(methods, in_turn(workers, find, searches, f"{what}: searching")))
+    chosen = {method: rows[0]["setting"] for method, rows in tried.items()}
+    baseline = _baseline(chosen) if earlier is None else earlier["baseline"]
+    if baseline in there:
+        chosen[baseline] = Setting(**there[baseline])
     rows = measured(
-        workers, regime, chosen, options.batches, options.steps, f"{what}: drawing",
-        prompted=prompted, baseline=baseline,
-    )  # fmt: skip
+        workers,
+        regime,
+        chosen,
+        options.batches,
+        options.steps,
+        f"{what}: drawing",
+        prompted=prompted,
+        baseline=baseline,
+    )
     points = _points(chosen, options.fronts if prompted else ())
     fronts = (
         measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts") if points else {}
     )
-    return {
-        **results.origin("text_to_image"), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
-        "consistency": options.consistency,
-        "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
-        "pictures of a front's point": options.front_batches * BATCH, "real pictures": ceiling(options.batches * BATCH, prompted),
+    found = {
+        **results.origin("text_to_image"), **terms, "real pictures": ceiling(options.batches * BATCH, prompted),
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
         "rows": rows, "baseline": baseline,
         "fronts": _by_scale(fronts),
     }  # fmt: skip
+    return found if earlier is None else joined(earlier, found, SPACES[kind])
+
+
+def _terms(regime: str, options: argparse.Namespace) -> dict:
+    """What all rows of a table have in common."""
+    return {
+        "networks": fingerprint(regime), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
+        "consistency": options.consistency, "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
+        "pictures of a front's point": options.front_batches * BATCH,
+    }  # fmt: skip
+
+
+def _search(regime: str, method: str, prompted: bool, options: argparse.Namespace) -> Search:
+    return Search(regime, method, prompted, options.trials, options.tuning_batches, options.steps, options.consistency)
+
+
+def _baseline(methods: Iterable[str]) -> str:
+    """CFG, or the first where it is not asked for."""
+    return "CFG" if "CFG" in methods else next(iter(methods))
 
 
 def _points(chosen: dict[str, Setting], names: Iterable[str]) -> dict[tuple[str, float], Setting]:
@@ -75,10 +104,6 @@ def _points(chosen: dict[str, Setting], names: Iterable[str]) -> dict[tuple[str,
 def _by_scale(rows: dict[tuple[str, float], dict]) -> dict[str, dict[str, dict]]:
     """Rows of fronts, by method and scale."""
     return {name: {str(w): row for (of, w), row in rows.items() if of == name} for name, _ in rows}
-
-
-def _kind(prompted: bool) -> str:
-    return PROMPTED if prompted else UNPROMPTED
 
 
 def _is_possible(method: str, regime: str) -> bool:
@@ -134,6 +159,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument(
+        "--join", action="store_true", help="add methods to the tables that are there, where they were made alike"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="a few pictures of three methods, in minutes; not into docs"
     )
     options = parser.parse_args()
@@ -141,21 +169,21 @@ def main() -> None:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
         options.fronts = ["CFG"]
-    spaces = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
-    options.tables = [kind for kind in options.tables if spaces[kind].keys() & {*options.methods}]
-    with processes(options.workers, options.quick) as workers:
-        drawn = {
-            regime: {kind: table(workers, regime, kind == PROMPTED, options) for kind in options.tables}
-            for regime in options.regimes
-        }
+    options.tables = [kind for kind in options.tables if SPACES[kind].keys() & {*options.methods}]
     regimes = {} if options.quick else _earlier(options.steps)
-    for regime, tables in drawn.items():
-        regimes[regime] = {**regimes.get(regime, {}), **tables}
+    with processes(options.workers, options.quick) as workers:
+        for regime in options.regimes:
+            before = regimes.get(regime, {})
+            drawn = {
+                kind: table(workers, regime, kind, options, before.get(kind) if options.join else None)
+                for kind in options.tables
+            }
+            regimes[regime] = {**before, **drawn}
     found = {"steps": options.steps, "seeds": SEEDS, "lower is better": LOWER_IS_BETTER, "regimes": regimes}
     results.write("text_to_image", found, options.quick)
     figures.fronts(found, results.folder(options.quick))
-    for regime, tables in drawn.items():
-        for kind in tables:
+    for regime in options.regimes:
+        for kind in options.tables:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
     for kind in options.tables:
         grid(regimes, kind, results.picture(GRIDS[kind], options.quick), options.steps)

@@ -41,7 +41,7 @@ class Job:
 
     @property
     def file(self) -> Path:
-        what = json.dumps([asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION, _fingerprint(self.regime)])
+        what = json.dumps([asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION, fingerprint(self.regime)])
         name = sha256(what.encode()).hexdigest()[:16]
         prompt = "prompted" if self.prompted else "unconditional"
         return FOLDER / self.regime / f"{prompt} {self.purpose}" / name / f"{self.number:04}.safetensors"
@@ -81,7 +81,7 @@ class Job:
 
 
 @cache
-def _fingerprint(regime: str) -> str:
+def fingerprint(regime: str) -> str:
     """Of the networks that a batch is drawn and judged with: the regime's and the judge's. The VAE and the earlier checkpoint
     stay what they are."""
     files = [*weights_of(regime), JUDGE]

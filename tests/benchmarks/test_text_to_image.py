@@ -17,6 +17,7 @@ from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
 from benchmarks.text_to_image import kept, measures, rivals
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
+from benchmarks.text_to_image.joined import check_alike, joined
 from benchmarks.text_to_image.methods import METHODS, UNCONDITIONAL
 from benchmarks.text_to_image.search import START
 from demo.scenes import render, sample_scene
@@ -179,8 +180,26 @@ def test_a_batch_is_kept_under_its_setting(tmp_path, monkeypatch):
     assert job.file != replace(job, setting=Setting(2.0, SAME)).file
     before = job.file
     assert before == kept.Job("demo model", Setting(2.0), "test", 0, 2).file
-    monkeypatch.setattr(kept, "_fingerprint", lambda regime: "other weights")
+    monkeypatch.setattr(kept, "fingerprint", lambda regime: "other weights")
     assert job.file != before
+
+
+def test_a_table_grows_by_methods_that_are_made_alike():
+    first = {"command": "one", "date": "then", "versions": {}, "trials": 2, "baseline": "CFG"}
+    later = first | {"command": "two", "date": "now"}
+    by_method = {"tried": {}, "fronts": {}}
+    earlier = first | by_method | {"settings": {"none": 1, "CFG": 2}, "rows": {"none": 1, "CFG": 2}}
+    new = later | by_method | {"settings": {"ERG": 3, "CFG": 2}, "rows": {"ERG": 3, "CFG": 2.1}}
+    found = joined(earlier, new, METHODS)
+    assert found["rows"] == {"none": 1, "CFG": 2, "ERG": 3} and [*found["settings"]] == ["none", "CFG", "ERG"]
+    assert found["command"] == "two" and [run["command"] for run in found["earlier runs"]] == ["one"]
+    assert len(joined(found, new | {"command": "three"}, METHODS)["earlier runs"]) == 2
+
+
+def test_a_table_made_otherwise_is_not_joined():
+    check_alike({"trials": 2, "rows": {}}, {"trials": 2})
+    with pytest.raises(ValueError, match="trials: 2, now 3.*networks: None, now a"):
+        check_alike({"trials": 2}, {"trials": 3, "networks": "a"})
 
 
 def test_a_quick_run_writes_results_and_figures():

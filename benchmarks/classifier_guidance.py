@@ -19,7 +19,7 @@ from comfy.cli_args import args
 from tqdm import tqdm, trange
 
 import nodes
-from demo.scene_checker import find_blobs
+from demo.scene_checker import CLEAN_OVERLAP, read_picture
 from demo.train_classifier import CLASSES
 from tools.environment import DEV
 
@@ -99,12 +99,12 @@ class Bench:
 
 def read(pictures: torch.Tensor, labels: list[int]) -> dict[str, float]:
     """Accuracy and share of clean shapes, by the checker of scenes."""
-    found = [find_blobs(picture) for picture in pictures]
+    found = [read_picture(picture).blobs for picture in pictures]
     largest = [max(blobs, key=lambda blob: blob.radius).colour if blobs else None for blobs in found]
     overlaps = [blob.overlap for blobs in found for blob in blobs]
     return {
         "accuracy": sum(colour == CLASSES[label] for colour, label in zip(largest, labels)) / len(labels),
-        "clean": sum(overlap >= 0.9 for overlap in overlaps) / max(len(overlaps), 1),
+        "clean": sum(overlap >= CLEAN_OVERLAP for overlap in overlaps) / max(len(overlaps), 1),
     }
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import nodes
 from demo.loader import load_clip, load_vae
-from demo.scene_checker import shows_pairs, shows_relation
+from demo.scene_checker import Shown, read_picture
 from demo.scenes import Scene, sample_scene
 from tools.environment import DEV
 
@@ -75,10 +75,11 @@ class Bench:
         captions = [scene.caption for scene in scenes]
         starts = range(0, ROUND, BATCH)
         pictures = torch.cat([self._sample(row, captions[i : i + BATCH], number * ROUND + i) for i in starts])
+        shown = [*map(read_picture, pictures)]
         return {
             "features": self.judge(pictures),
-            "exact": torch.tensor([*map(shows_pairs, pictures, scenes)]),
-            "relation": torch.tensor([*map(shows_relation, pictures, scenes)]),
+            "exact": torch.tensor([*map(Shown.has_pairs_of, shown, scenes)]),
+            "relation": torch.tensor([*map(Shown.has_relation_of, shown, scenes)]),
         }
 
     def _sample(self, row: Row, captions: list[str], seed: int) -> torch.Tensor:

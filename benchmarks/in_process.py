@@ -45,10 +45,14 @@ def run_node(node_id: str, **inputs):
     node = nodes.NODE_CLASS_MAPPINGS[node_id]
     if not hasattr(node, "define_schema"):  # a node of ComfyUI's first API
         return getattr(node(), node.FUNCTION)(**inputs)
-    node = node.PREPARE_CLASS_CLONE(None)
-    defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
-    outputs = node.execute(**{**defaults, **inputs})
+    outputs = node.PREPARE_CLASS_CLONE(None).execute(**{**defaults_of(node_id), **inputs})
     return getattr(outputs, "result", outputs)  # a few of ComfyUI's nodes return a tuple
+
+
+def defaults_of(node_id: str) -> dict:
+    """The inputs of a node of ComfyUI's present API that have a default."""
+    inputs = nodes.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA().inputs
+    return {one.id: one.default for one in inputs if getattr(one, "default", None) is not None}
 
 
 def pack_module(name: str):

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 import nodes
-from demo.scene_checker import find_blobs, shows_pairs, shows_relation
+from demo.scene_checker import CLEAN_OVERLAP, Shown, read_picture
 from demo.scenes import sample_scene
 
 from . import results
@@ -76,11 +76,12 @@ def encode(clip, captions: list[str]) -> list:
 
 
 def score(pictures: torch.Tensor, scenes) -> dict[str, float]:
-    overlaps = [blob.overlap for picture in pictures for blob in find_blobs(picture)]
+    shown = [*map(read_picture, pictures)]
+    overlaps = [blob.overlap for of_picture in shown for blob in of_picture.blobs]
     return {
-        "exact": sum(map(shows_pairs, pictures, scenes)) / len(scenes),
-        "relation": sum(map(shows_relation, pictures, scenes)) / len(scenes),
-        "clean": sum(overlap >= 0.9 for overlap in overlaps) / max(len(overlaps), 1),
+        "exact": sum(map(Shown.has_pairs_of, shown, scenes)) / len(scenes),
+        "relation": sum(map(Shown.has_relation_of, shown, scenes)) / len(scenes),
+        "clean": sum(overlap >= CLEAN_OVERLAP for overlap in overlaps) / max(len(overlaps), 1),
         "bright": ((pictures <= 0) | (pictures >= 1)).float().mean().item(),
     }
 

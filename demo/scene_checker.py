@@ -12,6 +12,7 @@ from .scenes import BACKGROUNDS, COLOURS, SHAPES, Scene, coverage, relation_hold
 FOREGROUND_DISTANCE = 0.25  # RGB distance from the background at which a pixel belongs to a shape
 MIN_AREA = 40  # pixels; smaller specks do not count as shapes
 MIN_OVERLAP = 0.8  # intersection over union with the ideal shape; below it a blob has no shape
+CLEAN_OVERLAP = 0.9  # of a shape that is drawn cleanly
 MAX_COLOUR_DISTANCE = 0.25  # RGB
 READING_ERROR = 2.0  # pixels; each coordinate of two centres is read to half a pixel
 
@@ -32,18 +33,56 @@ class Blob:
         return self.colour, self.kind
 
 
-def find_blobs(image: torch.Tensor) -> list[Blob]:
-    """Every region of a [3, H, W] picture in 0..1 that is not background."""
-    pixels = _pixels(image)
-    background = np.array(BACKGROUNDS[_background(pixels)])
-    foreground = np.linalg.norm(pixels - background[:, None, None], axis=0) > FOREGROUND_DISTANCE
-    labels, count = ndimage.label(foreground, structure=np.ones((3, 3)))
+@dataclass(frozen=True)
+class Shown:
+    """What a picture shows: every region that is not background, and the nearest of the known backgrounds."""
+
+    blobs: list[Blob]
+    background: str
+
+    def has_pairs_of(self, scene: Scene) -> bool:
+        """Exactly the caption's colour-shape pairs, no more and no fewer."""
+        return Counter(blob.pair for blob in self.blobs) == Counter(scene.pairs)
+
+    def has_relation_of(self, scene: Scene) -> bool:
+        """The caption's pairs and, where it names one, their relation."""
+        return self.has_pairs_of(scene) and (scene.relation is None or self._is_related_as(scene))
+
+    def share_of(self, scene: Scene) -> float:
+        """The share (0..1) of what a caption asks for that is there: the colour, the kind and the pair of each shape, and the
+        background and the relation where it names them, each a question of its own as in a Davidsonian scene graph (arXiv
+        2310.18235). What is there beside that does not count, and a shape answers for one that is asked for alone."""
+        blobs, shapes = self.blobs, scene.shapes
+        right = [
+            _common([b.colour for b in blobs], [s.colour for s in shapes]),
+            _common([b.kind for b in blobs], [s.kind for s in shapes]),
+            _common([b.pair for b in blobs], [s.pair for s in shapes]),
+        ]
+        asked = 3 * len(shapes)
+        if scene.names_background:
+            asked += 1
+            right.append(self.background == scene.background)
+        if scene.relation is not None:
+            asked += 1
+            right.append(self._is_related_as(scene))
+        return sum(right) / asked
+
+    def _is_related_as(self, scene: Scene) -> bool:
+        first, second = (scene.shapes[i].pair for i in (0, 1))
+        return any(
+            a.pair == first and b.pair == second and relation_holds(a, b, scene.relation, READING_ERROR)
+            for a in self.blobs for b in self.blobs if a is not b
+        )  # fmt: skip
+
+
+def read_picture(image: torch.Tensor) -> Shown:
+    """Of a picture [3, H, W] in 0..1."""
+    pixels = image.detach().float().cpu().numpy()
+    background = _background(pixels)
+    distance = np.linalg.norm(pixels - np.array(BACKGROUNDS[background])[:, None, None], axis=0)
+    labels, count = ndimage.label(distance > FOREGROUND_DISTANCE, structure=np.ones((3, 3)))
     regions = (labels == i + 1 for i in range(count))
-    return [_blob(pixels, region) for region in regions if region.sum() >= MIN_AREA]
-
-
-def _pixels(image: torch.Tensor) -> np.ndarray:
-    return image.detach().float().cpu().numpy()
+    return Shown([_blob(pixels, region) for region in regions if region.sum() >= MIN_AREA], background)
 
 
 def _background(pixels: np.ndarray) -> str:
@@ -75,49 +114,6 @@ def _blob(pixels, region) -> Blob:
 def _overlap(region, kind, x, y, radius) -> float:
     ideal = coverage(kind, x, y, radius, region.shape[-1]).numpy() > 0.5
     return float((region & ideal).sum() / (region | ideal).sum())
-
-
-def shows_pairs(image: torch.Tensor, scene: Scene) -> bool:
-    """True where the picture shows exactly the caption's colour-shape pairs, no more and no fewer."""
-    return _are_pairs(find_blobs(image), scene)
-
-
-def _are_pairs(blobs: list[Blob], scene: Scene) -> bool:
-    return Counter(blob.pair for blob in blobs) == Counter(scene.pairs)
-
-
-def shows_relation(image: torch.Tensor, scene: Scene) -> bool:
-    """True where the picture shows the caption's pairs and, where it names one, their relation."""
-    blobs = find_blobs(image)
-    return _are_pairs(blobs, scene) and (scene.relation is None or _are_related(blobs, scene))
-
-
-def _are_related(blobs: list[Blob], scene: Scene) -> bool:
-    first, second = (scene.shapes[i].pair for i in (0, 1))
-    return any(
-        a.pair == first and b.pair == second and relation_holds(a, b, scene.relation, READING_ERROR)
-        for a in blobs for b in blobs if a is not b
-    )  # fmt: skip
-
-
-def share_shown(image: torch.Tensor, scene: Scene) -> float:
-    """The share (0..1) of what a caption asks for that the picture shows: the colour, the kind and the pair of each shape,
-    and the background and the relation where it names them, each a question of its own as in a Davidsonian scene graph
-    (arXiv 2310.18235). What is there beside that does not count, and a shape answers for one that is asked for alone."""
-    blobs = find_blobs(image)
-    right = [
-        _common([b.colour for b in blobs], [s.colour for s in scene.shapes]),
-        _common([b.kind for b in blobs], [s.kind for s in scene.shapes]),
-        _common([b.pair for b in blobs], [s.pair for s in scene.shapes]),
-    ]
-    asked = 3 * len(scene.shapes)
-    if scene.names_background:
-        asked += 1
-        right.append(_background(_pixels(image)) == scene.background)
-    if scene.relation is not None:
-        asked += 1
-        right.append(_are_related(blobs, scene))
-    return sum(right) / asked
 
 
 def _common(shown: list, asked: list) -> int:

@@ -38,7 +38,7 @@ from .architecture import (  # noqa: E402
     diffusion_network,
     text_config,
 )
-from .scene_checker import shows_pairs  # noqa: E402
+from .scene_checker import read_picture  # noqa: E402
 from .scenes import Scene, render, sample_scene  # noqa: E402
 
 LATENTS = SAMPLES / "latents.safetensors"
@@ -203,7 +203,9 @@ class Examiner:
             with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
                 pictures = self.decoder.taesd_decoder(latents * self.decoder.vae_scale).float().clamp(0, 1).cpu()
             save_image(pictures[:24], SAMPLES / f"{name.replace(' ', '')}.png", nrow=8)
-            row[name] = sum(map(shows_pairs, pictures, self.scenes)) / len(self.scenes)
+            row[name] = sum(
+                read_picture(picture).has_pairs_of(scene) for picture, scene in zip(pictures, self.scenes)
+            ) / len(self.scenes)
         return row
 
 

@@ -9,7 +9,8 @@ from .classifiers.classifier_guidance import ClassifierGuidance
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.latent_decoder import MODES, small_decoders
 from .classifiers.score_gradient import score_gradient
-from .common import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE, PercentWindow
+from .common.inputs import CATEGORY, END_PERCENT, START_PERCENT, TILT, VAE
+from .common.percent_window import PercentWindow
 from .feedback import HIDDEN, Feedback
 
 

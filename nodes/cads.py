@@ -9,7 +9,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..guidance_core.condition_annealing import ConditionAnnealing
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 from .feedback import HIDDEN, Feedback
 from .sampling.annealed_conditions import BRANCHES, AnnealedConditions
 from .sampling.condition_names import POSITIVE

@@ -14,7 +14,7 @@ from .calibration.image_folder import fingerprint, open_folder
 from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
 from .calibration.reliability_picture import reliability_picture, skipped_note
 from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceCalibrate(io.ComfyNode):

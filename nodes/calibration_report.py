@@ -14,7 +14,7 @@ from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
 from .calibration.measurement import measure
 from .calibration.reliability_picture import reliability_picture, skipped_note
 from .classifiers.guidance_classifier import GuidanceClassifier
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 PICTURES = ("held out", "all")
 

@@ -8,7 +8,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..guidance_core.class_labels import parse_labels
 from .class_conditional.class_model import ClassConditional, class_condition
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceClassCondition(io.ComfyNode):

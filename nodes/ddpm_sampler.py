@@ -10,7 +10,7 @@ from ..guidance_core.named_choice import check_choice
 from ..guidance_core.number_range import check_number
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
-from .common import CATEGORY, TILT, VAE
+from .common.inputs import CATEGORY, TILT, VAE
 from .feedback import HIDDEN, Feedback
 
 

@@ -12,7 +12,8 @@ from .attention.effect import why_ordinary
 from .attention.kinds import KINDS
 from .attention.tempered_evaluation import TemperedEvaluation
 from .attention.weak_branch import WeakBranchAttention
-from .common import CATEGORY, END_PERCENT, START_PERCENT, PercentWindow
+from .common.inputs import CATEGORY, END_PERCENT, START_PERCENT
+from .common.percent_window import PercentWindow
 from .feedback import HIDDEN, Feedback
 from .sampling.guidance_interval import OUTSIDE, interval_of
 from .sampling.own_branch import OwnBranch

@@ -11,7 +11,7 @@ from ..guidance_core.attention_energy import AttentionEnergy
 from ..guidance_core.layer_selection import parse_layers
 from .attention.effect import why_ordinary
 from .attention.text_encoder import temper_text_encoders
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 from .feedback import HIDDEN, Feedback
 
 

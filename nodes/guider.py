@@ -6,7 +6,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..guidance_core.number_range import check_number
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 from .feedback import HIDDEN, Feedback
 from .sampling.entropy_guider import EntropyGuider
 

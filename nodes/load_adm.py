@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .class_conditional.adm_unet_file import read
 from .class_conditional.class_model import held_to_pictures
 from .class_conditional.files import DEMO, load_model, model_names
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceLoadADM(io.ComfyNode):

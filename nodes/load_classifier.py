@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .classifiers.files import DEMO, classifier_names, load_classifier
 from .classifiers.guidance_classifier import ClassifierSocket
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceLoadClassifier(io.ComfyNode):

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceLoadDemo(io.ComfyNode):

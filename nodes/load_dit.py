@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .class_conditional.dit_file import read
 from .class_conditional.files import load_model, model_names
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceLoadDiT(io.ComfyNode):

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 from .drawing.figure import check_matplotlib
 from .recording.guidance_picture import guidance_picture
 from .recording.recorder import Recorder, RecordSocket

@@ -3,7 +3,7 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 from .recording.recorder import Recorder, RecordSocket
 
 

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from .classifiers.files import save_classifier
 from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceSaveClassifier(io.ComfyNode):

@@ -10,7 +10,7 @@ from ..guidance_core.divergence import DIVERGENCES
 from ..guidance_core.smooth_relu import SmoothReLU
 from .classifiers.guidance_classifier import ClassifierSocket, GuidanceClassifier
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
-from .common import CATEGORY
+from .common.inputs import CATEGORY
 
 
 class EntropyGuidanceScore(io.ComfyNode):

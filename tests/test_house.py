@@ -6,7 +6,7 @@ from our_modules import MODULES, imports, loaded_by_comfyui
 # share.
 MAY_IMPORT = {
     "nodes": {"nodes.common", "nodes.feedback", "nodes.attention", "nodes.classifiers", "nodes.calibration", "nodes.sampling", "nodes.class_conditional", "nodes.recording", "nodes.drawing", "guidance_core", "demo"},
-    "nodes.common": {"guidance_core"},
+    "nodes.common": {"nodes.common", "guidance_core"},
     "nodes.feedback": {"guidance_core"},
     "nodes.attention": {"nodes.attention", "nodes.sampling", "nodes.common", "nodes.feedback", "guidance_core"},
     "nodes.classifiers": {"nodes.classifiers", "nodes.common", "nodes.feedback", "guidance_core"},
@@ -59,4 +59,4 @@ def test_the_menu_is_a_node_a_file_and_every_wing_has_its_rules():
     menu = {module for module in MODULES if room_of(module) == "nodes" and module != "nodes"}
     assert all(MODULES[module].read_text(encoding="utf-8").count("(io.ComfyNode)") == 1 for module in menu)
     wings = {module for module, path in MODULES.items() if path.name == "__init__.py" and module.startswith("nodes.")}
-    assert wings == {room for room in MAY_IMPORT if room.startswith("nodes.")} - {"nodes.common", "nodes.feedback"}
+    assert wings == {room for room in MAY_IMPORT if room.startswith("nodes.")} - {"nodes.feedback"}

@@ -47,7 +47,7 @@ def _refused(error: dict | None, refused: dict) -> Outcome:
 def _stopped(graph: dict, error: dict) -> Outcome:
     message, kind = error["exception_message"].strip(), error["exception_type"]
     words = f"{error['node_type']}: {kind}: {message}"
-    printable = pack_module("nodes.common").printable(words)
+    printable = pack_module("nodes.common.printable").printable(words)
     if words != printable:
         return Outcome(FAILED, f"error that no log can print: {printable}")
     if kind not in CLEAR:

@@ -13,9 +13,10 @@ from ..text_to_image.drawing import Setting
 from ..text_to_image.kept import BATCH, SEEDS
 from ..text_to_image.rows import measured, processes
 from . import figures
-from .sweeps import of_encoder_temperature, of_inputs
+from .sweeps import defaults, of_encoder_temperature, of_inputs
 
 NONE = ("none",)
+MEASURES = ("asked", "exact", "density", "coverage", "Fréchet", "diversity")
 
 
 def main() -> None:
@@ -34,13 +35,20 @@ def main() -> None:
     with processes(options.workers, options.quick) as workers:
         rows = {}
         for regime in options.regimes:
-            found = measured(workers, regime, settings, options.batches, options.steps, regime)
+            found = measured(workers, regime, settings, options.batches, options.steps, regime, baseline=NONE)
+            found = {point: {name: row[name] for name in MEASURES} for point, row in found.items()}
             rows[regime] = {
                 "none": found[NONE],
                 "inputs": _nested({point: found[point] for point in inputs}),
                 "encoder temperature": _nested({(str(w), str(τc)): found[w, τc] for w, τc in temperatures}),
             }
-    written = {"steps": options.steps, "pictures": options.batches * BATCH, "seeds": SEEDS, "rows": rows}
+    written = {
+        "steps": options.steps,
+        "pictures": options.batches * BATCH,
+        "seeds": SEEDS,
+        "defaults": defaults(),
+        "rows": rows,
+    }
     results.write("sensitivity", written, options.quick)
     for draw in (figures.inputs, figures.encoder_temperature):
         draw(written, results.folder(options.quick))

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from ..figure_style import LINES, save
+from ..tables import HALF
 
 MEASURES = ("exact", "density", "coverage")
 COLUMNS = 4
@@ -16,8 +18,7 @@ def encoder_temperature(results: dict, folder: Path) -> None:
         figure, panels = plt.subplots(1, len(MEASURES), figsize=(13, 4), layout="constrained")
         for panel, measure in zip(panels, MEASURES):
             for (w, points), (colour, mark) in zip(found["encoder temperature"].items(), LINES):
-                values = [row[measure]["value"] for row in points.values()]
-                panel.plot(range(len(points)), values, color=colour, marker=mark, label=f"w = {w}")
+                _line(panel, points, measure, color=colour, marker=mark, label=f"w = {w}")
             panel.set_xticks(range(len(points)), [*points])
             panel.set(xlabel="τc (1: no guidance)", title=measure)
             panel.axhline(found["none"][measure]["value"], color="#999999", linestyle=":")
@@ -34,14 +35,24 @@ def inputs(results: dict, folder: Path) -> None:
         for panel, (node, name) in zip(panels.flat, panels_of):
             points = found["inputs"][node][name]
             for measure, (colour, mark) in zip(MEASURES, LINES):
-                values = [row[measure]["value"] for row in points.values()]
-                panel.plot(range(len(points)), values, color=colour, marker=mark, label=measure)
+                _line(panel, points, measure, color=colour, marker=mark, label=measure)
+                panel.axhline(found["none"][measure]["value"], color=colour, linestyle=":", linewidth=1)
+            if (default := results["defaults"][node][name]) in points:
+                place = [*points].index(default)
+                panel.axvspan(place - 0.25, place + 0.25, color="#dddddd", zorder=0)
             panel.set_xticks(range(len(points)), [*points], fontsize=9)
             panel.set_title(f"{node}: {name}", fontsize=10, loc="left")
         for panel in panels.flat[len(panels_of) :]:
             panel.set_axis_off()
-        panels.flat[0].legend(fontsize=8)
+        panels.flat[0].legend(fontsize=8, title="dotted: no guidance; grey: default", title_fontsize=8)
         save(figure, f"inputs-{_file_name(regime)}", folder)
+
+
+def _line(panel: Axes, points: dict, measure: str, **style) -> None:
+    """A measure over an input's values, with 95 % intervals of its difference from no guidance."""
+    rows = [row[measure] for row in points.values()]
+    values, errors = ([row[name] for row in rows] for name in ("value", "error above"))
+    panel.errorbar(range(len(rows)), values, [HALF * e for e in errors], capsize=2, elinewidth=0.8, **style)
 
 
 def _file_name(regime: str) -> str:

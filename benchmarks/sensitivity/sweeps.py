@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from ..in_process import defaults_of
 from ..text_to_image.drawing import SAME, Setting
 from ..text_to_image.methods import ENCODER_LAYERS, LAYERS
 
 SCALES = (1.5, 2.0, 3.0)
 ENCODER_TEMPERATURES = (0.0, 0.1, 0.3, 0.5, 0.8, 1.5, 3.0)
-AROUND = {  # around what, which input of which node, and its values; the default is among them
+AROUND = {  # around what, which input of which node, and its values
     "ERG": (
         Setting(1.5, SAME, erg={"temperature": 0.3, "layers": "40%-50%"}),
         "erg",
@@ -43,6 +44,12 @@ AROUND = {  # around what, which input of which node, and its values; the defaul
         },
     ),
 }
+NODES = {
+    "ERG": "EntropyGuidanceERG",
+    "ERG of its own": "EntropyGuidanceERG",
+    "ERG Text Encoder": "EntropyGuidanceCLIP",
+    "CADS": "EntropyGuidanceCADS",
+}
 Point = tuple[str, str, str]  # node, input, value
 
 
@@ -53,6 +60,14 @@ def of_inputs() -> dict[Point, Setting]:
         for node, (base, field, inputs) in AROUND.items()
         for name, values in inputs.items()
         for value in values
+    }
+
+
+def defaults() -> dict[str, dict[str, str]]:
+    """Of each node its inputs' default values."""
+    return {
+        node: {name: str(value) for name, value in defaults_of(node_id).items() if name in AROUND[node][2]}
+        for node, node_id in NODES.items()
     }
 
 

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demo.scene_checker import find_blobs, share_shown, shows_pairs, shows_relation
+from demo.scene_checker import CLEAN_OVERLAP, Shown, read_picture
 from demo.scenes import BACKGROUNDS, COLOURS, Scene, render, sample_scene
 
 from ..density_coverage import coverage, density, within_balls
 from ..jackknife import kept_rows, standard_error
 from ..judge import Judge, frechet, is_within, judge
 
-CLEAN = 0.9
 K = TypeVar("K", bound=Hashable)
 LOWER_IS_BETTER = ("Fréchet", "clipped", "off palette")
 PALETTE = torch.tensor([*COLOURS.values(), *BACKGROUNDS.values()])
@@ -65,15 +64,16 @@ def open_eyes(quick: bool) -> None:
 @torch.no_grad()
 def look(pictures: Tensor, scenes: list[Scene], groups: list[int]) -> Seen:
     """pictures [B, 3, 128, 128] in 0..1."""
-    overlaps = [[blob.overlap for blob in find_blobs(picture)] for picture in pictures]
+    shown = [*map(read_picture, pictures)]
+    overlaps = [[blob.overlap for blob in of_picture.blobs] for of_picture in shown]
     distances = (pictures[:, None] - PALETTE[:, :, None, None]).square().sum(2).sqrt().amin(1)
     return Seen(
         features=_eyes(pictures),
-        asked=torch.tensor([*map(share_shown, pictures, scenes)]).double(),
-        exact=torch.tensor([*map(shows_pairs, pictures, scenes)]).double(),
-        relation=torch.tensor([*map(shows_relation, pictures, scenes)]).double(),
+        asked=torch.tensor([*map(Shown.share_of, shown, scenes)]).double(),
+        exact=torch.tensor([*map(Shown.has_pairs_of, shown, scenes)]).double(),
+        relation=torch.tensor([*map(Shown.has_relation_of, shown, scenes)]).double(),
         shapes=torch.tensor([*map(len, overlaps)]).double(),
-        clean=torch.tensor([sum(o >= CLEAN for o in of_picture) for of_picture in overlaps]).double(),
+        clean=torch.tensor([sum(o >= CLEAN_OVERLAP for o in of_picture) for of_picture in overlaps]).double(),
         clipped=((pictures <= 0) | (pictures >= 1)).double().mean((1, 2, 3)),
         off_palette=distances.double().mean((1, 2)),
         group=torch.tensor(groups),

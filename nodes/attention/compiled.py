@@ -20,7 +20,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 from comfy_api.torch_helpers.torch_compile import apply_torch_compile_factory
 
-from ..common import is_want_of_memory
+from ..common.want_of_memory import is_want_of_memory
 from .layers import LayerMap, replaced_blocks
 from .network_call import OVERRIDE, NetworkCall, with_innermost
 from .our_override import stays_in_force

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from comfy.samplers import CFGGuider
 
 from ...guidance_core.attention_energy import AttentionEnergy
-from ..common import PercentWindow
+from ..common.percent_window import PercentWindow
 from ..feedback import StepCount
 from ..sampling.condition_names import NEGATIVE, POSITIVE
 from .network_call import NetworkCall

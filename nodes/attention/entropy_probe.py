@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...guidance_core.guidance_measures import relative_entropy
-from ..common import is_want_of_memory
+from ..common.want_of_memory import is_want_of_memory
 from ..sampling.condition_names import place_of_positive
 from .flatness import bias_at, evenly_spread, in_heads
 from .layers import CallReader, LayerMap, layer_map, structure_of

@@ -15,7 +15,7 @@ import torch
 from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from ..common import is_want_of_memory
+from ..common.want_of_memory import is_want_of_memory
 from ..sampling.condition_names import Conditions
 from .network_call import OVERRIDE, NetworkCall, copied, with_innermost
 from .reach import options_in_reach

@@ -19,7 +19,7 @@ from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from ..common import PercentWindow
+from ..common.percent_window import PercentWindow
 from ..feedback import Feedback
 from ..sampling.condition_names import ConditionNames, Conditions, positive_name
 from ..sampling.guidance_interval import GuidanceInterval

@@ -17,7 +17,7 @@ from ...guidance_core.calibration_objective import CalibrationObjective
 from ...guidance_core.fine_tuning import Batch, FineTuning
 from ...guidance_core.number_range import LARGEST, check_number, whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
-from ..common import printable
+from ..common.printable import printable
 from .example_views import BATCH, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder

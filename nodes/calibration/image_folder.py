@@ -17,7 +17,7 @@ import folder_paths
 from ...guidance_core.class_labels import parse_labels
 from ...guidance_core.number_range import whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
-from ..common import printable
+from ..common.printable import printable
 from .files_below import FilesBelow, files_below
 from .pictures import Pictures, problem_of
 from .progress import Progress

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-from ..common import printable
+from ..common.printable import printable
 
 LARGEST = 89_478_485  # pixels; Pillow warns of decompression bombs from here on
 LARGEST_FILE = 2**29  # bytes; an uncompressed picture of so many pixels has half of that

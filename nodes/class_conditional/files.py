@@ -10,7 +10,7 @@ from torch import Tensor
 from ..classifiers.claims import check_name
 from ..classifiers.files import DEMO_WEIGHTS, naming
 from ..classifiers.weights import WEIGHT_FILES, class_names, read_weights
-from ..common import printable
+from ..common.printable import printable
 from .class_model import ClassModelSettings, class_model
 
 FOLDER = "diffusion_models"

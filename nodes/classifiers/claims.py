@@ -17,7 +17,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ..common import printable
+from ..common.printable import printable
 
 # Names and shapes of tensors: 0.2 MB in the largest published image models, 1 MB with the names of ImageNet-21k's classes.
 LARGEST_DESCRIPTION = 4 * 2**20

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..common import printable
+from ..common.printable import printable
 
 SHOWN = 5  # in a message
 

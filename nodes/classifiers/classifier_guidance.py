@@ -17,7 +17,7 @@ from ...guidance_core.guided_steps import guided_steps
 from ...guidance_core.number_range import check_number, whole_number
 from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
-from ..common import PercentWindow
+from ..common.percent_window import PercentWindow
 from ..feedback import Feedback, StepCount
 from .score_gradient import ScoreGradient, is_flow, noise_scale, tell_observers
 

@@ -15,7 +15,7 @@ from typing import Any
 import folder_paths
 import torch
 
-from ..common import printable, printable_cause
+from ..common.printable import printable, printable_cause
 from .adm_file import is_adm
 from .claims import check_name, words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier

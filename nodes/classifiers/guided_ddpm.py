@@ -13,7 +13,6 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
-from comfy.model_base import BaseModel
 from comfy.samplers import CFGGuider
 from tqdm.auto import trange
 
@@ -53,8 +52,7 @@ class GuidedDDPM:
         noise_sampler: Callable[..., torch.Tensor] | None = None,
     ) -> torch.Tensor:
         extra_args = extra_args or {}
-        patcher, mask = model.inner_model.model_patcher, extra_args.get("denoise_mask")
-        network, sampling = patcher.model, patcher.get_model_object("model_sampling")
+        sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
         with self.feedback.saying_errors():
             levels = falling_levels(sigmas, is_flow(sampling))
         if len(levels) < 2:
@@ -64,8 +62,8 @@ class GuidedDDPM:
             return x
         gradient = self._loaded_gradient(model.inner_model, x)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
-        # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
+        # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large").to(sigmas)
         variances: LearnedVariance | ScheduledVariance = ScheduledVariance(schedule.variance)
         if self.variance == "learned":
@@ -80,10 +78,7 @@ class GuidedDDPM:
                     variance = variances.of_step(i, x)
                 mean = schedule.x0[i] * x0 + schedule.x[i] * factor[i] * x
                 if gradient is not None:
-                    options = extra_args.get("model_options", {})
-                    pull = self._pull(gradient, x, x0, sigmas[i], factor[i], network, options)
-                    if mask is not None:  # what is protected is no matter of the classifier's
-                        pull = pull * _mask_of_step(mask, model, sigmas[i], options)
+                    pull = self._pull(gradient, model, x, x0, sigmas[i], factor[i], extra_args)
                     mean = mean + (variance + schedule.added[i]) * pull
                 spread = variance.sqrt() * bool(levels[i + 1] > 0)  # a clean picture takes no noise
                 following = mean + spread * noise(sigmas[i], sigmas[i + 1])
@@ -113,21 +108,25 @@ class GuidedDDPM:
     def _pull(
         self,
         gradient: ScoreGradient,
+        model: Any,
         x: torch.Tensor,
         x0: torch.Tensor,
         sigma: torch.Tensor,
         factor: torch.Tensor,
-        network: BaseModel,
-        model_options: dict[str, Any],
+        extra_args: dict[str, Any],
     ) -> torch.Tensor:
+        """The weighted gradient [B, ...] by which a step's mean moves, where the mask lets it."""
+        options, mask = extra_args.get("model_options", {}), extra_args.get("denoise_mask")
         sigmas = sigma * x.new_ones(len(x))
         with self.feedback.saying_errors():
-            direction, log_p = gradient(x, x0, sigmas, network)
-        tell_observers(model_options, sigmas, direction, log_p)
+            direction, log_p = gradient(x, x0, sigmas, model.inner_model.model_patcher.model)
+        tell_observers(options, sigmas, direction, log_p)
         if self.score.classifier.noise_aware:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)
-        return direction * per_sample(weights, x0)
+        pull = direction * per_sample(weights, x0)
+        # What is protected is no matter of the classifier's.
+        return pull if mask is None else pull * _mask_of_step(mask, model, sigma, options)
 
 
 def _mask_of_step(mask: torch.Tensor, model: Any, sigma: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:

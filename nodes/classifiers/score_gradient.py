@@ -19,7 +19,7 @@ from ...guidance_core.classifier_guidance import finite_or_zero, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
-from ..common import is_want_of_memory
+from ..common.want_of_memory import is_want_of_memory
 from .confidence import how_sure
 from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, check_mode, latent_decoder

@@ -13,7 +13,7 @@ from comfy.samplers import sampling_function
 from torch import Tensor
 
 from ...guidance_core.named_choice import check_choice
-from ..common import PercentWindow
+from ..common.percent_window import PercentWindow
 from .condition_names import positive_name
 
 ORDINARY, NO_GUIDANCE = OUTSIDE = ("ordinary", "no guidance")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.scene_checker import find_blobs, share_shown, shows_pairs, shows_relation
+from demo.scene_checker import read_picture
 from demo.scenes import (
     COLOURS,
     HELD_OUT,
@@ -29,10 +29,11 @@ def test_a_rendered_scene_shows_its_caption_and_no_other(seed, held_out):
     scene, other = sample_scene(rng, held_out), sample_scene(rng, held_out)
     picture = render(scene)
     assert picture.shape == (3, IMAGE_SIZE, IMAGE_SIZE)
-    assert shows_pairs(picture, scene)
-    assert shows_relation(picture, scene)
-    assert share_shown(picture, scene) == 1
-    assert shows_pairs(picture, other) == (scene.pairs == other.pairs)
+    shown = read_picture(picture)
+    assert shown.has_pairs_of(scene)
+    assert shown.has_relation_of(scene)
+    assert shown.share_of(scene) == 1
+    assert shown.has_pairs_of(other) == (scene.pairs == other.pairs)
 
 
 def test_the_same_seed_gives_the_same_scenes():
@@ -65,11 +66,11 @@ def test_a_wrong_picture_is_told_from_a_right_one():
     rng = Random(2)
     scene = next(s for s in iter(lambda: sample_scene(rng), None) if len(s.shapes) == 2)
     picture = render(scene)
-    assert not find_blobs(torch.full_like(picture, 0.97))
-    assert not shows_pairs(picture.flip(0), scene)  # other colours
+    assert not read_picture(torch.full_like(picture, 0.97)).blobs
+    assert not read_picture(picture.flip(0)).has_pairs_of(scene)  # other colours
     torn = picture.clone()
     torn[:, ::8] = picture[:, :1, :1]
-    assert not shows_pairs(torn, scene)  # no shape is whole
+    assert not read_picture(torn).has_pairs_of(scene)  # no shape is whole
 
 
 def test_the_share_of_a_caption_that_is_shown():
@@ -81,7 +82,7 @@ def test_the_share_of_a_caption_that_is_shown():
     scene = Scene((red, blue), "white", "left of", caption)
 
     def shown(*shapes, background="white", of=scene):
-        return share_shown(render(Scene(shapes, background, None, "")), of)
+        return read_picture(render(Scene(shapes, background, None, ""))).share_of(of)
 
     assert shown(red, blue) == 1
     assert shown(red, blue, background="gray") == 7 / 8

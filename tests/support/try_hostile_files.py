@@ -75,7 +75,7 @@ def _try(kind: str, models: Path, file: str) -> dict:
         run_node(NODES.get(kind, "EntropyGuidanceLoadClassifier"), **{input_name: file})
     except BaseException as error:
         words = f"{error}\n{''.join(traceback.format_exception(error))}"
-        printable = pack_module("nodes.common").printable(words) == words
+        printable = pack_module("nodes.common.printable").printable(words) == words
         return {"loaded": False, "error": type(error).__name__, "message": str(error), "printable": printable}
     return {"loaded": True}
 

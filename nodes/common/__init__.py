@@ -1,0 +1,1 @@
+"""What nodes of several wings share, an idea a file."""

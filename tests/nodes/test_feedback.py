@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import comfy.samplers
 import pytest
@@ -197,6 +197,20 @@ def test_a_sampling_within_a_sampling_is_not_told_apart(node, demo, prompts, sam
     assert texts == ["1 of 12 layers, 3 of 3 steps, 2.0 evaluations a step"]
 
 
+def test_an_evaluation_that_runs_again_for_a_new_map_of_layers_counts_once(node, demo, prompts, sample, told):
+    model, layers = erg(node, demo[0]), pack_module("nodes.attention.layers")
+    sample(model, *prompts)
+    network = model.model.diffusion_model
+    whole, maps = layers.known_map(network), layers._known[network][layers.structure_of(network)]
+    maps[frozenset(), None] = replace(whole, numbers=dict([*whole.numbers.items()][:-1]), names=whole.names[:-1])
+    texts = told(model)
+    try:
+        sample(model, *prompts)
+    finally:
+        maps.clear()
+    assert texts == ["1 of 12 layers, 3 of 3 steps, 2.0 evaluations a step"]
+
+
 def test_errors_of_others_are_not_its_own(node, demo, prompts, sample, told):
     model = erg(node, demo[0])
     texts = told(model)
@@ -208,6 +222,16 @@ def test_errors_of_others_are_not_its_own(node, demo, prompts, sample, told):
     with pytest.raises(RuntimeError, match="of another node"):
         sample(model, *prompts)
     assert texts == []
+
+
+def test_errors_of_a_pack_whose_name_begins_like_ours_are_not_its_own(feedback):
+    def error_from(module: str) -> Exception:
+        with pytest.raises(ValueError) as caught:
+            exec("raise ValueError", {"__name__": module})
+        return caught.value
+
+    assert feedback._is_ours(error_from(f"{feedback.OUR_PACKAGE}.nodes.erg"))
+    assert not feedback._is_ours(error_from(f"{feedback.OUR_PACKAGE}-extras.nodes"))
 
 
 def test_nothing_waits_for_the_device_inside_the_steps(node, demo, prompts):

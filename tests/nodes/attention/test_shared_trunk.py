@@ -1,5 +1,7 @@
 """Rows that are twins run once before the first changed layer: the same predictions to rounding, with less arithmetic."""
 
+from weakref import ref
+
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException, unload_all_models
@@ -248,7 +250,9 @@ class Adds(torch.nn.Module):
     def forward(self, x, transformer_options):
         self.seen = len(x), transformer_options["cond_or_uncond"]
         transformer_options["written"] = True
-        return x.add_(1)
+        result = x.add_(1)
+        self.result = ref(result)
+        return result
 
 
 @pytest.mark.parametrize("folds", [1, 2])
@@ -268,6 +272,22 @@ def test_blocks_and_what_is_between_them_may_write(node, folds):
     assert torch.equal(x, before)
     assert torch.equal(z, (before + 12))
     assert options == {"cond_or_uncond": [0, 1], "uuids": ["a", "b"], "written": True}
+
+
+def test_what_blocks_yielded_is_freed_once_nothing_needs_it():
+    """A block's rows are kept for the block after it alone, those of the last block for none."""
+    shared_trunk = pack_module("nodes.attention.shared_trunk")
+    first, second = Adds(), Adds()
+    shared = shared_trunk.SharedRows(
+        dict.fromkeys((first, second)), shared_trunk.RowMap.of(first, {1: 0}, chunks=2, rows=4)
+    )
+    options = {"cond_or_uncond": [0, 1]}
+    with shared.in_force():
+        x = first(torch.zeros(4, 1), options)
+        assert first.result() is not None
+        x = second(x, transformer_options=options)
+        assert first.result() is None and second.result() is None
+    assert torch.equal(x, torch.full((4, 1), 2.0))
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -10,7 +10,9 @@ docs/results/flatness.json and docs/flatness.png. An hour on one core; `python -
 """
 
 import argparse
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -28,13 +30,13 @@ from . import in_process
 from .demo_models import EARLIER, demo_model, with_weights_of
 from .flatness_report import report
 from .in_process import run_node
-from .judge import judge
+from .judge import WEIGHTS, judge
 from .prompt_consistency import encode
 from .unet_twin import unet_twin
 
 SCALE, STEPS = 2.0, 8
 ROUND, BATCH = 32, 8  # pictures; few at a time are faster on a CPU
-DRAWN = DEV / "benchmarks" / "flatness" / f"scale {SCALE} steps {STEPS}"
+KEPT = DEV / "benchmarks" / "flatness"
 LAYERS = ("40%-50%", "20%-60%", "all")
 SETTINGS = {f"τ {τ}": {"temperature": τ} for τ in (0.9, 0.8, 0.6, 0.4, 0.2)}
 SETTINGS |= {f"f {f}": {"flatness": f} for f in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)}
@@ -107,14 +109,21 @@ def drawn(row: Row, rounds: int) -> dict[str, torch.Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _path(row: Row, number: int):
-    return DRAWN / f"{' '.join(row)} {number}.safetensors"
+def _path(row: Row, number: int) -> Path:
+    return _folder() / f"{' '.join(row)} {number}.safetensors"
+
+
+@cache
+def _folder() -> Path:
+    """Of what this judge has seen."""
+    judge = sha256(WEIGHTS.read_bytes()).hexdigest()[:8]
+    return KEPT / f"scale {SCALE} steps {STEPS} judge {judge}"
 
 
 def draw_missing(rows: list[Row], rounds: int) -> None:
     """Round by round, so that an interrupted run leaves whole rounds behind."""
-    DRAWN.mkdir(parents=True, exist_ok=True)
     bench = Bench()
+    _folder().mkdir(parents=True, exist_ok=True)
     missing = [(row, number) for number in range(rounds) for row in rows if not _path(row, number).exists()]
     for row, number in tqdm(missing, desc=f"rounds of {ROUND} pictures"):
         save_file(bench.draw(row, number), _path(row, number))

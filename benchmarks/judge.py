@@ -2,7 +2,7 @@
 
 No pretrained network knows the demo model's world, so the judge was trained here, once, on clean pictures, to read off
 everything that a scene has: background, colours and kinds of its shapes and their places. Its weights are beside this file,
-so that numbers of different machines can be compared; without them it is trained anew.
+so that numbers of different machines can be compared from now on; without them it is trained anew.
 """
 
 from collections.abc import Callable

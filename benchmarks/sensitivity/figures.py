@@ -44,7 +44,11 @@ def inputs(results: dict, folder: Path) -> None:
             panel.set_title(f"{node}: {name}", fontsize=10, loc="left")
         for panel in panels.flat[len(panels_of) :]:
             panel.set_axis_off()
-        panels.flat[0].legend(fontsize=8, title="dotted: no guidance; grey: default", title_fontsize=8)
+        panels.flat[0].legend(
+            fontsize=8,
+            title="dotted: no guidance, bars: 95 % of the\ndifference from it, grey: the default",
+            title_fontsize=8,
+        )
         save(figure, f"inputs-{_file_name(regime)}", folder)
 
 

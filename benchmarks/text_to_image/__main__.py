@@ -41,17 +41,16 @@ def table(
     workers: ProcessPoolExecutor, regime: str, kind: str, options: argparse.Namespace, earlier: dict | None = None
 ) -> dict:
     """What was tried of each method, and each method's row and front. earlier: a table that this one joins."""
-    prompted, terms = kind == PROMPTED, _terms(regime, options)
-    if earlier is not None:
-        check_alike(earlier, terms)
-    there = {} if earlier is None else earlier["settings"]
+    prompted, there = kind == PROMPTED, {} if earlier is None else earlier["settings"]
     methods = [m for m in SPACES[kind] if m in options.methods and m not in there and _is_possible(m, regime)]
+    if there and not methods:
+        return earlier
     what = f"{regime}, {kind}"
     searches = [_search(regime, method, prompted, options) for method in methods]
     tried = dict(zip(methods, in_turn(workers, find, searches, f"{what}: searching")))
     chosen = {method: rows[0]["setting"] for method, rows in tried.items()}
-    baseline = _baseline(chosen) if earlier is None else earlier["baseline"]
-    if baseline in there:
+    baseline = earlier["baseline"] if there else _baseline(chosen)
+    if there:
         chosen[baseline] = Setting(**there[baseline])
     rows = measured(
         workers,
@@ -68,13 +67,13 @@ def table(
         measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts") if points else {}
     )
     found = {
-        **results.origin("text_to_image"), **terms, "real pictures": ceiling(options.batches * BATCH, prompted),
+        **results.origin("text_to_image"), **_terms(regime, options), "real pictures": ceiling(options.batches * BATCH, prompted),
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
         "rows": rows, "baseline": baseline,
         "fronts": _by_scale(fronts),
     }  # fmt: skip
-    return found if earlier is None else joined(earlier, found, SPACES[kind])
+    return joined(earlier, found, SPACES[kind]) if there else found
 
 
 def _terms(regime: str, options: argparse.Namespace) -> dict:
@@ -158,9 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument(
-        "--join", action="store_true", help="add methods to the tables that are there, where they were made alike"
-    )
+    parser.add_argument("--join", action="store_true", help="add methods to tables that are there and were made alike")
     parser.add_argument(
         "--quick", action="store_true", help="a few pictures of three methods, in minutes; not into docs"
     )
@@ -168,17 +165,17 @@ def main() -> None:
     if options.quick:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
-        options.fronts = ["CFG"]
+        options.fronts, options.join = ["CFG"], False
     options.tables = [kind for kind in options.tables if SPACES[kind].keys() & {*options.methods}]
-    regimes = {} if options.quick else _earlier(options.steps)
+    there = _tables_to_join(options) if options.join else {}
     with processes(options.workers, options.quick) as workers:
-        for regime in options.regimes:
-            before = regimes.get(regime, {})
-            drawn = {
-                kind: table(workers, regime, kind, options, before.get(kind) if options.join else None)
-                for kind in options.tables
-            }
-            regimes[regime] = {**before, **drawn}
+        drawn = {
+            regime: {kind: table(workers, regime, kind, options, there.get((regime, kind))) for kind in options.tables}
+            for regime in options.regimes
+        }
+    regimes = {} if options.quick else _earlier(options.steps)
+    for regime, tables in drawn.items():
+        regimes[regime] = {**regimes.get(regime, {}), **tables}
     found = {"steps": options.steps, "seeds": SEEDS, "lower is better": LOWER_IS_BETTER, "regimes": regimes}
     results.write("text_to_image", found, options.quick)
     figures.fronts(found, results.folder(options.quick))
@@ -187,6 +184,15 @@ def main() -> None:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
     for kind in options.tables:
         grid(regimes, kind, results.picture(GRIDS[kind], options.quick), options.steps)
+
+
+def _tables_to_join(options: argparse.Namespace) -> dict[tuple[str, str], dict]:
+    """By regime and kind. Raises ValueError, before anything is drawn, where one cannot take further rows."""
+    regimes = _earlier(options.steps)
+    there = {(regime, kind): regimes.get(regime, {}).get(kind) for regime in options.regimes for kind in options.tables}
+    for (regime, kind), found in there.items():
+        check_alike(found, _terms(regime, options), f"{regime}, {kind}")
+    return there
 
 
 def _earlier(steps: int) -> dict:

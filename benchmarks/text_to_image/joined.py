@@ -3,23 +3,45 @@
 from collections.abc import Iterable
 
 BY_METHOD = ("tried", "settings", "rows", "fronts")
+SAME = 0.5  # standard errors; other processors round otherwise, and a picture may be read otherwise for that
 ORIGIN = ("command", "date", "versions")
 
 
-def check_alike(earlier: dict, terms: dict) -> None:
-    """Raises ValueError for a table that was made on other terms: its rows cannot stand beside new ones."""
+def check_alike(earlier: dict | None, terms: dict, title: str) -> None:
+    """Raises ValueError for a table that is not there, or was made on other terms: its rows cannot stand beside new ones.
+    title: the table's."""
+    if earlier is None:
+        raise ValueError(f"--join: there is no table '{title}' with so many --steps yet. Without --join it is made.")
     others = [f"{name}: {earlier.get(name)}, now {now}" for name, now in terms.items() if earlier.get(name) != now]
     if others:
-        raise ValueError(f"The table that is there was made otherwise ({'; '.join(others)}): leave --join out.")
+        raise ValueError(
+            f"--join: the table '{title}' was made otherwise ({'; '.join(others)}). Ask for what it was made with, or make it anew "
+            "with all its methods, without --join."
+        )
 
 
 def joined(earlier: dict, new: dict, order: Iterable[str]) -> dict:
-    """The earlier table with the new one's further methods, in the given order."""
+    """The earlier table with the new one's further methods, in the given order.
+
+    Raises ValueError where the baseline, which both have measured, is another one in the new: by versions or by code.
+    """
+    _check_baseline(earlier, new)
     order = [*order]
     grown = {part: _in_order(new[part] | earlier[part], order) for part in BY_METHOD}
     runs = [*earlier.get("earlier runs", []), {name: earlier[name] for name in ORIGIN}]
     return {**new, **grown, "earlier runs": runs}
 
 
+def _check_baseline(earlier: dict, new: dict) -> None:
+    before, now = (table["rows"][earlier["baseline"]] for table in (earlier, new))
+    moved = [name for name in before if abs(now[name]["value"] - before[name]["value"]) > SAME * before[name]["error"]]
+    if moved:
+        raise ValueError(
+            f"--join: {earlier['baseline']} is measured otherwise than in the table that is there ({', '.join(moved)}): compare "
+            f"the versions, {earlier['versions']} and {new['versions']}, or make the table anew with all its methods."
+        )
+
+
 def _in_order(found: dict[str, dict], order: list[str]) -> dict[str, dict]:
-    return {name: found[name] for name in sorted(found, key=order.index)}
+    """Methods that are no longer compared come last."""
+    return {name: found[name] for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))}

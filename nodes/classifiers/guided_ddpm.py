@@ -62,8 +62,8 @@ class GuidedDDPM:
             return x
         gradient = self._loaded_gradient(model.inner_model, x)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
-        kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
+        kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
         schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large").to(sigmas)
         variances: LearnedVariance | ScheduledVariance = ScheduledVariance(schedule.variance)
         if self.variance == "learned":
@@ -115,7 +115,7 @@ class GuidedDDPM:
         factor: torch.Tensor,
         extra_args: dict[str, Any],
     ) -> torch.Tensor:
-        """The weighted gradient [B, ...] by which a step's mean moves, where the mask lets it."""
+        """The weighted gradient [B, ...] along which a step's mean moves, in proportion to its variance, where the mask lets it."""
         options, mask = extra_args.get("model_options", {}), extra_args.get("denoise_mask")
         sigmas = sigma * x.new_ones(len(x))
         with self.feedback.saying_errors():

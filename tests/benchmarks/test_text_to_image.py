@@ -188,18 +188,24 @@ def test_a_table_grows_by_methods_that_are_made_alike():
     first = {"command": "one", "date": "then", "versions": {}, "trials": 2, "baseline": "CFG"}
     later = first | {"command": "two", "date": "now"}
     by_method = {"tried": {}, "fronts": {}}
-    earlier = first | by_method | {"settings": {"none": 1, "CFG": 2}, "rows": {"none": 1, "CFG": 2}}
-    new = later | by_method | {"settings": {"ERG": 3, "CFG": 2}, "rows": {"ERG": 3, "CFG": 2.1}}
+    cfg, again = ({"exact": {"value": value, "error": 0.02}} for value in (0.8, 0.801))
+    earlier = first | by_method | {"settings": {"none": 1, "CFG": 2}, "rows": {"none": {}, "CFG": cfg}}
+    new = later | by_method | {"settings": {"ERG": 3, "CFG": 2}, "rows": {"ERG": {}, "CFG": again}}
     found = joined(earlier, new, METHODS)
-    assert found["rows"] == {"none": 1, "CFG": 2, "ERG": 3} and [*found["settings"]] == ["none", "CFG", "ERG"]
+    assert found["rows"] == {"none": {}, "CFG": cfg, "ERG": {}} and [*found["settings"]] == ["none", "CFG", "ERG"]
     assert found["command"] == "two" and [run["command"] for run in found["earlier runs"]] == ["one"]
     assert len(joined(found, new | {"command": "three"}, METHODS)["earlier runs"]) == 2
+    again["exact"]["value"] = 0.82
+    with pytest.raises(ValueError, match="CFG is measured otherwise .*exact"):
+        joined(earlier, new, METHODS)
 
 
 def test_a_table_made_otherwise_is_not_joined():
-    check_alike({"trials": 2, "rows": {}}, {"trials": 2})
+    check_alike({"trials": 2, "rows": {}}, {"trials": 2}, "a table")
+    with pytest.raises(ValueError, match="no table 'a table'"):
+        check_alike(None, {}, "a table")
     with pytest.raises(ValueError, match="trials: 2, now 3.*networks: None, now a"):
-        check_alike({"trials": 2}, {"trials": 3, "networks": "a"})
+        check_alike({"trials": 2}, {"trials": 3, "networks": "a"}, "a table")
 
 
 def test_a_quick_run_writes_results_and_figures():

@@ -1,6 +1,7 @@
 """The files below a folder of class folders, each once: links may lead to a file by many ways, and in circles."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
@@ -29,6 +30,8 @@ def files_below(root: Path) -> FilesBelow:
     while waiting:
         linked, depth, place = heappop(waiting)
         status = _status(place)
+        if status is None:
+            continue
         if (identity := _identity(place, status)) in seen:
             again += 1
             continue
@@ -37,17 +40,18 @@ def files_below(root: Path) -> FilesBelow:
             found[Path(place).relative_to(root)] = status
             continue
         for child in _children(place):
-            if depth or child.is_dir():  # files beside the class folders have no class
+            # Files beside the class folders have no class. DirEntry.is_dir raises for a link that leads to itself.
+            if depth or os.path.isdir(child.path):
                 heappush(waiting, (linked or child.is_symlink(), depth + 1, child.path))
     return FilesBelow({file: found[file] for file in sorted(found, key=_order)}, again)
 
 
-def _status(place: str) -> os.stat_result:
-    """Of what a link leads to, or of the link itself where that is nothing."""
-    try:
-        return os.stat(place)
-    except OSError:
-        return os.lstat(place)
+def _status(place: str) -> os.stat_result | None:
+    """Of what a link leads to, or of the link itself where that is nothing; None for what has been deleted meanwhile."""
+    for look in (os.stat, os.lstat):
+        with suppress(OSError):
+            return look(place)
+    return None
 
 
 def _identity(place: str, status: os.stat_result) -> tuple[int, int] | str:

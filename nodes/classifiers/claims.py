@@ -103,7 +103,7 @@ def check_numbers(values: Any, name: str, limits: Mapping[str, int] = {}) -> Non
         if isinstance(value, (int, float)):
             most = _limit(key, limits, LARGEST_NUMBER)
             if abs(value) > most:
-                raise TooMuch(f"{name} says {key} = {value:.6g}; numbers up to {most:,} can be built.")
+                raise TooMuch(f"{name} says {key} = {_float(value):.6g}; numbers up to {most:,} can be built.")
 
 
 def check_counts(values: Any, name: str, limits: Mapping[str, int]) -> None:
@@ -115,12 +115,24 @@ def check_counts(values: Any, name: str, limits: Mapping[str, int]) -> None:
     for _, entry in entries_of(values):
         for key, value in entry.items() if isinstance(entry, dict) else ():
             most = _limit(key, limits, ANY)
-            counts = [max(abs(n), 1) for n in value if isinstance(n, (int, float))] if isinstance(value, list) else []
+            counts = (
+                [max(abs(_float(n)), 1) for n in value if isinstance(n, (int, float))]
+                if isinstance(value, list)
+                else []
+            )
             if not sum(counts) <= most:  # as NaN is not, either
                 raise TooMuch(
                     f"{name} says {key} = {len(counts):,} numbers that add up to {sum(counts):.6g}; up to {most:,} in "
                     "all can be built."
                 )
+
+
+def _float(number: int | float) -> float:
+    """Infinity for a whole number that is too large for a float."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _limit(key: str, limits: Mapping[str, int], default: int) -> int:

@@ -139,17 +139,19 @@ def _mask_of_step(mask: torch.Tensor, model: Any, sigma: torch.Tensor, options: 
 
 
 def falling_levels(sigmas: torch.Tensor, flow: bool) -> torch.Tensor:
-    """The noise levels of a sampling, each once and in float64 on the CPU: a step to the same level changes nothing.
+    """The noise levels of a sampling, each once and in float64 on the CPU: a step to the same level changes nothing. Above 1,
+    a flow model's is 1: its signal there would rise again.
 
     Raises ValueError where they do not fall, and where they are none of the model's: flow models have those from 0 to 1.
     """
-    levels = sigmas.cpu().double().unique_consecutive()
+    levels = sigmas.cpu().double()
     for level in levels.tolist():
         if not 0 <= level <= (1 + ROUNDING if flow else sys.float_info.max):
             raise ValueError(
                 f"sigmas: {level:.4g} is no noise level of this model, whose levels go from 0 (the picture) to "
                 f"{'1' if flow else 'any number above'} (noise). Take the sigmas from a scheduler with this model."
             )
+    levels = (levels.clamp(max=1) if flow else levels).unique_consecutive()
     for level, following in itertools.pairwise(levels.tolist()):
         if not following < level:
             raise ValueError(

@@ -33,6 +33,7 @@ PROCESSOR_TYPES = ("image_processor_type", "feature_extractor_type")  # the latt
 TOKENIZER_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
 # In them, where a tokenizer was read from before.
 MENTIONED = ("name_or_path", "_name_or_path", "special_tokens_map_file")
+OF_A_NETWORK = re.compile(r"[\\/]{2}[^\\/\s]")
 TOKENIZER = "tokenizer.json"
 # Those of any tokenizer.json, and of published AltCLIP and SigLIP 2.
 TOKENIZERS = {"PreTrainedTokenizer", "TokenizersBackend", "XLMRobertaTokenizer", "GemmaTokenizer"}
@@ -154,9 +155,12 @@ def _check_processors(content: dict[str, Any], name: str) -> None:
 
 
 def _check_arguments(content: dict[str, Any], name: str) -> None:
-    """Raises ValueError where what a tokenizer is made of names a file of this computer, which it would read to its end."""
+    """Raises ValueError where what a tokenizer is made of names a file of this computer, which it would read to its end, or one
+    of a network: Windows asks another computer for it as soon as it is looked for."""
     for key, value in entries_of(content):
         named = isinstance(value, str) and key not in MENTIONED
+        if named and OF_A_NETWORK.match(value):
+            raise ValueError(f"{name} says {key} = {value!r:.80}, a file of another computer: remove the entry.")
         if named and os.path.exists(value) and not os.path.isdir(value):  # a token can be "/" or "."
             raise ValueError(
                 f"{name} says {key} = {value!r:.80}, a file of this computer that is not in the folder: remove the entry."

@@ -568,6 +568,8 @@ CONFIG = {
     "empty stages without end": {"model_type": "swin", "depths": [0] * 100_000},
     "pairs of 512 × 512 patches": {"model_type": "levit", "image_size": 512, "patch_size": 1},
     "200,000 lists": {"more": [[]] * 200_000},
+    "a number of 400 digits": {"hidden_size": 10**400},
+    "counts of 400 digits": {"model_type": "swin", "depths": [1.5, 10**400]},
     "pairs of patches below 0": {"model_type": "levit", "image_size": -512, "patch_size": -1},
 }  # fmt: skip
 PREPROCESSOR = {
@@ -739,6 +741,9 @@ ALTERED_ZERO_SHOT: dict[str, Callable[[Path, Path], None]] = {
     "vocabulary of a terabyte": _hole("bpe.codes"),
     "vocabulary of a device": _vocabulary_of_a_device("tokenizer_config.json"),
     "vocabulary of a device among the special tokens": _vocabulary_of_a_device("special_tokens_map.json"),
+    "vocabulary of another computer": _merged(
+        "tokenizer_config.json", {"vocab_file": r"\\203.0.113.5\share\vocab.txt"}
+    ),
     "template of a terabyte": _hole("additional_chat_templates/more.jinja"),
     "tokenizer of another kind": _merged(
         "tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 10**9}

@@ -54,15 +54,28 @@ def _try_all(models: Path, canary: Path) -> None:
         folder = models / str(number)
         folder.mkdir(parents=True)
         file = f"{number}/{write(folder, canary)}"
+        there = _written(folder)
         _forget_peak()
         before, start = _memory("VmRSS"), time.process_time()
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         with torch.inference_mode():
             outcome = _try(kind, models, file)
         faulthandler.cancel_dump_traceback_later()
-        entries = {"name": name, "seconds": time.process_time() - start, "bytes": _memory("VmHWM") - before, **outcome}
-        print(json.dumps(entries | {"canary": canary.exists()}), flush=True)
+        entries = {
+            "name": name,
+            "file": file,
+            "seconds": time.process_time() - start,
+            "bytes": _memory("VmHWM") - before,
+            **outcome,
+        }
+        more = sorted(path for path, when in _written(folder).items() if there.get(path) != when)
+        print(json.dumps(entries | {"canary": canary.exists(), "written": more}), flush=True)
         shutil.rmtree(folder)
+
+
+def _written(folder: Path) -> dict[str, int]:
+    """When each file below a folder was last written, in ns."""
+    return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def _try(kind: str, models: Path, file: str) -> dict:

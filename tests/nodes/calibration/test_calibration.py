@@ -665,6 +665,7 @@ def test_links_in_circles_end(fresh, new_folder, caplog):
     pictures(new_folder)
     for name in ("x", "y"):
         (new_folder / "cat" / name).symlink_to(new_folder / "cat")
+    (new_folder / "loop").symlink_to(new_folder / "loop")
     in_process.pack_module("nodes.calibration.image_folder").fingerprint("mine")
     assert len(open_folder("mine", fresh("hugging_face")).everything) == 24
     assert (

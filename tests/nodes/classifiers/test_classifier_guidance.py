@@ -1093,6 +1093,15 @@ def test_ddpm_takes_comfyui_s_own_levels_that_rounding_leaves_above_1(node, guid
     assert ddpm(node, model, conditions, guided_ddpm(scale=0.0), sigmas, torch.zeros(1, 16, 16, 16)).isfinite().all()
 
 
+@pytest.mark.parametrize("sigmas", [(1.000005, 1.0, 0.5, 0.0), (1.000009, 1.000001, 0.5, 0.0)])
+def test_ddpm_counts_levels_above_1_by_a_rounding_as_1(node, demo, empty, guided_ddpm, sigmas):
+    def drawn(sigmas):
+        return ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=0.0), torch.tensor(sigmas), ONE_LATENT)
+
+    # ComfyUI makes the first noise of the first level, a rounding larger.
+    assert torch.allclose(drawn(sigmas), drawn((1.0, 0.5, 0.0)), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["demo", "SD15"])
 @pytest.mark.parametrize("sigmas", [(2.0, 1.0, 0.5, 0.0), (1.0, 0.5, -0.2), (math.inf, 1.0, 0.0), (1.0, math.nan)])
 def test_ddpm_refuses_what_is_no_noise_level_of_the_model(node, demo, empty, guided_ddpm, name, sigmas):

@@ -26,7 +26,7 @@ def tried(tmp_path_factory) -> dict:
     scratch.mkdir()
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(SUPPORT)]), "OMP_NUM_THREADS": "1",
-        **dict.fromkeys(("TMPDIR", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"), str(scratch)),
+        **dict.fromkeys(("HOME", "TMPDIR", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"), str(scratch)),
     }  # fmt: skip
     command = [sys.executable, SUPPORT / "try_hostile_files.py", root]
     process = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
@@ -47,7 +47,8 @@ def test_all_are_refused_in_the_nodes_words(tried):
         assert not entry["loaded"] and entry["error"] == "ValueError", entry
         kind, message = name.split("-")[0], entry["message"]
         if kind != "picture":
-            assert message.startswith(f"{INPUTS.get(kind, 'classifier_name')} = '"), entry
+            assert message.startswith(f"{INPUTS.get(kind, 'classifier_name')} = "), entry
+            assert entry["file"].split("/")[0] in message.split(":")[0], entry
         assert 10 < len(message) < 1500 and "weights_only" not in message and "trust_remote_code" not in message, entry
 
 
@@ -64,6 +65,17 @@ def test_what_is_compressed_is_said_to_be(tried):
         assert "it is compressed" in tried[f"{kind}-pt-compressed zeros"]["message"]
 
 
+def test_numbers_that_no_float_holds_are_named(tried):
+    assert "hidden_size = inf; numbers up to" in tried["folder-config.json-a number of 400 digits"]["message"]
+    assert "depths = 2 numbers that add up to inf" in tried["folder-config.json-counts of 400 digits"]["message"]
+
+
+def test_files_of_other_computers_are_not_looked_for(tried):
+    """Windows would ask 203.0.113.5 as soon as it looks whether the file exists."""
+    (message,) = (entry["message"] for name, entry in tried.items() if "vocabulary of another computer" in name)
+    assert "a file of another computer: remove the entry" in message
+
+
 def test_a_folder_reads_no_weights_of_another(tried):
     assert "names files that are not in the folder" in tried["folder-shards above the folder"]["message"]
 
@@ -75,6 +87,7 @@ def test_nothing_is_asked_of_a_network(tried):
 def test_none_runs_code_or_leaves_anything(tried):
     assert not [name for name, entry in tried.items() if entry.get("canary")]
     assert tried["left"]["paths"] == []
+    assert not [entry for entry in tried.values() if entry.get("written")]
 
 
 def test_time_and_memory_are_bounded(tried):

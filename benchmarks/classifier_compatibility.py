@@ -196,8 +196,8 @@ through Load Guidance Classifier. Zero-shot models with prompts (CLIP, SigLIP, A
 classifiers are not in it: `clip`, `metaclip_2`, `siglip` and `siglip2` here are these with a classification head.
 
 - *logits*: they agree with the library's own, to rounding.
-- *gradient*: with respect to the picture, how far it is from differences of a logit, which rounding and kinks explain up to
-  5 %.
+- *gradient*: with respect to the picture, how far its size is from differences of a logit along it, which rounding and kinks
+  explain up to 5 %.
 - *saved*: written by Save Guidance Classifier's code and loaded again, the logits are equal to the bit.
 
 | library | network | works | logits | gradient | saved |

@@ -255,10 +255,12 @@ def test_nothing_waits_for_the_device_inside_the_steps(node, demo, prompts):
     classifier = node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0]
     score = node("EntropyGuidanceScore", classifier=classifier, labels="blue")[0]
     plain, plain_after = reads(demo[0])
-    for model in (
-        erg(node, demo[0], scale=1.0),
-        node("EntropyGuidanceApply", model=demo[0], score=score, vae=demo[2], every=1)[0],
+    for model, waits in (
+        (erg(node, demo[0], scale=1.0), 0),
+        (node("EntropyGuidanceApply", model=demo[0], score=score, vae=demo[2], every=1)[0], 0),
+        # Which of its steps a sampler is in is told by sigma alone, which is read once in each.
+        (node("EntropyGuidanceApply", model=demo[0], score=score, vae=demo[2], every=2)[0], len(SIGMAS) - 2),
     ):
         reads(model)  # ERG learns the layers
         guided, after = reads(model)
-        assert guided == plain and after > plain_after
+        assert guided == plain + waits and after > plain_after

@@ -193,13 +193,20 @@ def test_images_get_gradients_through_preprocessing(load, name):
 
 
 def check_gradient(network):
-    """Central differences along the gradient itself."""
+    """Central differences along the gradient itself, and in directions at random, in which a part that is cut off is missed."""
     with torch.inference_mode(False), torch.enable_grad():
         images = IMAGES.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(network(images)[:, 1].sum(), images)
     direction = gradient / gradient.norm()
     high, low = (network(IMAGES + sign * 0.02 * direction)[:, 1].double().sum() for sign in (1, -1))
     torch.testing.assert_close((gradient * direction).sum().item(), (high - low).item() / 0.04, rtol=0.05, atol=1e-6)
+    random, missed = torch.Generator().manual_seed(0), []
+    for _ in range(8):
+        signs = torch.randint(0, 2, IMAGES.shape, generator=random) * 2.0 - 1
+        high, low = (network(IMAGES + sign * 1e-3 * signs)[:, 1].double().sum() for sign in (1, -1))
+        missed.append(((gradient * signs).sum() - (high - low) / 2e-3).item())
+    # Without one of three channels it would be 0.58 of the gradient's size.
+    assert torch.tensor(missed).square().mean().sqrt() < 0.2 * gradient.norm()
 
 
 class Malicious:

@@ -18,6 +18,7 @@ from ...guidance_core.fine_tuning import Batch, FineTuning
 from ...guidance_core.number_range import LARGEST, check_number, whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
 from ..common.printable import printable
+from ..common.want_of_memory import saying_what_to_change
 from .example_views import BATCH, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
@@ -102,7 +103,6 @@ def fine_tune(
     """A trained copy of a classifier's module. Interrupted, it leaves nothing behind."""
     _prepare(examples, training)
     comfy.model_management.free_memory(ALL_MEMORY, examples.device)  # what made views leaves the memory to training
-    module = classifier.trainable_copy().to(examples.device)
     batches = islice(examples.shuffled(training.batch_size, training.seed), training.steps)
 
     def held_out_batches() -> Iterator[Batch]:
@@ -111,12 +111,17 @@ def fine_tune(
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield batch
 
-    tuning = FineTuning(module, training.objective, held_out_batches, training.learning_rate, training.steps)
-    progress, checked = Progress(training.steps), 0
-    for _ in tuning.run(_made_ahead(examples, batches, training.batch_size)):
-        is_new = len(tuning.held_out_losses) > checked
-        checked = len(tuning.held_out_losses)
-        progress(loss_picture(tuning) if is_new else None)
+    with saying_what_to_change(
+        f"batch_size = {training.batch_size}: memory is too short to train with so many pictures at once. Lower it, or use a "
+        "smaller classifier."
+    ):
+        module = classifier.trainable_copy().to(examples.device)
+        tuning = FineTuning(module, training.objective, held_out_batches, training.learning_rate, training.steps)
+        progress, checked = Progress(training.steps), 0
+        for _ in tuning.run(_made_ahead(examples, batches, training.batch_size)):
+            is_new = len(tuning.held_out_losses) > checked
+            checked = len(tuning.held_out_losses)
+            progress(loss_picture(tuning) if is_new else None)
     log = logging.warning if "finite" in tuning.stopped else logging.info
     log("Calibrate Classifier: %s", _summary(tuning, len(examples.pictures), len(held_out.pictures)))
     return module.cpu(), tuning

@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -19,7 +19,7 @@ from ...guidance_core.classifier_guidance import finite_or_zero, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
-from ..common.want_of_memory import is_want_of_memory
+from ..common.want_of_memory import is_want_of_memory, saying_what_to_change
 from .confidence import how_sure
 from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, check_mode, latent_decoder
@@ -125,7 +125,7 @@ class ScoreGradient:
         pictures are looked at at once. Raises PyTorch's OutOfMemoryError where it does for a single one.
         """
         _check_pictures(x0)
-        with self._saying_that_memory_is_short(x0):
+        with saying_what_to_change(self._short_of_memory(x0)):
             if self._batch is None or len(self._batch[0]) != len(x0):
                 self._batch = self._labels_on(x0.device, len(x0)), self._at_once(x0)
             labels, at_once = self._batch
@@ -165,21 +165,14 @@ class ScoreGradient:
                 raise
         return None
 
-    @contextmanager
-    def _saying_that_memory_is_short(self, x0: torch.Tensor) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            if not is_want_of_memory(error):
-                raise
-            height, width = x0.shape[-2:]
-            cheaper = (
-                " Where the node has decode, choose taesd or half." if self.decoder and self.decoder.patcher else ""
-            )
-            raise torch.cuda.OutOfMemoryError(  # on which ComfyUI frees all models
-                f"Classifier guidance: memory is too short for the gradient of one picture, of a latent of {width} × {height}. "
-                f"Draw smaller pictures, or use a smaller classifier.{cheaper}"
-            ) from error
+    def _short_of_memory(self, x0: torch.Tensor) -> str:
+        """What to say where memory is too short."""
+        height, width = x0.shape[-2:]
+        cheaper = " Where the node has decode, choose taesd or half." if self.decoder and self.decoder.patcher else ""
+        return (
+            f"Classifier guidance: memory is too short for the gradient of one picture, of a latent of {width} × {height}. "
+            f"Draw smaller pictures, or use a smaller classifier.{cheaper}"
+        )
 
     @torch.enable_grad()
     def _gradient(

@@ -525,6 +525,26 @@ def test_held_out_views_without_room_leave_the_memory_to_training(fresh, monkeyp
 VIEW = 4 * 3 * 32 * 32  # bytes
 
 
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (True, f"batch_size = {BATCH}: memory is too short to train"),
+        (False, "Memory is too short to look at 16 pictures"),
+    ],
+)
+def test_a_want_of_memory_says_what_to_change(fresh, calibrate, training, message):
+    """As an error on which ComfyUI frees all models."""
+
+    def short(module, inputs):
+        if torch.is_grad_enabled() == training:
+            raise RuntimeError("MPS backend out of memory")
+
+    classifier = fresh("hugging_face")
+    classifier.patcher.model.register_forward_pre_hook(short)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=message):
+        calibrate(classifier)
+
+
 def fine_tuned(fresh, monkeypatch, training_room=None, held_out_room=None, ahead=None):
     """A module after 8 steps; and in order when views were "made", all memory "freed", and the classifier "looked". Rooms
     in bytes are of views that are kept."""

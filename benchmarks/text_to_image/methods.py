@@ -54,7 +54,7 @@ def _apg(trial: Trial) -> dict:
 
 def _cads(trial: Trial) -> dict:
     return {
-        "noise_scale": trial.suggest_float("s", 0.05, 0.4, step=0.05),
+        "noise_scale": trial.suggest_float("s", 0.1, 1.2, step=0.1),
         "tau1": trial.suggest_float("τ1", 0.5, 0.8, step=0.1),
         "tau2": trial.suggest_float("τ2", 0.8, 1.0, step=0.1),
     }

@@ -1,14 +1,18 @@
 """The vanishing gradient: `python -m benchmarks.class_gradients`, a minute on one core.
 
 On samplings of the class-conditional demo model without guidance: the norm of each score's gradient at the predicted
-clean picture, and how sure the classifier is of the class that is drawn. Writes docs/results/class_gradients.json and docs/class-gradients.png.
+clean picture, and how sure the classifier is of the class that is drawn. Writes docs/results/class_gradients.json and
+docs/class-gradients.png and .svg.
 """
 
+from pathlib import Path
+
+import matplotlib.pyplot as plt
 import torch
-from PIL import Image
 
 from . import in_process, results
 from .class_bench import BATCH, CLEAN, MA2023, PLAIN, STEPS, Setting, classifier, draw, model
+from .figure_style import LINES, save
 from .in_process import pack_module, run_node
 
 BATCHES = 4
@@ -67,28 +71,26 @@ def trace() -> dict[str, dict[str, list[float]]]:
     return result
 
 
-def plot(result: dict) -> None:
-    def on(figure):
-        sizes, sure = figure.subplots(1, 2)
-        for i, (name, lines) in enumerate(result.items()):
-            sizes.plot(lines["median"], color=f"C{i}", label=name)
-            sizes.plot(lines["lowest tenth"], color=f"C{i}", linestyle=":")
-            if name.startswith("log p"):
-                sure.plot(lines["p(y | x̂0)"], color=f"C{i}", label=name)
-        sizes.set(xlabel="step", ylabel="norm of the gradient at x̂0 (dotted: lowest tenth)", yscale="log")
-        sure.set(xlabel="step", ylabel="mean p(y | x̂0)", ylim=(0, None))
-        for axes in (sizes, sure):
-            axes.legend(fontsize=8)
-
-    picture = pack_module("nodes.drawing.figure").drawn(on, 10, 4.2, dpi=100)
-    Image.fromarray(picture).save(results.picture("class-gradients"))
+def draw_figure(found: dict, folder: Path) -> None:
+    figure, (sizes, sure) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    for (name, lines), (colour, mark) in zip(found["rows"].items(), LINES, strict=True):
+        sizes.plot(lines["median"], color=colour, marker=mark, markersize=4, label=name)
+        sizes.plot(lines["lowest tenth"], color=colour, linestyle=":")
+        if name.startswith("log p"):
+            sure.plot(lines["p(y | x̂0)"], color=colour, marker=mark, markersize=4, label=name)
+    sizes.set(xlabel="step", ylabel="norm of the gradient at x̂0\n(dotted: lowest tenth)", yscale="log")
+    sure.set(xlabel="step", ylabel="mean p(y | x̂0)", ylim=(0, None))
+    for panel in (sizes, sure):
+        panel.legend(fontsize=9)
+    save(figure, "class-gradients", folder)
 
 
 def main() -> None:
     in_process.load_nodes()
     result = trace()
-    results.write("class_gradients", {"steps": STEPS, "pictures": BATCHES * BATCH, "rows": result})
-    plot(result)
+    found = {"steps": STEPS, "pictures": BATCHES * BATCH, "rows": result}
+    results.write("class_gradients", found)
+    draw_figure(found, results.folder())
     for name, lines in result.items():
         first, *_, last = zip(lines["median"], lines["lowest tenth"], lines["p(y | x̂0)"])
         print(f"{name:22} first step {first}, last {last}")

@@ -5,7 +5,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-LINES = (("#0072B2", "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#009E73", "D"))
+LINES = (
+    ("#0072B2", "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#009E73", "D"), ("#D55E00", "v"), ("#56B4E9", "P"), ("#000000", "X"),
+)  # fmt: skip
 plt.rcParams.update({"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "entropy guidance"})
 
 

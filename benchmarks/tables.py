@@ -33,23 +33,35 @@ def table(header: str, rows: Iterable[Iterable[str]]) -> str:
 
 
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
-BY_PROMPT = ("none", "CFG", "I-ERG, same prompt", "ERG")
+BY_PROMPT = {"I-ERG": "I-ERG, same prompt", "ERG": "ERG"}
 EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative")
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
 
 
-def _by_prompt(regime: dict, consistency: str, what: str) -> list[tuple[str, str, str]]:
-    rows = regime["prompted"]["rows"]
+def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
+    """For each model with a table, I-ERG's and ERG's measures of prompts relative to CFG's."""
     return [
-        (f"{words}: none / CFG / I-ERG / ERG", _joined((rows[name][key]["value"] for name in BY_PROMPT), ".2f"), paper)
-        for words, key, paper in (
-            (what, consistency, "ERG 5 % ahead of CFG"),
-            ("the same: density", "density", "ERG 22 % ahead of CFG"),
-            ("the same: coverage", "coverage", "ERG 3 % ahead of CFG"),
+        (
+            f"text to image relative to CFG, each after a search, {what}: {consistency} / density / coverage",
+            ", ".join(f"{short} {_relative(regimes[regime], name, consistency)}" for short, name in BY_PROMPT.items()),
+            "ERG 1.05 / 1.22 / 1.03",
+        )
+        for regime, what, consistency in (
+            ("demo model", "demo model", "exact"),
+            (EARLIER, "an earlier checkpoint of it", "exact"),
+            (LEARNER, "after 4,000 steps of training", "exact"),
+            (BEGINNER, "after 1,000 steps, which hardly draws", "asked"),
         )
     ]
+
+
+def _relative(regime: dict, name: str, consistency: str) -> str:
+    rows = regime["prompted"]["rows"]
+    return _joined(
+        (rows[name][m]["value"] / rows["CFG"][m]["value"] for m in (consistency, "density", "coverage")), ".2f"
+    )
 
 
 def summary(read: Read) -> str:
@@ -72,14 +84,7 @@ def summary(read: Read) -> str:
         "| measured here | in the paper",
         [
             ("time of a step, ERG / CFG, six networks", f"{min(steps):.2f} to {max(steps):.2f}", "1"),
-            *_by_prompt(
-                regimes["demo model"],
-                "exact",
-                "text to image, one search for each: share that shows exactly its prompt",
-            ),
-            *_by_prompt(
-                regimes[BEGINNER], "asked", "on a hardly trained model: share of what a prompt names that is there"
-            ),
+            *_beside_cfg(regimes),
             (
                 "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG (PAG), relative to no guidance",
                 _joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f")
@@ -366,6 +371,7 @@ def class_conditional(read: Read) -> str:
 
 
 HALF = 2.02  # standard errors on each side of a value hold 95 %, by Student's t of a jackknife's 40 blocks
+OF_FEW = {"diversity": 2.78}  # of five captions, whose pictures alone it is of
 OF_INTEREST = ("asked", "exact", "clean", "density", "coverage", "Fréchet", "recall", "diversity")
 OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
 
@@ -378,38 +384,42 @@ def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     return table(
         "|".join(["", "w", *measures]),
         (
-            (name, settings.get(name, "–"), *(_with_half_interval(row[measure]) for measure in measures))
+            (name, settings.get(name, "–"), *(_with_half_interval(row[measure], measure) for measure in measures))
             for name, row in (tables["rows"] | {"real pictures": tables["real pictures"]}).items()
         ),
     )
 
 
-def _with_half_interval(measured: dict[str, float]) -> str:
+def _with_half_interval(measured: dict[str, float], measure: str = "") -> str:
     """95 %: so many standard errors, or half of a bootstrap's interval."""
     value = f"{measured['value']:.3f}"
     if "error" in measured:
-        return f"{value} ± {HALF * measured['error']:.3f}"
+        return f"{value} ± {OF_FEW.get(measure, HALF) * measured['error']:.3f}"
     return f"{value} ± {(measured['high'] - measured['low']) / 2:.3f}" if "high" in measured else value
 
 
-def _above_baseline(found: dict, regime: str) -> str:
+def _above_baseline(found: dict, regime: str = "demo model") -> str:
     """How far each method of a table is from its baseline, with 95 % intervals; in bold what is further than that."""
     tables = found["regimes"][regime]["prompted"]
     names = [name for name in tables["rows"] if name != tables["baseline"]]
 
-    def cell(measured: dict[str, float]) -> str:
-        above, half = measured["above"], HALF * measured["error above"]
+    def cell(measured: dict[str, float], measure: str) -> str:
+        above, half = measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
         text = f"{above:+.3f} ± {half:.3f}"
         return f"**{text}**" if abs(above) > half else text
 
     return table(
         "|".join([f"less {tables['baseline']}", *OF_INTEREST]),
-        ((name, *(cell(tables["rows"][name][measure]) for measure in OF_INTEREST)) for name in names),
+        ((name, *(cell(tables["rows"][name][measure], measure) for measure in OF_INTEREST)) for name in names),
     )
 
 
 def text_to_image_prompted(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted")
+
+
+def text_to_image_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"))
 
 
 def text_to_image_earlier(read: Read) -> str:
@@ -517,7 +527,7 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner, coverage, mutants,
+        text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner, coverage, mutants,
         fuzzing, endurance,
     )
 }  # fmt: skip

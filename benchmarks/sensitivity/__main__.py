@@ -1,7 +1,8 @@
 """What each input of ERG, ERG Text Encoder and CADS does around its default, and τc at several scales (figure 4 of
 https://arxiv.org/abs/2504.13987): `python -m benchmarks.sensitivity`.
 
-Captions, noise, steps and measures are those of `benchmarks.text_to_image`; batches that were drawn are kept. Writes
+Steps and measures are those of `benchmarks.text_to_image`, captions and noise others, since defaults follow from this; batches
+that were drawn are kept. Writes
 docs/results/sensitivity.json, docs/inputs-*.png and docs/encoder-temperature-*.png, each as .svg, too.
 """
 
@@ -35,7 +36,9 @@ def main() -> None:
     with processes(options.workers, options.quick) as workers:
         rows = {}
         for regime in options.regimes:
-            found = measured(workers, regime, settings, options.batches, options.steps, regime, baseline=NONE)
+            found = measured(
+                workers, regime, settings, options.batches, options.steps, regime, baseline=NONE, purpose="inputs"
+            )
             found = {point: {name: row[name] for name in MEASURES} for point, row in found.items()}
             rows[regime] = {
                 "none": found[NONE],

@@ -15,7 +15,7 @@ AROUND = {  # around what, which input of which node, and its values
         {
             "temperature": (0.0, 0.1, 0.3, 0.6, 0.9),
             "flatness": (0.1, 0.2, 0.4, 0.8),
-            "layers": LAYERS,
+            "layers": LAYERS[1:],  # the first is the second in a network of twelve
             "start_percent": (0.0, 0.2, 0.4, 0.6),
             "end_percent": (0.4, 0.6, 0.8, 1.0),
             "alpha": (0.5, 0.8, 1.0, 1.2),
@@ -37,7 +37,7 @@ AROUND = {  # around what, which input of which node, and its values
         Setting(2.0, cads={"noise_scale": 0.25, "mixing": 1.0, "tau1": 0.6, "tau2": 0.9}),
         "cads",
         {
-            "noise_scale": (0.05, 0.1, 0.25, 0.5),
+            "noise_scale": (0.1, 0.25, 0.5, 1.0),
             "mixing": (0.0, 0.5, 1.0),
             "tau1": (0.4, 0.6, 0.8),
             "tau2": (0.8, 0.9, 1.0),

@@ -7,17 +7,24 @@ from matplotlib.axes import Axes
 
 from ..figure_style import save
 
-STYLES = {  # of the methods whose fronts are shown
+STYLES = {  # of the methods: a colour for a kind
     "CFG": ("#000000", "o", "-"),
     "CFG with interval": ("#000000", "D", ":"),
     "APG": ("#E69F00", "s", "-"),
+    "PAG": ("#999999", "v", "-"),
+    "SEG": ("#999999", "^", "--"),
+    "SAG": ("#999999", "d", ":"),
     "autoguidance": ("#56B4E9", "P", "-"),
     "CADS": ("#F0E442", "h", "-"),
     "C-ERG": ("#CC79A7", "v", "-"),
     "I-ERG, same prompt": ("#009E73", "^", "-"),
     "I-ERG, empty negative": ("#0072B2", "<", "-"),
     "ERG": ("#D55E00", "*", "-"),
+    "ERG, γ tuned": ("#D55E00", "p", "--"),
     "ERG + APG": ("#D55E00", "X", ":"),
+    "ERG + CADS": ("#D55E00", "h", "-."),
+    "ERG by flatness": ("#CC79A7", "8", "--"),
+    "CFG + I-ERG of its own": ("#0072B2", ">", "--"),
 }
 
 
@@ -34,7 +41,7 @@ def fronts(results: dict, folder: Path) -> None:
             _front(panel, table, measure)
             panel.set(xlabel="coverage (diversity)", ylabel=f"{measure} ({what})")
             panel.set_title(regime, loc="left")
-        panels[0, column].legend(fontsize=8)
+        panels[0, column].legend(fontsize=9, framealpha=0.6)
     save(figure, "text-to-image-fronts", folder)
 
 

@@ -30,14 +30,14 @@ def in_turn(workers: ProcessPoolExecutor, work: Callable, arguments: Iterable, n
 
 def measured(
     workers: ProcessPoolExecutor, regime: str, settings: Mapping[Hashable, Setting], batches: int, steps: int, name: str,
-    *, prompted: bool = True, baseline: Hashable = None,
+    *, prompted: bool = True, baseline: Hashable = None, purpose: str = "test",
 ) -> dict[Hashable, dict[str, dict[str, float]]]:  # fmt: skip
-    """The measures of so many test batches of each setting. With a baseline, one of the settings, they have standard errors, and
+    """The measures of so many batches of each setting, of a purpose's captions and noise. With a baseline, one of the settings, they have standard errors, and
     differences from it."""
-    jobs = [Job(regime, s, "test", number, steps, prompted) for number in range(batches) for s in settings.values()]
+    jobs = [Job(regime, s, purpose, number, steps, prompted) for number in range(batches) for s in settings.values()]
     in_turn(workers, Job.do, [job for job in jobs if not job.file.exists()], name)
     reference = real(batches * BATCH, "text to image, reference", held_out=prompted)
-    drawn = {key: seen(regime, setting, "test", batches, steps, prompted) for key, setting in settings.items()}
+    drawn = {key: seen(regime, setting, purpose, batches, steps, prompted) for key, setting in settings.items()}
     if baseline is not None:
         return compare(reference, drawn, baseline)
     return {

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import attention_entropy, in_process, initial_velocity, results
+from benchmarks import attention_entropy, class_gradients, in_process, initial_velocity, results
 from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
@@ -234,9 +234,9 @@ def test_a_quick_run_of_the_inputs_writes_results_and_figures():
     assert all((folder / f"{name}-demo-model.png").stat().st_size > 5_000 for name in ("inputs", "encoder-temperature"))
 
 
-@pytest.mark.parametrize("benchmark", [attention_entropy, initial_velocity])
-def test_figures_come_again_from_the_results(benchmark, tmp_path):
-    name = benchmark.__name__.rpartition(".")[2]
-    benchmark.draw(results.read(name), tmp_path)
+@pytest.mark.parametrize("draw", [attention_entropy.draw, initial_velocity.draw, class_gradients.draw_figure])
+def test_figures_come_again_from_the_results(draw, tmp_path):
+    name = draw.__module__.rpartition(".")[2]
+    draw(results.read(name), tmp_path)
     kept = results.DOCS / f"{name.replace('_', '-')}.svg"
     assert (tmp_path / kept.name).read_bytes() == kept.read_bytes()

@@ -23,7 +23,8 @@ from demo.train_classifier import CLASSES, batch_of
 from tools.environment import DEV
 
 from . import in_process, results
-from .classifier_guidance import COLUMNS, METHODS, PLAIN, STEPS, Bench
+from .classifier_guidance import COLUMNS, METHODS, STEPS, Bench
+from .earlier_scores import PLAIN
 from .in_process import pack_module, run_node
 
 FOLDER = DEV / "benchmarks" / "calibration"

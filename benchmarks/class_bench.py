@@ -9,14 +9,13 @@ from torch import Tensor
 from demo.classes import train_classifiers, world
 from tools.environment import DEV
 
+from .earlier_scores import MA2023
 from .in_process import pack_module, run_node
 
 FOLDER = DEV / "benchmarks" / "class_conditional"
 STEPS = 25  # of DDPM; the papers take 250
 BATCH = 2 * len(world.CLASSES)
 GAMMA = 0.3  # the paper's
-PLAIN = {"divergence": "none", "joint_temperature": 1.0, "marginal_temperature": 1.0, "softplus_beta": 0.0}
-MA2023 = {"divergence": "none", "joint_temperature": 1.0, "marginal_temperature": 0.5, "softplus_beta": 3.0}
 CLEAN, NOISE_AWARE = "clean", "noise-aware"
 BUNDLED = {
     CLEAN: "entropy-guidance-demo-classes",

@@ -26,8 +26,9 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from . import class_judge, in_process, results, tables
-from .class_bench import BATCH, FOLDER, MA2023, NOISE_AWARE, PLAIN, STEPS, Setting, classifier, draw
+from .class_bench import BATCH, FOLDER, NOISE_AWARE, STEPS, Setting, classifier, draw
 from .class_measures import CONFIDENCE, LOWER_IS_BETTER, Eyes, Seen, measure
+from .earlier_scores import MA2023, PLAIN
 
 TUNING, TEST = 1, 2  # seeds
 AT_ONCE = 10  # batches of a method, before the next has its turn

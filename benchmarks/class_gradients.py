@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from . import in_process, results
-from .class_bench import BATCH, CLEAN, MA2023, PLAIN, STEPS, Setting, classifier, draw, model
+from .class_bench import BATCH, CLEAN, STEPS, Setting, classifier, draw, model
+from .earlier_scores import MA2023, PLAIN
 from .figure_style import LINES, save
 from .in_process import pack_module, run_node
 

@@ -24,6 +24,7 @@ from demo.train_classifier import CLASSES
 from tools.environment import DEV
 
 from . import in_process, results
+from .earlier_scores import MA2023, PLAIN
 from .in_process import run_node
 from .judge import Reference
 from .noise_aware_twin import noise_aware_twin
@@ -32,8 +33,6 @@ KEPT = DEV / "benchmarks" / "classifier_guidance 2.csv"  # anew since each count
 STEPS, EVERY = 16, 4
 BATCH = 60
 SCALES = (0.1, 0.2, 0.4, 0.8)
-MA2023 = {"divergence": "none", "joint_temperature": 1.0, "marginal_temperature": 0.5, "softplus_beta": 3.0}
-PLAIN = {"divergence": "none", "joint_temperature": 1.0, "marginal_temperature": 1.0, "softplus_beta": 0.0}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class EntropyGuidanceScore(io.ComfyNode):
                     "lines of their own or separated by commas. A misspelt name lists the nearest ones.",
                 ),
                 io.Combo.Input(
-                    "divergence", options=["none", *DIVERGENCES], default="jensen_shannon",
+                    "divergence", options=["none", *DIVERGENCES], default="reverse_kl",
                     tooltip="Pulls the classifier's opinion towards a softened target. none: plain guidance. "
                     "In the paper reverse_kl keeps variety, forward_kl is most precise, jensen_shannon is balanced.",
                 ),

@@ -21,7 +21,7 @@ from .. import in_process, results
 from ..demo_models import REGIMES, is_here
 from ..tables import text_to_image
 from . import figures
-from .drawing import COMMITTED, Setting
+from .drawing import Setting
 from .joined import check_alike, joined
 from .kept import BATCH, SEEDS, Job, fingerprint
 from .measures import LOWER_IS_BETTER, measure, real
@@ -140,7 +140,11 @@ def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--regimes", nargs="*", choices=REGIMES, default=COMMITTED, help="the others have to be trained first"
+        "--regimes",
+        nargs="*",
+        choices=REGIMES,
+        default=[*filter(is_here, REGIMES)],
+        help="those whose weights are here; the others have to be trained first",
     )
     parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])

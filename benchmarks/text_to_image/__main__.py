@@ -33,6 +33,7 @@ FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 SPACES = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
 CONSISTENCY = ("exact", "asked")
+HARDLY_DRAW = ("beginner",)
 GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
 SCALED = [name for name in METHODS if name != "none"]
 
@@ -80,13 +81,18 @@ def _terms(regime: str, options: argparse.Namespace) -> dict:
     """What all rows of a table have in common."""
     return {
         "networks": fingerprint(regime), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
-        "consistency": options.consistency, "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
+        "consistency": _consistency(regime, options), "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
         "pictures of a front's point": options.front_batches * BATCH,
     }  # fmt: skip
 
 
 def _search(regime: str, method: str, prompted: bool, options: argparse.Namespace) -> Search:
-    return Search(regime, method, prompted, options.trials, options.tuning_batches, options.steps, options.consistency)
+    consistency = _consistency(regime, options)
+    return Search(regime, method, prompted, options.trials, options.tuning_batches, options.steps, consistency)
+
+
+def _consistency(regime: str, options: argparse.Namespace) -> str:
+    return options.consistency or ("asked" if regime in HARDLY_DRAW else "exact")
 
 
 def _baseline(methods: Iterable[str]) -> str:
@@ -151,8 +157,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
     parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
     parser.add_argument(
-        "--consistency", choices=CONSISTENCY, default="exact",
-        help="what a search adds to density and coverage; asked also tells models apart that draw hardly any picture exactly",
+        "--consistency", choices=CONSISTENCY,
+        help="what a search adds to density and coverage: exact, or for models that draw hardly any picture exactly asked",
     )  # fmt: skip
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
     parser.add_argument("--front-batches", type=int, default=30, help=f"of {BATCH} pictures, for each point of a front")

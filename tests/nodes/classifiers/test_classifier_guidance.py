@@ -498,6 +498,13 @@ def test_every_moves_a_sampling_as_far_as_each_step_would(demo, guide, empty, sa
     assert sum(found) == pytest.approx(4.5 if normalize else sum(own), rel=1e-3)
 
 
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "lms", "ddim", "euler_ancestral", "lcm", "res_multistep"])
+def test_every_moves_other_samplers_of_one_evaluation_a_step_as_far(demo, guide, empty, sample, sampler):
+    guided, seen = watched(guide, demo[0], every=3, scale=SCALE)
+    sample(guided, empty, empty, cfg=1.0, steps=8, sampler=sampler, latent={"samples": ONE_LATENT})
+    assert len(seen) == 8 and sum(normalized_shifts(guided, seen)) == pytest.approx(4.5, rel=1e-3)
+
+
 def test_a_sampling_in_two_parts_is_moved_as_far_as_a_whole_one(demo, guide, empty, sample):
     """As KSampler (Advanced) does its steps, with the first part's noise left over; the second begins the count anew."""
     guided, seen = watched(guide, demo[0], every=4, scale=SCALE)

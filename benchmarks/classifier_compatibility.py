@@ -147,7 +147,8 @@ def folder_of(family: str, folder: Path) -> tuple[str, torch.Tensor]:
     classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[family]
     name = classes if isinstance(classes, str) else classes[0]
     labels = {number: str(number) for number in range(CLASSES)}
-    config = transformers.CONFIG_MAPPING[family](id2label=labels, architectures=[name])
+    # PVT counts its classes beside naming them.
+    config = transformers.CONFIG_MAPPING[family](id2label=labels, num_labels=CLASSES, architectures=[name])
     torch.manual_seed(0)
     network = transformers.AutoModelForImageClassification.from_config(config)
     inputs = process(images=IMAGES, do_rescale=False, return_tensors="pt")

@@ -34,6 +34,7 @@ SHARES = (0.001, 0.003, 0.01, 0.03, 0.1)
 MOST = 0.05  # that a gradient may be away from differences
 OF_PUBLISHED_WEIGHTS = {"transform_input": True, "init_weights": True}  # which Inception and GoogLeNet have
 OPTIONS = {"googlenet": OF_PUBLISHED_WEIGHTS, "inception_v3": OF_PUBLISHED_WEIGHTS}
+CONFIGURATIONS = {"perceiver": {"image_size": 224}}  # as published; without, it does not go with its image processor
 # What the library's own default configuration and image processor may end in where they do not go together.
 UNFIT = (ValueError, RuntimeError, TypeError, KeyError, ImportError, AttributeError)
 
@@ -148,7 +149,8 @@ def folder_of(family: str, folder: Path) -> tuple[str, torch.Tensor]:
     name = classes if isinstance(classes, str) else classes[0]
     labels = {number: str(number) for number in range(CLASSES)}
     # PVT counts its classes beside naming them.
-    config = transformers.CONFIG_MAPPING[family](id2label=labels, num_labels=CLASSES, architectures=[name])
+    options = {"id2label": labels, "num_labels": CLASSES, "architectures": [name], **CONFIGURATIONS.get(family, {})}
+    config = transformers.CONFIG_MAPPING[family](**options)
     torch.manual_seed(0)
     network = transformers.AutoModelForImageClassification.from_config(config)
     inputs = process(images=IMAGES, do_rescale=False, return_tensors="pt")
@@ -160,13 +162,14 @@ def folder_of(family: str, folder: Path) -> tuple[str, torch.Tensor]:
 
 def learn(network: torch.nn.Module, see: Callable[[], Any]) -> None:
     """Makes of new weights some that see pictures: batch normalization, without which deep networks see nothing, knows those
-    that `see` shows, and layers of zeros are random."""
+    that `see` shows and changes nothing else (EfficientNet's begins near 0), and layers of zeros are random."""
     for weight in network.parameters():
         if weight.ndim > 1 and not weight.any():
             torch.nn.init.normal_(weight, std=0.02)
     for part in network.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.momentum = None  # one look is enough
+            torch.nn.init.ones_(part.weight)
     network.train()
     see()
     network.eval()

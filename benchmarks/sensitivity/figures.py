@@ -44,11 +44,9 @@ def inputs(results: dict, folder: Path) -> None:
             panel.set_title(f"{node}: {name}", fontsize=10, loc="left")
         for panel in panels.flat[len(panels_of) :]:
             panel.set_axis_off()
-        panels.flat[0].legend(
-            fontsize=8,
-            title="dotted: no guidance, bars: 95 % of the\ndifference from it, grey: the default",
-            title_fontsize=8,
-        )
+        lines = panels.flat[0].get_legend_handles_labels()
+        title = "dotted: no guidance; bars: 95 % of the difference from it; grey: the default"
+        figure.legend(*lines, loc="outside lower right", ncols=len(MEASURES), title=title, fontsize=11)
         save(figure, f"inputs-{_file_name(regime)}", folder)
 
 

@@ -8,6 +8,7 @@ from .drawing import SAME, Setting
 
 LAYERS = ("5", "40%-50%", "30%-60%", "50%-80%", "0%-30%", "all")
 ENCODER_LAYERS = ("all", "0%-50%", "50%-100%", "40%-80%")
+ENCODER_TEMPERATURES = (0.0, 0.01, 0.03, 0.1, 0.3)  # from there to 3 nothing happens
 Space = Callable[[Trial], Setting]
 
 
@@ -39,7 +40,7 @@ def _where(trial: Trial) -> dict:
 
 def _clip(trial: Trial) -> dict:
     return {
-        "temperature": trial.suggest_float("τc", 0.0, 0.9, step=0.1),
+        "temperature": trial.suggest_categorical("τc", ENCODER_TEMPERATURES),
         "layers": trial.suggest_categorical("layers of the encoder", ENCODER_LAYERS),
     }
 

@@ -14,7 +14,7 @@ REAL = 512
 RANDOM = 6  # trials before the sampler learns from those before
 START = {  # the first trial of every method: near the nodes' defaults, at a gentle scale
     "w": 1.5, "τ": 0.3, "f": 0.2, "layers": "40%-50%", "κ": 0.0, "end": 1.0, "γ": 1.0, "scale": 0.5, "σ": 2.0,
-    "τc": 0.5, "layers of the encoder": "all", "η": 0.0, "r": 8.0, "β": -0.5, "s": 0.1, "τ1": 0.6, "τ2": 0.9,
+    "τc": 0.01, "layers of the encoder": "all", "η": 0.0, "r": 8.0, "β": -0.5, "s": 0.1, "τ1": 0.6, "τ2": 0.9,
 }  # fmt: skip
 
 

@@ -109,17 +109,13 @@ def check_numbers(values: Any, name: str, limits: Mapping[str, int] = {}) -> Non
 def check_counts(values: Any, name: str, limits: Mapping[str, int]) -> None:
     """Raises ValueError where a list of counts adds up to more than the limit for names that hold a word.
 
-    An entry counts as one at least, since there is something of each. Lists in lists hold other numbers than counts:
+    Each is one that `check_numbers` took, and counts as one at least, since there is something of each. Lists in lists hold other numbers than counts:
     PP-LCNet's blocks are sizes.
     """
     for _, entry in entries_of(values):
         for key, value in entry.items() if isinstance(entry, dict) else ():
             most = _limit(key, limits, ANY)
-            counts = (
-                [max(abs(_float(n)), 1) for n in value if isinstance(n, (int, float))]
-                if isinstance(value, list)
-                else []
-            )
+            counts = [max(abs(n), 1) for n in value if isinstance(n, (int, float))] if isinstance(value, list) else []
             if not sum(counts) <= most:  # as NaN is not, either
                 raise TooMuch(
                     f"{name} says {key} = {len(counts):,} numbers that add up to {sum(counts):.6g}; up to {most:,} in "

@@ -109,8 +109,8 @@ def check_numbers(values: Any, name: str, limits: Mapping[str, int] = {}) -> Non
 def check_counts(values: Any, name: str, limits: Mapping[str, int]) -> None:
     """Raises ValueError where a list of counts adds up to more than the limit for names that hold a word.
 
-    Each is one that `check_numbers` took, and counts as one at least, since there is something of each. Lists in lists hold other numbers than counts:
-    PP-LCNet's blocks are sizes.
+    Each is one that `check_numbers` took, and counts as one at least, since there is something of each. Lists in lists hold
+    other numbers than counts: PP-LCNet's blocks are sizes.
     """
     for _, entry in entries_of(values):
         for key, value in entry.items() if isinstance(entry, dict) else ():

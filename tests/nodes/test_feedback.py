@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 
 import comfy.samplers
 import pytest
@@ -228,9 +229,12 @@ def test_errors_of_others_are_not_its_own(node, demo, prompts, sample, told):
 
 
 def test_errors_of_a_pack_whose_name_begins_like_ours_are_not_its_own(feedback):
+    def fail() -> None:
+        raise ValueError
+
     def error_from(module: str) -> Exception:
         with pytest.raises(ValueError) as caught:
-            exec("raise ValueError", {"__name__": module})
+            FunctionType(fail.__code__, {"__name__": module})()
         return caught.value
 
     assert feedback._is_ours(error_from(f"{feedback.OUR_PACKAGE}.nodes.erg"))

@@ -3,6 +3,7 @@
 import folder_paths
 import pytest
 import torch
+from comfy.samplers import CFGGuider, KSamplerX0Inpaint
 from safetensors.torch import save_file
 
 from benchmarks import in_process, random_models
@@ -94,7 +95,8 @@ def test_ddpm_moves_its_mean_along_the_gradient_in_its_own_scale(demo, score, cl
     sampler = ddpm.GuidedDDPM(score, 2.0, 0.3, 0.0, None)
     x, sigma = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor(0.6)
     factor = (0.4**2 + 0.6**2) ** -0.5  # what brings x to √ᾱ x0 + √(1 − ᾱ) n
-    pull = sampler._pull(gradient, x, x, sigma, torch.tensor(factor), demo[0].model, {})
+    model = KSamplerX0Inpaint(CFGGuider(demo[0]), torch.tensor([0.6, 0.0]))  # what ComfyUI gives to samplers
+    pull = sampler._pull(gradient, model, x, x, sigma, torch.tensor(factor), {})
     assert_agree(pull, 2 * slope(classifier, x, sigma.expand(2)) / factor)
 
 

@@ -157,7 +157,7 @@ def folder_of(family: str, folder: Path) -> tuple[str, torch.Tensor]:
     learn(network, lambda: network(**inputs))
     for part in (network, process):
         part.save_pretrained(folder / family)
-    return family, network(**inputs).logits
+    return family, network(**inputs)[0]  # logits, which PP-LCNet calls otherwise
 
 
 def learn(network: torch.nn.Module, see: Callable[[], Any]) -> None:

@@ -54,7 +54,7 @@ def _stopped(graph: dict, error: dict) -> Outcome:
         return Outcome(FAILED, f"bare error: {words}")
     if not _raised_by_us(error["traceback"]):
         return Outcome(FAILED, f"{NOT_OURS}: {words}\n{error['traceback'][-1]}")
-    if not re.search(rf"\b({'|'.join(_inputs(graph))})\b", message):
+    if not re.search(rf"\b({'|'.join(_inputs(graph, error['node_id']))})\b", message):
         return Outcome(FAILED, f"error that names no input: {words}")
     return Outcome(STOPPED, words)
 
@@ -83,7 +83,12 @@ def _unknown_words(graph: dict) -> list[str]:
     return found
 
 
-def _inputs(graph: dict) -> set[str]:
-    """The names of all inputs of the pack's nodes in a graph."""
-    kinds = {node["class_type"] for node in graph.values()} & pack_node_ids()
+def _inputs(graph: dict, name: str) -> set[str]:
+    """The names of all inputs of a node and of those that it hangs on, as far as they are the pack's."""
+    kinds = {graph[one]["class_type"] for one in _with_those_before(graph, name)} & pack_node_ids()
     return {name for kind in kinds for name in all_declared(kind)}
+
+
+def _with_those_before(graph: dict, name: str) -> set[str]:
+    links = [value[0] for value in graph[name]["inputs"].values() if isinstance(value, list)]
+    return {name}.union(*(_with_those_before(graph, before) for before in links))

@@ -81,6 +81,7 @@ def _terms(regime: str, options: argparse.Namespace) -> dict:
     """What all rows of a table have in common."""
     return {
         "networks": fingerprint(regime), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
+        "finalists": options.finalists, "finalists on": options.final_batches * BATCH,
         "consistency": _consistency(regime, options), "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
         "pictures of a front's point": options.front_batches * BATCH,
     }  # fmt: skip
@@ -88,7 +89,10 @@ def _terms(regime: str, options: argparse.Namespace) -> dict:
 
 def _search(regime: str, method: str, prompted: bool, options: argparse.Namespace) -> Search:
     consistency = _consistency(regime, options)
-    return Search(regime, method, prompted, options.trials, options.tuning_batches, options.steps, consistency)
+    return Search(
+        regime, method, prompted, options.trials, options.tuning_batches, options.finalists, options.final_batches,
+        options.steps, consistency,
+    )  # fmt: skip
 
 
 def _consistency(regime: str, options: argparse.Namespace) -> str:
@@ -156,6 +160,8 @@ def main() -> None:
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])
     parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
     parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
+    parser.add_argument("--finalists", type=int, default=3, help="of each method's settings, that are measured again")
+    parser.add_argument("--final-batches", type=int, default=24, help=f"of {BATCH} pictures, for each of these")
     parser.add_argument(
         "--consistency", choices=CONSISTENCY,
         help="what a search adds to density and coverage: exact, or for models that draw hardly any picture exactly asked",
@@ -174,7 +180,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
-        options.trials, options.tuning_batches, options.batches, options.front_batches, options.steps = 1, 1, 1, 1, 2
+        options.trials, options.tuning_batches, options.final_batches = 2, 1, 2
+        options.batches, options.front_batches, options.steps = 1, 1, 2
         options.fronts, options.join = ["CFG"], False
     options.tables = [kind for kind in options.tables if SPACES[kind].keys() & {*options.methods}]
     there = _tables_to_join(options) if options.join else {}

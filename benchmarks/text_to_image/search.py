@@ -1,4 +1,5 @@
-"""The same search for every method: Optuna's TPE, so many trials on captions and noise that no table is made of."""
+"""The same search for every method: Optuna's TPE, so many trials on captions and noise that no table is made of, and the best
+once more on more of them, since few pictures tell good settings from lucky ones badly."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,7 +7,8 @@ from functools import cache
 import optuna
 from optuna.samplers import TPESampler
 
-from .kept import seen
+from .drawing import Setting
+from .kept import BATCH, seen
 from .measures import Seen, measure, real
 from .methods import METHODS, UNCONDITIONAL
 
@@ -20,14 +22,16 @@ START = {  # the first trial of every method: near the nodes' defaults, at a gen
 
 @dataclass(frozen=True)
 class Search:
-    """For one method of a table. trials: settings tried, each on `batches` batches. consistency: its measure, `asked` or
-    `exact`."""
+    """For one method of a table. trials: settings tried, each on `batches` batches. finalists: how many of the best are
+    measured again, on `final_batches`, the first ones among them. consistency: its measure, `asked` or `exact`."""
 
     regime: str
     method: str
     prompted: bool
     trials: int
     batches: int
+    finalists: int
+    final_batches: int
     steps: int
     consistency: str
 
@@ -38,6 +42,12 @@ class Search:
             return -measured["Fréchet"]
         return sum(measured[name] for name in (self.consistency, "density", "coverage"))
 
+    def measured(self, setting: Setting, batches: int) -> dict:
+        """A row of what was tried: the setting, its gain, measures and how many pictures they are of."""
+        drawn = seen(self.regime, setting, "tuning", batches, self.steps, self.prompted)
+        found = measure(_reference(self.prompted), drawn)
+        return {"setting": setting, "pictures": batches * BATCH, "gain": self.gain(found), **found}
+
 
 @cache  # the same for all methods that this process searches
 def _reference(held_out: bool) -> Seen:
@@ -47,7 +57,6 @@ def _reference(held_out: bool) -> Seen:
 def find(search: Search) -> list[dict]:
     """What was tried, the best first: setting, gain and measures. The same again from kept batches."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    reference = _reference(search.prompted)
     space = (METHODS if search.prompted else UNCONDITIONAL)[search.method]
     tried: dict[str, dict] = {}
 
@@ -55,13 +64,19 @@ def find(search: Search) -> list[dict]:
         setting = space(trial)
         key = repr(setting)
         if key not in tried:
-            drawn = seen(search.regime, setting, "tuning", search.batches, search.steps, search.prompted)
-            measured = measure(reference, drawn)
-            tried[key] = {"setting": setting, "gain": search.gain(measured), **measured}
+            tried[key] = search.measured(setting, search.batches)
         return tried[key]["gain"]
 
     study = optuna.create_study(direction="maximize", sampler=TPESampler(seed=0, n_startup_trials=RANDOM))
     study.enqueue_trial(START)
     # A method without choices is tried once.
     study.optimize(objective, search.trials if search.method != "none" else 1)
-    return sorted(tried.values(), key=lambda row: -row["gain"])
+    ranked = sorted(tried.values(), key=_gain)
+    best, others = ranked[: search.finalists], ranked[search.finalists :]
+    if len(best) > 1:
+        best = sorted((search.measured(row["setting"], search.final_batches) for row in best), key=_gain)
+    return [*best, *others]
+
+
+def _gain(row: dict) -> float:
+    return -row["gain"]

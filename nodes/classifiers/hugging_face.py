@@ -19,6 +19,7 @@ from .weights import NOTES
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
 
 WEIGHTS = {"use_safetensors": True, "output_loading_info": True}
 # An image processor made of tensor operations: transformers with several backends take it anyway, older ones have to be asked.
@@ -149,7 +150,12 @@ class _Classifier(torch.nn.Module):
         return self.logits({**inputs, "pixel_values": inputs["pixel_values"].to(self.network.dtype)})
 
     def logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.network(**inputs).logits
+        return _logits_of(self.network(**inputs))
+
+
+def _logits_of(outputs: "ModelOutput") -> torch.Tensor:
+    """[B, N] of an image classifier's outputs: the library calls PP-LCNet's its last hidden state."""
+    return outputs["logits" if "logits" in outputs else "last_hidden_state"]
 
 
 def _classifier(

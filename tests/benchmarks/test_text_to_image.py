@@ -19,7 +19,7 @@ from benchmarks.text_to_image import kept, measures, rivals
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
 from benchmarks.text_to_image.joined import check_alike, joined
 from benchmarks.text_to_image.methods import METHODS, UNCONDITIONAL
-from benchmarks.text_to_image.search import START
+from benchmarks.text_to_image.search import START, Search, find
 from demo.scenes import render, sample_scene
 from tools.environment import DEV, REPOSITORY
 
@@ -184,6 +184,21 @@ def test_a_batch_is_kept_under_its_setting(tmp_path, monkeypatch):
     assert job.file != before
 
 
+class Mistaken(Search):
+    """On one batch larger scales look better, on more they are worse."""
+
+    def measured(self, setting, batches):
+        gain = setting.cfg if batches == 1 else -setting.cfg
+        return {"setting": setting, "pictures": batches * kept.BATCH, "gain": gain}
+
+
+def test_the_best_of_a_search_are_measured_again_on_more_pictures():
+    found = find(Mistaken("demo model", "CFG", True, 6, 1, 3, 4, 8, "exact"))
+    best, others = ([row["setting"].cfg for row in rows] for rows in (found[:3], found[3:]))
+    assert [row["pictures"] for row in found] == [4 * kept.BATCH] * 3 + [kept.BATCH] * 3
+    assert best == sorted(best) and others == sorted(others, reverse=True) and min(best) > max(others)
+
+
 def test_a_table_grows_by_methods_that_are_made_alike():
     first = {"command": "one", "date": "then", "versions": {}, "trials": 2, "baseline": "CFG"}
     later = first | {"command": "two", "date": "now"}
@@ -220,6 +235,7 @@ def test_a_quick_run_writes_results_and_figures():
     assert tables["unconditional"]["rows"].keys() == {"none", "I-ERG"}
     assert "| I-ERG, same prompt | " in run.stdout
     assert tables["prompted"]["fronts"].keys() == {"none", "CFG"}
+    assert [row["pictures"] for row in tables["prompted"]["tried"]["CFG"]] == [32, 32]
     pictures = ("text-to-image", "unconditional", "text-to-image-fronts")
     assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in pictures)
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -194,9 +195,9 @@ def gradient_error(module: torch.nn.Module) -> float:
 
 HEAD = """# Which classifiers can guide
 
-Written by `python -m benchmarks.classifier_compatibility`: the classification networks of torchvision, and the
-families of transformers with an image-classification head in their default size, with random weights and three classes,
-through Load Guidance Classifier. Zero-shot models with prompts (CLIP, SigLIP, ALIGN, BLIP and others) and noise-aware
+Written by `python -m benchmarks.classifier_compatibility`: the classification networks of {torchvision}, and the
+families of {transformers} with an image-classification head in their default size, with random weights and three
+classes, through Load Guidance Classifier. Zero-shot models with prompts (CLIP, SigLIP, ALIGN, BLIP and others) and noise-aware
 classifiers are not in it: `clip`, `metaclip_2`, `siglip` and `siglip2` here are these with a classification head.
 
 - *logits*: they agree with the library's own, to rounding.
@@ -207,6 +208,12 @@ classifiers are not in it: `clip`, `metaclip_2`, `siglip` and `siglip2` here are
 | library | network | works | logits | gradient | saved |
 |---|---|---|---|---|---|
 """
+
+
+def head() -> str:
+    """How the page begins, with the installed versions of both libraries."""
+    versions = {library: version(library).partition("+")[0] for library in ("torchvision", "transformers")}
+    return HEAD.format(**{library: f"{library} {number}" for library, number in versions.items()})
 
 
 def row(name: str, findings: Findings) -> str:
@@ -225,7 +232,7 @@ def page_with(page: str, found: dict[str, Findings], everything: Sequence[str] =
         rows[re.match(r"\| \w+ \| `[^`]+` \|", line)[0]] = line
     left = [name for name in everything if "| {} | `{}` |".format(*name.split("/")) not in rows]
     not_yet = f"\nNot examined yet: {', '.join(left)}.\n" if left else ""
-    return HEAD + "\n".join(rows[key] for key in sorted(rows)) + "\n" + not_yet
+    return head() + "\n".join(rows[key] for key in sorted(rows)) + "\n" + not_yet
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.endurance.__main__ import MEASURES, growing
 from benchmarks.endurance.trend import trend
 
 
@@ -27,3 +28,8 @@ def test_what_is_constant_does_not_grow():
 def test_too_few_values():
     with pytest.raises(ValueError, match="2 values: a trend needs at least 3"):
         trend([1, 2])
+
+
+def test_what_grows_after_the_first_cycles_is_named():
+    points = [dict.fromkeys(MEASURES, 7) | {"files": min(cycle, 3), "threads": cycle} for cycle in range(12)]
+    assert growing(points, 3) == ["threads"]

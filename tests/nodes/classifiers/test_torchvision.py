@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -57,8 +58,9 @@ def test_small_networks_are_torchvisions_own_also_when_saved(node, name, options
     assert findings.works, findings
 
 
-def test_a_folder_of_transformers_is_examined_likewise(node):
-    findings = classifier_compatibility.examine("transformers/mobilenet_v2")
+@pytest.mark.parametrize("family", ["mobilenet_v2", "pp_lcnet"])  # the latter's outputs have no logits by that name
+def test_a_folder_of_transformers_is_examined_likewise(node, family):
+    findings = classifier_compatibility.examine(f"transformers/{family}")
     assert findings.works, findings
 
 
@@ -77,6 +79,13 @@ def test_the_page_keeps_the_rows_of_what_was_not_examined():
     assert classifier_compatibility.page_with(again, {}) == again
     everything = ["torchvision/vgg11", "torchvision/vgg13", "transformers/vit"]
     assert "\nNot examined yet: torchvision/vgg13.\n" in classifier_compatibility.page_with(again, {}, everything)
+
+
+def test_the_page_has_a_row_for_every_network():
+    page = classifier_compatibility.PAGE.read_text(encoding="utf-8")
+    if f"transformers {version('transformers')} " not in page:
+        pytest.skip("the page was made with another version of transformers, which may have other families")
+    assert classifier_compatibility.page_with(page, {}, classifier_compatibility.names()) == page
 
 
 def test_auxiliary_heads_of_other_classes_are_left_out(load, models):

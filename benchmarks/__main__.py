@@ -14,7 +14,6 @@ QUICK = (
     "evaluations",
     "guidance_cost",
     "step_cost",
-    "prompt_consistency",
     "class_conditional",
     "flatness",
     "attention_entropy",
@@ -24,7 +23,7 @@ QUICK = (
 )
 ALL = (
     "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "step_cost",
-    "prompt_consistency", "train_unet_twin", "flatness",
+    "train_unet_twin", "flatness",
     "classifier_guidance", "calibration", "class_conditional", "sensitivity", "text_to_image",
 )  # fmt: skip
 FINISHED = DEV / "benchmarks" / "finished.txt"

@@ -16,8 +16,7 @@ from demo.scenes import sample_scene
 
 from . import results
 from .figure_style import save
-from .in_process import run_node
-from .prompt_consistency import encode
+from .in_process import encode, run_node
 
 CAPTIONS, STEPS, SCALE = 16, 8, 2.0
 POSITIVE = "positive"

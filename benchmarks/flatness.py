@@ -29,9 +29,8 @@ from tools.environment import DEV
 from . import in_process
 from .demo_models import EARLIER, demo_model, with_weights_of
 from .flatness_report import report
-from .in_process import run_node
+from .in_process import encode, run_node
 from .judge import WEIGHTS, judge
-from .prompt_consistency import encode
 from .unet_twin import unet_twin
 
 SCALE, STEPS = 2.0, 8

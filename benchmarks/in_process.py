@@ -49,6 +49,12 @@ def run_node(node_id: str, **inputs):
     return getattr(outputs, "result", outputs)  # a few of ComfyUI's nodes return a tuple
 
 
+def encode(clip, captions: list[str]) -> list:
+    """One CONDITIONING with a row for each caption."""
+    rows = [run_node("CLIPTextEncode", clip=clip, text=caption)[0][0] for caption in captions]
+    return [[torch.cat([row[0] for row in rows]), rows[0][1]]]
+
+
 def defaults_of(node_id: str) -> dict:
     """The inputs of a node of ComfyUI's present API that have a default."""
     inputs = nodes.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA().inputs

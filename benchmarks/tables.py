@@ -217,28 +217,6 @@ def _evaluations(read: Read, header: str, modes: dict[str, tuple[str, ...]]) -> 
     return table(header, ((label, "; ".join(f"{found[n]:.2f}" for n in names)) for label, names in modes.items()))
 
 
-def prompt_consistency(read: Read) -> str:
-    found = read("prompt_consistency")["rows"]
-
-    def cells(label: str, row_name: str, *scales: float):
-        names = [row_name.format(scale) for scale in scales] or [row_name]
-        return label, *(_joined((found[name][m] for name in names), ".2f") for m in ("exact", "relation", "clean"))
-
-    return table(
-        "method, scale | exact | relation | clean",
-        [
-            cells("no guidance", "no guidance"),
-            cells("CFG 1.5 / 2 / 2.5 / 3 / 4", "CFG {}", 1.5, 2.0, 2.5, 3.0, 4.0),
-            cells(
-                "I-ERG with an empty negative 1.5 / 2 / 2.5 / 3 (τ 0.3, one middle layer)",
-                "I-ERG {}, empty negative", 1.5, 2.0, 2.5, 3.0,
-            ),
-            cells("C-ERG 2 / 3 (τc 0.01, all layers)", "C-ERG {}", 2.0, 3.0),
-            cells("ERG 1.5 / 2 / 3 (both)", "ERG {}", 1.5, 2.0, 3.0),
-        ],
-    )  # fmt: skip
-
-
 FLATNESS_MEASURES = ("exact", "relation", "density", "coverage", "Fréchet")
 
 
@@ -525,7 +503,7 @@ def endurance(read: Read) -> str:
 TABLES = {
     function.__name__: function
     for function in (
-        summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, prompt_consistency, flatness,
+        summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
         text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner, coverage, mutants,
         fuzzing, endurance,

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..demo_models import EARLIER, SHIPPED, with_weights_of
-from ..in_process import run_node
-from ..prompt_consistency import encode
+from ..in_process import encode, run_node
 from . import rivals
 
 COMMITTED = (SHIPPED, EARLIER)  # whose weights the repository has

@@ -52,13 +52,19 @@ def load(folder: Path, prompts: tuple[str, ...]) -> tuple[torch.nn.Module, list[
 
 
 def _image_processor(folder: Path) -> "BaseImageProcessor":
-    """Raises ValueError where it cannot be made of its files."""
-    from transformers import AutoImageProcessor
+    """Raises ValueError where it cannot be made of its files, or where an older library has it without gradients."""
+    from transformers import AutoImageProcessor, __version__
 
     try:
-        return AutoImageProcessor.from_pretrained(folder, **WITH_GRADIENTS, **LOCAL)
+        process = AutoImageProcessor.from_pretrained(folder, **WITH_GRADIENTS, **LOCAL)
     except Exception as error:
         raise ValueError(f"preprocessor_config.json describes no image processor: {words_of(error)}") from error
+    if WITH_GRADIENTS and not type(process).__name__.endswith("Fast"):
+        raise ValueError(
+            f"transformers {__version__} prepares pictures for it outside of PyTorch, where they have no gradient. Update "
+            "transformers, or use another model, such as vit, convnext, clip or siglip."
+        )
+    return process
 
 
 def _notes(config: "PretrainedConfig") -> dict[str, Any]:

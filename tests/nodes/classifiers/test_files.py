@@ -14,6 +14,7 @@ from types import ModuleType
 import folder_paths
 import pytest
 import torch
+import transformers
 from odd_names import need_odd_names
 from safetensors.torch import load_file, save, save_file
 from small_classifiers import save_align, save_clip
@@ -494,6 +495,8 @@ def fetched(monkeypatch):
     from transformers import modeling_utils
     from transformers.integrations import hub_kernels
 
+    if not hasattr(modeling_utils, "is_kernels_available"):
+        pytest.skip("this transformers knows of no such code")
     asked = []
 
     def get_kernel(name, *_args, **_options):
@@ -503,9 +506,11 @@ def fetched(monkeypatch):
     stub = ModuleType("kernels")
     stub.__spec__, stub.get_kernel = ModuleSpec("kernels", None), get_kernel
     monkeypatch.setitem(sys.modules, "kernels", stub)
-    monkeypatch.setattr(hub_kernels, "get_kernel_hub", get_kernel, raising=False)
+    # By the names of transformers 5 and 4.
+    for name, value in {"get_kernel_hub": get_kernel, "get_kernel": get_kernel, "_kernels_available": True}.items():
+        monkeypatch.setattr(hub_kernels, name, value, raising=False)
     for module in (modeling_utils, hub_kernels):
-        monkeypatch.setattr(module, "is_kernels_available", lambda: True)
+        monkeypatch.setattr(module, "is_kernels_available", lambda: True, raising=False)
     return asked
 
 
@@ -518,7 +523,7 @@ def test_no_kernel_is_fetched(load, changed, folder, fetched, key, name):
     config = AutoConfig.from_pretrained(folder / "zero-shot")
     with pytest.raises((ImportError, ValueError)):
         AutoModelForZeroShotImageClassification.from_config(config, attn_implementation=name)
-    assert fetched
+    assert fetched or (transformers.__version__ < "5" and "/" not in name)
     fetched.clear()
     file = changed("config.json", {key: name}, of="zero-shot")
     if "/" in name:
@@ -527,6 +532,13 @@ def test_no_kernel_is_fetched(load, changed, folder, fetched, key, name):
     else:
         assert load(file, prompts="a circle\na square").labels == ("a circle", "a square")
     assert fetched == []
+
+
+def test_an_image_processor_without_gradients_is_named(load, monkeypatch):
+    """Of many families transformers 4.50 has no other; today's is asked for one here."""
+    monkeypatch.setattr(pack_module("nodes.classifiers.hugging_face"), "WITH_GRADIENTS", {"use_fast": False})
+    with pytest.raises(ValueError, match=r"'animals' .*transformers [\d.]+ prepares .*no gradient\. Update"):
+        load("animals")
 
 
 def test_known_attention_of_config_json_is_the_librarys_choice(load, changed):

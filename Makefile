@@ -1,11 +1,11 @@
 # make demo: from nothing to a picture.   make test: the whole test suite.   make serve: ComfyUI in a browser.
-# make test-oldest: the smoke tests on the oldest ComfyUI, beside the other in .dev.
+# make test-oldest, make test-releases: the smoke tests on the oldest ComfyUI, and on it and later ones, beside the other in .dev.
 # COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing; COMFYUI_FLAGS are flags for it.
 
 PYTHON ?= python3
 RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
-.PHONY: setup demo test test-oldest lint serve bench
+.PHONY: setup demo test test-oldest test-releases lint serve bench
 setup:
 	@$(PYTHON) -m tools.setup
 
@@ -16,7 +16,10 @@ test: setup
 	@$(RUN) -m tools.test $(ARGS)
 
 test-oldest: setup
-	@$(RUN) -m tools.oldest $(ARGS)
+	@$(RUN) -m tools.releases --oldest $(ARGS)
+
+test-releases: setup
+	@$(RUN) -m tools.releases $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check

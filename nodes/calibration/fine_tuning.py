@@ -104,10 +104,11 @@ def fine_tune(
     _prepare(examples, training)
     comfy.model_management.free_memory(ALL_MEMORY, examples.device)  # what made views leaves the memory to training
     batches = islice(examples.shuffled(training.batch_size, training.seed), training.steps)
+    at_once = min(BATCH, training.batch_size)  # who lowers that for want of memory is not to meet more pictures here
 
     def held_out_batches() -> Iterator[Batch]:
-        numbers = chain.from_iterable(held_out.in_order(percent, BATCH) for percent in held_out.percents)
-        for batch in _made_ahead(held_out, numbers, BATCH):
+        numbers = chain.from_iterable(held_out.in_order(percent, at_once) for percent in held_out.percents)
+        for batch in _made_ahead(held_out, numbers, at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield batch
 

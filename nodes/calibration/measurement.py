@@ -1,18 +1,19 @@
 """How well a classifier's confidence fits its accuracy, on all views of a folder's pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from ...guidance_core.calibration_error import CalibrationError, calibration_error
-from ..common.want_of_memory import saying_what_to_change
+from ...guidance_core.fine_tuning import Batch
+from ..common.want_of_memory import is_want_of_memory, saying_what_to_change
 from .example_views import BATCH, ExampleViews
 from .progress import Progress
 
 SHORT_OF_MEMORY = (
-    f"Memory is too short to look at {BATCH} pictures at once. Choose a smaller resolution, decode = taesd or half where there "
-    "is a model, or a smaller classifier."
+    "Memory is too short to look at a single picture. Choose a smaller resolution, decode = taesd or half where there is a model, "
+    "or a smaller classifier."
 )
 
 
@@ -24,10 +25,25 @@ def measure(classify: Callable[..., Any], views: ExampleViews) -> dict[float, Ca
 
 @torch.no_grad()
 def _answers(classify: Callable[..., Any], views: ExampleViews, percent: float, progress: Progress) -> Any:
-    """Logits and class numbers of all pictures."""
-    answers = []
+    """Logits and class numbers of all pictures. Where memory runs out, fewer are looked at at once."""
+    at_once = BATCH
     with saying_what_to_change(SHORT_OF_MEMORY):
-        for inputs, labels in views.batches(percent, BATCH):
+        while (found := _in_batches(classify, views.batches(percent, at_once), at_once == 1, progress)) is None:
+            at_once //= 2
+    return found
+
+
+def _in_batches(
+    classify: Callable[..., Any], batches: Iterable[Batch], last: bool, progress: Progress
+) -> tuple[torch.Tensor, ...] | None:
+    """None where memory runs out, but for the last try, when all that was made is free again."""
+    answers = []
+    try:
+        for inputs, labels in batches:
             answers.append((classify(*inputs), labels))
             progress()
+    except RuntimeError as error:
+        if last or not is_want_of_memory(error):
+            raise
+        return None
     return tuple(torch.cat(parts) for parts in zip(*answers))

@@ -529,7 +529,7 @@ VIEW = 4 * 3 * 32 * 32  # bytes
     ("training", "message"),
     [
         (True, f"batch_size = {BATCH}: memory is too short to train"),
-        (False, "Memory is too short to look at 16 pictures"),
+        (False, "Memory is too short to look at a single picture"),
     ],
 )
 def test_a_want_of_memory_says_what_to_change(fresh, calibrate, training, message):
@@ -543,6 +543,33 @@ def test_a_want_of_memory_says_what_to_change(fresh, calibrate, training, messag
     classifier.patcher.model.register_forward_pre_hook(short)
     with pytest.raises(torch.cuda.OutOfMemoryError, match=message):
         calibrate(classifier)
+
+
+def test_fewer_pictures_are_measured_at_once_where_memory_runs_out(fresh, report):
+    tried = []
+
+    def short(module, inputs):
+        tried.append(len(inputs[0]))
+        if len(inputs[0]) > 4:
+            raise RuntimeError("CUDA error: out of memory")
+
+    classifier = fresh("hugging_face")
+    _, *numbers = report(classifier, pictures="all")
+    classifier.patcher.model.register_forward_pre_hook(short)
+    assert report(classifier, pictures="all")[1:] == pytest.approx(numbers, abs=1e-5)  # float32's rounding
+    assert tried == [16, 8, *[4] * 6]
+
+
+def test_calibrating_needs_no_more_memory_than_its_batches(fresh, calibrate, trained):
+    """So that a lower batch_size helps."""
+
+    def short(module, inputs):
+        if len(inputs[0]) > BATCH:
+            raise RuntimeError("CUDA error: out of memory")
+
+    classifier = fresh("hugging_face")
+    classifier.patcher.model.register_forward_pre_hook(short)
+    assert same(weights(calibrate(classifier)[0]), weights(trained("hugging_face")[2]))
 
 
 def fine_tuned(fresh, monkeypatch, training_room=None, held_out_room=None, ahead=None):

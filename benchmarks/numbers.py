@@ -16,7 +16,8 @@ from pathlib import Path
 from tools.environment import REPOSITORY
 
 from . import results
-from .tables import TABLES, Read
+from .markdown import Read
+from .tables import TABLES
 
 MARK = re.compile(r"<!-- (?P<kind>numbers|cells|n): (?P<what>.+?) -->(?P<there>[^<]*)<!-- /(?P=kind) -->")
 HALF_A_MARK = re.compile(r"<!-- /?(numbers|cells|n)\b.*")

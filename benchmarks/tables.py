@@ -4,9 +4,8 @@
 benchmark by its name (`results.read`), and returns Markdown.
 """
 
-from collections.abc import Callable, Iterable
-
-Read = Callable[[str], dict]
+from .markdown import Read, joined, table, with_interval
+from .text_to_image.tables import BEGINNER, EARLIER, LEARNER, OF_PICTURES, UNPROMPTED_IN_THE_PAPER
 
 CALIBRATED = {
     "CE": "CE alone",
@@ -24,18 +23,8 @@ CLASSIFIER_METHODS = {
 }
 
 
-def table(header: str, rows: Iterable[Iterable[str]]) -> str:
-    """header: the cells of the first line, with | between them."""
-    cells = header.split("|")
-    lines = (f"| {' | '.join(map(str.strip, row))} |".replace("|  |", "| |") for row in (cells, *rows))
-    first, *others = lines
-    return "\n".join([first, "|" + "---|" * len(cells), *others])
-
-
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
 BY_PROMPT = {"I-ERG": "I-ERG, same prompt", "ERG": "ERG"}
-EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
-UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative")
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
 
@@ -59,7 +48,7 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
 
 def _relative(regime: dict, name: str, consistency: str) -> str:
     rows = regime["prompted"]["rows"]
-    return _joined(
+    return joined(
         (rows[name][m]["value"] / rows["CFG"][m]["value"] for m in (consistency, "density", "coverage")), ".2f"
     )
 
@@ -87,16 +76,16 @@ def summary(read: Read) -> str:
             *_beside_cfg(regimes),
             (
                 "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG (PAG), relative to no guidance",
-                _joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f")
+                joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f")
                 + f" ({alone['PAG'] / alone['none']:.2f})",
-                _joined(
+                joined(
                     (UNPROMPTED_IN_THE_PAPER[name] / UNPROMPTED_IN_THE_PAPER["none"] for name in ("SEG", "I-ERG")),
                     ".2f",
                 ),
             ),
             (
                 "classifier guidance, share of pictures of the wanted class: none / off-the-shelf / noise-aware",
-                _joined(shown, ".2f"),
+                joined(shown, ".2f"),
                 "–",
             ),
             (
@@ -106,12 +95,12 @@ def summary(read: Read) -> str:
             ),
             (
                 "the same in pixels, class-conditional: reverse KL / tilted / forward KL / Jensen-Shannon",
-                _joined((relative[name]["ours"] for name in BY_DISTANCE), ".2f"),
+                joined((relative[name]["ours"] for name in BY_DISTANCE), ".2f"),
                 "0.98 / 0.99 / 0.99 / 0.97",
             ),
             (
                 "the same: share of pictures of the wanted class, none / off-the-shelf / reverse KL / CFG / I-ERG",
-                _joined((pixels["rows"][name]["accuracy"]["value"] for name in BY_ACCURACY), ".2f"),
+                joined((pixels["rows"][name]["accuracy"]["value"] for name in BY_ACCURACY), ".2f"),
                 "–",
             ),
             (
@@ -126,15 +115,11 @@ def summary(read: Read) -> str:
             ),
             (
                 "the same in pixels: Smooth ECE / entropy-aware / a noise-aware classifier",
-                _joined((relative[name]["ours"] for name in OTHERS_IN_PIXELS), ".2f"),
+                joined((relative[name]["ours"] for name in OTHERS_IN_PIXELS), ".2f"),
                 "0.97 / 1.22 / 1.36",
             ),
         ],
     )
-
-
-def _joined(values: Iterable[float], form: str) -> str:
-    return " / ".join(f"{value:{form}}" for value in values)
 
 
 SIDES = ("ERG", "ERG, all layers", "ERG, flatness", "ERG, twin", "CFG + own ERG", "core PAG", "core NAG")
@@ -337,7 +322,7 @@ def class_conditional(read: Read) -> str:
 
     def cells(name: str, row: dict):
         ratios = found["Fréchet, relative"].get(name, {})
-        numbers = (_with_half_interval(row[m]) for m in measures)
+        numbers = (with_interval(row[m]) for m in measures)
         best = found["tried"][name][0]["setting"] if name in found["tried"] else {}
         scale = f"{best['scale'] or best['cfg']:g}" if best else "–"
         fewer = found["fewer pictures"].get(name)
@@ -346,113 +331,6 @@ def class_conditional(read: Read) -> str:
 
     header = f"| scale | {' | '.join(measures)} | Fréchet / baseline | in the paper"
     return table(header, (cells(*item) for item in found["rows"].items()))
-
-
-HALF = 2.02  # standard errors on each side of a value hold 95 %, by Student's t of a jackknife's 40 blocks
-OF_FEW = {"diversity": 2.78}  # of five captions, whose pictures alone it is of
-OF_INTEREST = ("asked", "exact", "clean", "density", "coverage", "Fréchet", "recall", "diversity")
-OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
-
-
-def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
-    """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
-    tables, prompted = found["regimes"][regime][kind], kind == "prompted"
-    measures = [name for name in tables["real pictures"] if prompted or name not in OF_A_PROMPT]
-    settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
-    return table(
-        "|".join(["", "w", *measures]),
-        (
-            (name, settings.get(name, "–"), *(_with_half_interval(row[measure], measure) for measure in measures))
-            for name, row in (tables["rows"] | {"real pictures": tables["real pictures"]}).items()
-        ),
-    )
-
-
-def _with_half_interval(measured: dict[str, float], measure: str = "") -> str:
-    """95 %: so many standard errors, or half of a bootstrap's interval."""
-    value = f"{measured['value']:.3f}"
-    if "error" in measured:
-        return f"{value} ± {OF_FEW.get(measure, HALF) * measured['error']:.3f}"
-    return f"{value} ± {(measured['high'] - measured['low']) / 2:.3f}" if "high" in measured else value
-
-
-def _above_baseline(found: dict, regime: str = "demo model") -> str:
-    """How far each method of a table is from its baseline, with 95 % intervals; in bold what is further than that."""
-    tables = found["regimes"][regime]["prompted"]
-    names = [name for name in tables["rows"] if name != tables["baseline"]]
-
-    def cell(measured: dict[str, float], measure: str) -> str:
-        above, half = measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
-        text = f"{above:+.3f} ± {half:.3f}"
-        return f"**{text}**" if abs(above) > half else text
-
-    return table(
-        "|".join([f"less {tables['baseline']}", *OF_INTEREST]),
-        ((name, *(cell(tables["rows"][name][measure], measure) for measure in OF_INTEREST)) for name in names),
-    )
-
-
-def text_to_image_prompted(read: Read) -> str:
-    return text_to_image(read("text_to_image"), "prompted")
-
-
-def text_to_image_less_cfg(read: Read) -> str:
-    return _above_baseline(read("text_to_image"))
-
-
-def text_to_image_earlier(read: Read) -> str:
-    return text_to_image(read("text_to_image"), "prompted", EARLIER)
-
-
-def text_to_image_beginner(read: Read) -> str:
-    return text_to_image(read("text_to_image"), "prompted", BEGINNER)
-
-
-def text_to_image_beginner_less_cfg(read: Read) -> str:
-    return _above_baseline(read("text_to_image"), BEGINNER)
-
-
-def text_to_image_learner(read: Read) -> str:
-    return text_to_image(read("text_to_image"), "prompted", LEARNER)
-
-
-def text_to_image_unconditional(read: Read) -> str:
-    """Without a prompt, and each distance beside that without guidance, as the paper's."""
-    plain = text_to_image(read("text_to_image"), "unconditional", BEGINNER)
-    rows = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
-
-    def ratio(distances: dict[str, float], name: str) -> str:
-        return f"{distances[name] / distances['none']:.2f}" if name in distances else "–"
-
-    ours = {name: row["Fréchet"]["value"] for name, row in rows.items()}
-    head, line, *lines = plain.splitlines()
-    names = [*rows, "real pictures"]
-    more = (f" {ratio(ours, name)} | {ratio(UNPROMPTED_IN_THE_PAPER, name)} |" for name in names)
-    return "\n".join([f"{head} Fréchet / none | in the paper |", f"{line}---|---|", *map("".join, zip(lines, more))])
-
-
-def text_to_image_scales(read: Read) -> str:
-    return _over_scales(read("text_to_image"), EARLIER)
-
-
-def text_to_image_beginner_scales(read: Read) -> str:
-    return _over_scales(read("text_to_image"), BEGINNER)
-
-
-def _over_scales(found: dict, regime: str) -> str:
-    """The measures of each method over its scales, the other inputs as its search chose them."""
-    tables = found["regimes"][regime]["prompted"]
-    measures, fronts = (tables["consistency"], "density", "coverage"), tables["fronts"]
-    none, fronts = fronts["none"], {name: front for name, front in fronts.items() if name != "none"}
-    fronts = {name: none | front for name, front in fronts.items()}
-    scales = next(iter(fronts.values()))
-    return table(
-        "|".join(["w", *(f"{name}: {' / '.join(measures)}" for name in fronts)]),
-        (
-            (w, *(_joined((front[w][measure]["value"] for measure in measures), ".2f") for front in fronts.values()))
-            for w in scales
-        ),
-    )
 
 
 def coverage(read: Read) -> str:
@@ -505,7 +383,6 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional, text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner, coverage, mutants,
-        fuzzing, endurance,
+        coverage, mutants, fuzzing, endurance, *OF_PICTURES,
     )
 }  # fmt: skip

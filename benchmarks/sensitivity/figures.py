@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from ..figure_style import LINES, save
-from ..tables import HALF
+from ..jackknife import HALF
 
 MEASURES = ("exact", "density", "coverage")
 COLUMNS = 4

@@ -19,7 +19,6 @@ from torchvision.utils import make_grid
 
 from .. import in_process, results
 from ..demo_models import REGIMES, is_here
-from ..tables import text_to_image
 from . import figures
 from .drawing import Setting
 from .joined import check_alike, joined
@@ -28,6 +27,7 @@ from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
 from .rows import in_turn, measured, processes
 from .search import REAL, Search, find
+from .tables import text_to_image
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"

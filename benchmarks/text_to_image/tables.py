@@ -1,0 +1,156 @@
+"""The tables of the comparison, a function each, from its results: measures, differences, fronts, and what searches chose."""
+
+from ..jackknife import HALF
+from ..markdown import Read, joined, table, with_interval
+
+EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
+UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
+OF_FEW = {"diversity": 2.78}  # of five captions, whose pictures alone it is of
+OF_INTEREST = ("asked", "exact", "clean", "density", "coverage", "Fréchet", "recall", "diversity")
+OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
+
+
+def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
+    """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
+    tables, prompted = found["regimes"][regime][kind], kind == "prompted"
+    measures = [name for name in tables["real pictures"] if prompted or name not in OF_A_PROMPT]
+    settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
+    return table(
+        "|".join(["", "w", *measures]),
+        (
+            (
+                name,
+                settings.get(name, "–"),
+                *(with_interval(row[measure], OF_FEW.get(measure, HALF)) for measure in measures),
+            )
+            for name, row in (tables["rows"] | {"real pictures": tables["real pictures"]}).items()
+        ),
+    )
+
+
+def _above_baseline(found: dict, regime: str = "demo model") -> str:
+    """How far each method of a table is from its baseline, with 95 % intervals; in bold what is further than that."""
+    tables = found["regimes"][regime]["prompted"]
+    names = [name for name in tables["rows"] if name != tables["baseline"]]
+
+    def cell(measured: dict[str, float], measure: str) -> str:
+        above, half = measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
+        text = f"{above:+.3f} ± {half:.3f}"
+        return f"**{text}**" if abs(above) > half else text
+
+    return table(
+        "|".join([f"less {tables['baseline']}", *OF_INTEREST]),
+        ((name, *(cell(tables["rows"][name][measure], measure) for measure in OF_INTEREST)) for name in names),
+    )
+
+
+def text_to_image_prompted(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted")
+
+
+def text_to_image_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"))
+
+
+def text_to_image_earlier(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", EARLIER)
+
+
+def text_to_image_beginner(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", BEGINNER)
+
+
+def text_to_image_beginner_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"), BEGINNER)
+
+
+def text_to_image_learner(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", LEARNER)
+
+
+def text_to_image_unconditional(read: Read) -> str:
+    """Without a prompt, and each distance beside that without guidance, as the paper's."""
+    plain = text_to_image(read("text_to_image"), "unconditional", BEGINNER)
+    rows = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
+
+    def ratio(distances: dict[str, float], name: str) -> str:
+        return f"{distances[name] / distances['none']:.2f}" if name in distances else "–"
+
+    ours = {name: row["Fréchet"]["value"] for name, row in rows.items()}
+    head, line, *lines = plain.splitlines()
+    names = [*rows, "real pictures"]
+    more = (f" {ratio(ours, name)} | {ratio(UNPROMPTED_IN_THE_PAPER, name)} |" for name in names)
+    return "\n".join([f"{head} Fréchet / none | in the paper |", f"{line}---|---|", *map("".join, zip(lines, more))])
+
+
+def text_to_image_scales(read: Read) -> str:
+    return _over_scales(read("text_to_image"), EARLIER)
+
+
+def text_to_image_beginner_scales(read: Read) -> str:
+    return _over_scales(read("text_to_image"), BEGINNER)
+
+
+TITLES = {
+    ("demo model", "prompted"): "demo model",
+    (EARLIER, "prompted"): "earlier checkpoint",
+    (BEGINNER, "unconditional"): "1,000 steps, no prompt",
+    (BEGINNER, "prompted"): "1,000 steps, again",
+    (LEARNER, "prompted"): "4,000 steps",
+}
+
+
+def text_to_image_settings(read: Read) -> str:
+    """What each method's search chose, in all tables."""
+    regimes = read("text_to_image")["regimes"]
+    return table(
+        "model | method | w | ERG | ERG Text Encoder | besides",
+        (
+            (title, name, *_settings(setting))
+            for (regime, kind), title in TITLES.items()
+            for name, setting in regimes[regime][kind]["settings"].items()
+            if name != "none"
+        ),
+    )
+
+
+def _settings(chosen: dict) -> tuple[str, str, str, str]:
+    """w, and the inputs of ERG, of ERG Text Encoder and of what else there is, as the search named them."""
+    erg, clip, cads, apg, rival = (chosen[name] or {} for name in ("erg", "clip", "cads", "apg", "rival"))
+    window = f"{erg.get('start_percent', 0):.0%} to {erg.get('end_percent', 1):.0%}"
+    flat = f"f {erg['flatness']:g}" if "flatness" in erg else f"τ {erg.get('temperature', 1):g}"
+    parts = [flat, f"layers {erg['layers']}"] if "layers" in erg else ["a window for CFG"]
+    parts += [f"{sign} {erg[name]:.2g}" for sign, name in (("γ", "step_size"), ("scale", "scale")) if name in erg]
+    besides = [f"s {cads['noise_scale']:g}, τ1 {cads['tau1']:g}, τ2 {cads['tau2']:g}"] if cads else []
+    besides += [f"η {apg['eta']:g}, r {apg['norm_threshold']:g}, β {apg['momentum']:g}"] if apg else []
+    besides += [f"scale {rival['scale']:.2g}, layers {rival['layers']}"] if rival else []
+    besides += [f"σ {rival['sigma']:g}"] if "sigma" in rival else []
+    return (
+        f"{chosen['cfg']:.2f}",
+        ", ".join([*parts, window]) if erg else "",
+        f"τc {clip['temperature']:g}, layers {clip['layers']}" if clip else "",
+        ", ".join(besides),
+    )
+
+
+def _over_scales(found: dict, regime: str) -> str:
+    """The measures of each method over its scales, the other inputs as its search chose them."""
+    tables = found["regimes"][regime]["prompted"]
+    measures, fronts = (tables["consistency"], "density", "coverage"), tables["fronts"]
+    none, fronts = fronts["none"], {name: front for name, front in fronts.items() if name != "none"}
+    fronts = {name: none | front for name, front in fronts.items()}
+    scales = next(iter(fronts.values()))
+    return table(
+        "|".join(["w", *(f"{name}: {' / '.join(measures)}" for name in fronts)]),
+        (
+            (w, *(joined((front[w][measure]["value"] for measure in measures), ".2f") for front in fronts.values()))
+            for w in scales
+        ),
+    )
+
+
+OF_PICTURES = (
+    text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional,
+    text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
+    text_to_image_settings,
+)  # fmt: skip

@@ -33,6 +33,21 @@ def test_one_step_descends_along_the_gradient_of_the_energy(seed, temperature, a
     torch.testing.assert_close(stepped, query - step_size * gradient, rtol=1e-10, atol=1e-10)
 
 
+def test_energies_of_heads_are_those_of_each():
+    heads = [draw(seed) for seed in range(6)]
+    query, keys, _ = (torch.stack(parts).unflatten(0, (2, 3)) for parts in zip(*heads))
+    parameters = AttentionEnergy(0.5, 0.7)
+    each = torch.stack([energy(query, keys, parameters) for query, keys, _ in heads])
+    torch.testing.assert_close(energy(query, keys, parameters), each.unflatten(0, (2, 3)))
+
+
+def test_a_step_of_2_goes_twice_as_far():
+    query, keys, values = draw(0)
+    once = query - attention(keys, values)(query)
+    stepped = descend(query, attention(keys, values), AttentionEnergy(1.0, step_size=2.0))
+    torch.testing.assert_close(stepped, query - 2 * once)
+
+
 @given(seeds)
 def test_all_ones_is_exactly_attention(seed):
     query, keys, values = draw(seed)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
+from guidance_core import attention_flatness
 from guidance_core.attention_energy import AttentionEnergy, entropy
 from guidance_core.attention_flatness import entropy_at, temperature_for
 
@@ -114,6 +115,13 @@ def test_the_ends_are_exact(flatness):
     assert torch.equal(temperature_for(logits, flatness), torch.full((2, 2), 1.0 - flatness))
 
 
+def test_entropy_without_a_mask_is_the_mean_of_the_queries():
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    temperature = torch.tensor([[0.5, 1.0, 2.0], [0.0, 0.1, 4.0]])
+    expected = torch.distributions.Categorical(logits=temperature[..., None, None] * logits).entropy().mean(-1)
+    torch.testing.assert_close(entropy_at(logits, temperature, None), expected)
+
+
 def test_two_keys_in_closed_form():
     """Logits 0 and x: the entropy of a coin that falls with p = sigmoid(τ x)."""
     x, flatness = 2.0, 0.4
@@ -130,6 +138,24 @@ def test_small_logits_in_closed_form():
     """H(0) − H(τ) = τ² Var / 2, so the way that is left is τ² of the whole."""
     temperature = temperature_for(draw(1, 0.1, keys=500), 0.64)
     torch.testing.assert_close(temperature, torch.full((2, 2), 0.6), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("flatness", [0.1, 0.5, 0.9])
+def test_the_solver_begins_where_small_logits_are_solved(monkeypatch, flatness, masked):
+    """u = logit(f) + log(Var(l) / (2 (H(0) − H(1)))), before any secant."""
+    monkeypatch.setattr(attention_flatness, "PASSES", 0)
+    logits = draw(0, 0.1, keys=50)
+    left_out = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    bias = torch.zeros(logits.shape).masked_fill(left_out, NOT_ALLOWED) if masked else None
+    share = share_of_the_way(logits, temperature_for(logits, flatness, bias), bias if masked else 0.0)
+    torch.testing.assert_close(share, torch.full_like(share, flatness), rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize("any_bias", [False, True])
+@pytest.mark.parametrize("flatness", [0.5, 1.0])
+def test_temperatures_are_where_the_logits_are(flatness, any_bias):
+    assert temperature_for(torch.empty(2, 2, 6, 12, device="meta"), flatness, any_bias=any_bias).is_meta
 
 
 @pytest.mark.parametrize("flatness", [0.01, 0.5, 0.99])

@@ -59,6 +59,22 @@ def test_divergences_are_scipy_s(name, seed, confidence):
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_class_without_probability_counts_nothing(name):
+    """0 log 0 = 0, in the prediction and, but for forward KL, in the target."""
+    log_p = torch.tensor([[0.0, 1.0, -2000.0]], dtype=torch.float64).log_softmax(-1)
+    q = torch.tensor([[0.5, 0.3, 0.2]] if name == "forward_kl" else [[1.0, 0.0, 0.0]], dtype=torch.float64)
+    p = log_p.exp()
+    mixture = (p + q) / 2
+    expected = {
+        "reverse_kl": rel_entr(q, p).sum(),
+        "forward_kl": rel_entr(p, q).sum(),
+        "jensen_shannon": (rel_entr(p, mixture) + rel_entr(q, mixture)).sum() / 2,
+    }[name]
+    assert p[0, 2] == 0
+    assert DIVERGENCES[name].value(q, log_p).item() == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
 def test_divergence_is_zero_only_where_the_prediction_is_the_target(name):
     labels = torch.tensor([2])
     q = smoothed_target(labels, 5, 0.7, torch.float64)
@@ -110,6 +126,7 @@ def test_target_keeps_its_confidence_on_the_label():
     assert torch.equal(smoothed_target(labels, 4, 1.0), torch.nn.functional.one_hot(labels, 4).float())
     assert torch.equal(smoothed_target(labels, 4, 0.0), torch.full((2, 4), 0.25))
     torch.testing.assert_close(smoothed_target(labels, 4, 0.6).sum(-1), torch.ones(2))
+    assert smoothed_target(labels.to("meta"), 4, 0.6).is_meta  # where the labels are
 
 
 @pytest.mark.parametrize("name", NAMES)

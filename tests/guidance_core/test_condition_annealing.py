@@ -39,6 +39,43 @@ def test_schedule_by_hand():
     assert [step.kept(t) for t in (1.0, 0.500001, 0.5, 0.0)] == [0, 0, 1, 1]
 
 
+SCHEDULES = {  # σ of the share of the sampling that is done
+    "flow": lambda done: 1 - done,
+    "curved": lambda done: 80 * (1 - done) ** 7,
+    "steps": lambda done: 10 - math.floor(10 * done),
+}
+
+
+@pytest.mark.parametrize("schedule", ["flow", "curved"])
+@given(t=shares, one=shares, other=shares)
+def test_the_share_at_a_noise_level_is_that_of_its_time(schedule, t, one, other):
+    tau1, tau2 = sorted((one, other))
+    assume(tau2 - tau1 > 0.01 and t > 0.1)
+    annealing, percent_to_sigma = ConditionAnnealing(tau1=tau1, tau2=tau2), SCHEDULES[schedule]
+    found = annealing.kept_at(percent_to_sigma(1 - t), percent_to_sigma)
+    assert math.isclose(found, annealing.kept(t), abs_tol=1e-3)  # levels that differ by less than 10⁻⁶ are one
+
+
+def test_a_noise_level_of_many_times_is_the_earliest_of_them():
+    annealing = ConditionAnnealing(tau1=0.25, tau2=0.75)
+    found = [annealing.kept_at(sigma, SCHEDULES["steps"]) for sigma in (10, 8, 7, 6, 5, 4, 3, 2, 0)]
+    # σ = 7 is there from 0.3 to 0.4 of the sampling, when t falls from 0.7 to 0.6.
+    assert found == pytest.approx([0, 0, 0.1, 0.3, 0.5, 0.7, 1, 1, 1], abs=1e-6)
+
+
+def test_a_noise_level_within_rounding_of_an_end_is_at_it():
+    annealing, flow = ConditionAnnealing(tau1=0.25, tau2=0.75), SCHEDULES["flow"]
+    assert [annealing.kept_at(sigma, flow) for sigma in (0.25 * (1 + 5e-7), 0.75 * (1 - 5e-7))] == [1, 0]
+    assert 0 < annealing.kept_at(0.75 * (1 - 5e-6), flow) < annealing.kept_at(0.25 * (1 + 5e-6), flow) < 1
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_equal_taus_are_a_step_at_a_noise_level_too(tau):
+    annealing = ConditionAnnealing(tau1=tau, tau2=tau)
+    assert annealing.kept_at(tau, SCHEDULES["flow"]) == 1
+    assert annealing.kept_at(tau + 0.01, SCHEDULES["flow"]) == 0
+
+
 @given(seeds, shares, scales, shares)
 def test_the_formula_written_out(seed, kept, scale, mixing):
     assume(kept < 1 and scale > 0)
@@ -152,3 +189,10 @@ def test_noise_is_normal_and_that_of_neighbouring_keys_independent():
 def test_bad_parameters(inputs, message):
     with pytest.raises(ValueError, match=message):
         ConditionAnnealing(**inputs)
+
+
+def test_shared_workflows_keep_their_noise():
+    """As it is now: a seed's pictures depend on it."""
+    torch.testing.assert_close(
+        seeded_noise((2, 2), 5, "positive"), torch.tensor([[0.8300, -0.3684], [-0.4511, 1.3745]]), atol=1e-4, rtol=0
+    )

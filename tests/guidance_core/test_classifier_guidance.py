@@ -67,13 +67,18 @@ def test_broken_gradients_are_dropped_sample_by_sample():
 
 
 @pytest.mark.parametrize(
-    "relu", [F.relu, torch.relu, torch.nn.ReLU(), torch.nn.ReLU(inplace=True), torch.Tensor.relu, torch.Tensor.relu_]
-)
-def test_every_relu_becomes_softplus(relu):
+    "relu",
+    [
+        F.relu, torch.relu, torch.nn.ReLU(), torch.nn.ReLU(inplace=True), torch.Tensor.relu, torch.Tensor.relu_,
+        lambda x: F.relu(input=x),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("beta", [0.5, 3.0])
+def test_every_relu_becomes_softplus(relu, beta):
     x = torch.linspace(-2, 2, 9)
-    with SmoothReLU(3.0):
+    with SmoothReLU(beta):
         smooth = relu(x.clone())
-    assert torch.equal(smooth, F.softplus(x, beta=3.0))
+    assert torch.equal(smooth, F.softplus(x, beta=beta))
     assert torch.equal(relu(x.clone()), x.clamp(min=0))
 
 

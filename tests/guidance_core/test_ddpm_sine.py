@@ -60,3 +60,16 @@ def test_a_step_from_almost_no_noise_to_none_is_a_number(flow):
     assert schedule.x0.dtype == torch.float32
     assert schedule.x0[-1] == 1 and schedule.x[-1] == 0 and schedule.variance[-1] == 0
     assert schedule.variance[0] == pytest.approx(1e-8, rel=1e-3) and schedule.added.isfinite().all()
+
+
+def test_a_schedule_moves_as_a_whole():
+    schedule = ddpm_schedule(*kept_signal(torch.tensor([0.9, 0.5, 0.1]).double(), True)[:2], 0.3)
+    moved = schedule.to(torch.zeros(1, dtype=torch.float32))
+    assert {part.dtype for part in vars(schedule).values()} == {torch.float64}
+    assert {part.dtype for part in vars(moved).values()} == {torch.float32}
+    assert all(part.is_meta for part in vars(schedule.to(torch.zeros(1, device="meta"))).values())
+
+
+def test_a_schedule_is_where_its_noise_levels_are():
+    levels = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64, device="meta")
+    assert all(part.is_meta for part in vars(ddpm_schedule(*kept_signal(levels, True)[:2], 0.3, large=True)).values())

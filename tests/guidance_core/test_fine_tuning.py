@@ -100,6 +100,44 @@ def test_stops_at_a_loss_that_is_no_number():
     assert same(weights(module), tried[4])
 
 
+def test_a_loss_that_is_no_number_leaves_the_best_weights():
+    """Which are not those of the last step where it has overshot."""
+    module = network()
+    broken = ((torch.full((4, 3), math.nan),), torch.zeros(4, dtype=torch.long))
+    tuning = tuning_of(module, learning_rate=0.3)
+    tried = {step: weights(module) for step in tuning.run(iter([data()] * 7 + [broken]))}
+    assert 0 < tuning.best_step < max(tried) == 7
+    assert same(weights(module), tried[tuning.best_step])
+
+
+def test_losses_that_stay_keep_the_first_weights_and_say_so():
+    module = network()
+    before = weights(module)
+    tuning = tuning_of(module, steps=CHECKS, objective=lambda logits, labels: 1 + 0 * logits.sum())
+    done = list(tuning.run(repeat(data())))
+    assert tuning.best_step == 0 and same(weights(module), before)
+    assert len(done) == PATIENCE and tuning.stopped == f"the held-out loss did not fall for {PATIENCE} steps"
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_a_last_step_is_no_stop():
+    """Though the loss has not fallen for as long as it is waited for."""
+    (x,), labels = data()
+    tuning = tuning_of(network(), [((x,), 1 - labels)], steps=PATIENCE, learning_rate=0.01)
+    assert len(list(tuning.run(repeat(((x,), labels))))) == PATIENCE and not tuning.stopped
+
+
+def test_the_steps_without_a_fall_are_counted_from_the_best():
+    module, losses = network(), iter([3.0, 2.0, *[4.0] * 100])
+
+    def objective(logits, labels):
+        return logits.sum() * 0 + (1.0 if torch.is_grad_enabled() else next(losses))
+
+    tuning = tuning_of(module, steps=CHECKS, objective=objective)
+    assert len(list(tuning.run(repeat(data())))) == PATIENCE + 1
+    assert tuning.best_step == 1 and tuning.stopped == f"the held-out loss did not fall for {PATIENCE} steps"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_stops_at_a_held_out_loss_that_is_no_number(value):
     module, checks = network(), iter(range(100))

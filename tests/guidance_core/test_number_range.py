@@ -5,7 +5,7 @@ import pytest
 from guidance_core.attention_energy import AttentionEnergy
 from guidance_core.classifier_score import ClassifierScore
 from guidance_core.condition_annealing import ConditionAnnealing
-from guidance_core.number_range import check_number, whole_number
+from guidance_core.number_range import LARGEST, check_number, whole_number
 from guidance_core.smooth_relu import SmoothReLU
 
 
@@ -57,6 +57,21 @@ def test_what_is_too_low_is_not_called_infinite():
         check_number("x", -2e6)
 
 
+@pytest.mark.parametrize(
+    ("value", "lowest", "limit"),
+    [
+        (float("inf"), -LARGEST, ""), (float("-inf"), -LARGEST, ""), (float("nan"), 0, " of 0 or more"), (-1, 0, " of 0 or more"),
+        (2, 0, " of 1 or less"), (float("inf"), 0, " of 0 or more"),
+    ],
+)  # fmt: skip
+def test_the_limit_that_a_message_names(value, lowest, limit):
+    with pytest.raises(ValueError) as error:
+        check_number("x", value, lowest, highest=1)
+    assert str(error.value) == f"x = {value}: it must be a finite number{limit}."
+
+
 def test_ends_belong_to_the_range():
     for value in (0, 1, 0.5):
         check_number("x", value, lowest=0, highest=1)
+    for value in (-LARGEST, LARGEST):
+        check_number("x", value)

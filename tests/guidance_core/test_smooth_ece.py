@@ -32,6 +32,15 @@ def test_bins_without_rounding_are_the_expected_calibration_error():
         torch.testing.assert_close(smooth_ece(logits, labels, 0.0, "per_bin").float(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_doubtful_answers_are_in_the_first_bin():
+    """Of a hundred classes: none is as sure as one in fifteen."""
+    logits, labels = batch(classes=100, scale=0.1)
+    logits, labels = torch.cat([logits, 8 * logits.new_ones(40, 1) * torch.eye(100)[labels]]).double(), labels.repeat(2)
+    expected = multiclass_calibration_error(logits.softmax(-1).float(), labels, 100, n_bins=15, norm="l1")
+    assert logits.softmax(-1).amax(-1).min() < 1 / 15
+    torch.testing.assert_close(smooth_ece(logits, labels, 0.0, "per_bin").float(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["per_sample", "per_bin"])
 @pytest.mark.parametrize("beta", [1e-4, 0.05])
 def test_gradients(form, beta):

@@ -152,6 +152,26 @@ def test_the_solver_begins_where_small_logits_are_solved(monkeypatch, flatness, 
     torch.testing.assert_close(share, torch.full_like(share, flatness), rtol=0, atol=0.005)
 
 
+def test_the_solver_begins_where_temperatures_near_0_are_solved(monkeypatch):
+    """There the same is exact for logits of any size: 1 − f = τ² Var(l) / (2 (H(0) − H(1)))."""
+    monkeypatch.setattr(attention_flatness, "PASSES", 0)
+    logits = draw(0, 3.0, keys=50)
+    left = 1 - share_of_the_way(logits, temperature_for(logits, 0.9999))
+    torch.testing.assert_close(left, torch.full_like(left, 1e-4), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("flatness", [0.2, 0.8])
+def test_a_bias_that_logits_make_up_for(flatness):
+    """Attention as it is may be flatter than that of the bias alone: then its entropy falls on the way."""
+    logits = 2 * torch.randn(2, 2, 6, 12, generator=torch.Generator().manual_seed(0))
+    temperature = temperature_for(logits, flatness, -logits, any_bias=True)
+    own, end = (entropy_at(logits, torch.full((2, 2), t), -logits) for t in (1.0, 0.0))
+    assert (own > end).all()
+    torch.testing.assert_close(
+        entropy_at(logits, temperature, -logits), torch.lerp(own, end, flatness), rtol=0, atol=1e-3
+    )
+
+
 @pytest.mark.parametrize("any_bias", [False, True])
 @pytest.mark.parametrize("flatness", [0.5, 1.0])
 def test_temperatures_are_where_the_logits_are(flatness, any_bias):

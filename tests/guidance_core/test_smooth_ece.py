@@ -32,12 +32,14 @@ def test_bins_without_rounding_are_the_expected_calibration_error():
         torch.testing.assert_close(smooth_ece(logits, labels, 0.0, "per_bin").float(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_doubtful_answers_are_in_the_first_bin():
-    """Of a hundred classes: none is as sure as one in fifteen."""
+def test_doubtful_answers_have_bins_of_their_own():
+    """Of a hundred classes: answers below one in fifteen are right here, those above it wrong, and do not make up for them."""
     logits, labels = batch(classes=100, scale=0.1)
-    logits, labels = torch.cat([logits, 8 * logits.new_ones(40, 1) * torch.eye(100)[labels]]).double(), labels.repeat(2)
+    doubtful, sure = batch(1, classes=100, scale=1.0)[0], 8 * torch.eye(100, dtype=torch.float64)[labels]
+    logits, labels = torch.cat([logits, doubtful, sure]), torch.cat([logits.argmax(-1), labels, labels])
     expected = multiclass_calibration_error(logits.softmax(-1).float(), labels, 100, n_bins=15, norm="l1")
-    assert logits.softmax(-1).amax(-1).min() < 1 / 15
+    confidence = logits.softmax(-1).amax(-1)
+    assert (confidence < 1 / 15).any() and ((confidence > 1 / 15) & (confidence < 2 / 15)).any()
     torch.testing.assert_close(smooth_ece(logits, labels, 0.0, "per_bin").float(), expected, rtol=1e-4, atol=1e-5)
 
 

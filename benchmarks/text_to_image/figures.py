@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from ..figure_style import save
+from .tables import TITLES
 
 STYLES = {  # of the methods: a colour for a kind
     "CFG": ("#000000", "o", "-"),
@@ -40,7 +41,7 @@ def fronts(results: dict, folder: Path) -> None:
         for panel, measure, what in zip(panels[:, column], (consistency, "density"), ("consistency", "quality")):
             _front(panel, table, measure)
             panel.set(xlabel="coverage (diversity)", ylabel=f"{measure} ({what})")
-            panel.set_title(regime, loc="left")
+            panel.set_title(TITLES[regime, "prompted"], loc="left")
         panels[0, column].legend(fontsize=9, framealpha=0.6)
     save(figure, "text-to-image-fronts", folder)
 

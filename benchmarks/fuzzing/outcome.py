@@ -84,10 +84,8 @@ def _unknown_words(graph: dict) -> list[str]:
 
 
 def _inputs(graph: dict, name: str) -> set[str]:
-    """The names of all inputs of a node, and of the pack's nodes that it hangs on."""
-    before = {graph[one]["class_type"] for one in _with_those_before(graph, name)}
-    kinds = before & pack_node_ids() | {graph[name]["class_type"]}
-    return {name for kind in kinds for name in all_declared(kind)}
+    """The names of all inputs of a node and of those that it hangs on."""
+    return {name for one in _with_those_before(graph, name) for name in all_declared(graph[one]["class_type"])}
 
 
 def _with_those_before(graph: dict, name: str) -> set[str]:

@@ -8,7 +8,9 @@ from .drawing import SAME, Setting
 
 LAYERS = ("5", "40%-50%", "30%-60%", "50%-80%", "0%-30%", "all")
 ENCODER_LAYERS = ("all", "0%-50%", "50%-100%", "40%-80%")
-AS_IT_COMES = {"temperature": 0.3, "layers": "40%-50%", "start_percent": 0.0}  # the ERG node; only w is searched
+# The nodes as they come, of which only w is searched: ERG and ERG Text Encoder.
+ERG_DEFAULTS = {"temperature": 0.3, "layers": "40%-50%", "start_percent": 0.0}
+CLIP_DEFAULTS = {"temperature": 0.01, "layers": "all"}
 ENCODER_TEMPERATURES = (0.0, 0.01, 0.03, 0.1, 0.3)  # from there to 3 nothing happens
 Space = Callable[[Trial], Setting]
 
@@ -103,10 +105,10 @@ METHODS: dict[str, Space] = {
     "autoguidance": lambda trial: Setting(_scale(trial), SAME, weak_model=True),
     "CADS": lambda trial: Setting(_scale(trial), cads=_cads(trial)),
     "C-ERG": lambda trial: Setting(_scale(trial), SAME, clip=_clip(trial)),
-    "I-ERG, defaults": lambda trial: Setting(_scale(trial), SAME, AS_IT_COMES),
+    "I-ERG, defaults": lambda trial: Setting(_scale(trial), SAME, ERG_DEFAULTS),
     "I-ERG, same prompt": lambda trial: Setting(_scale(trial), SAME, _erg(trial)),
     "I-ERG, empty negative": lambda trial: Setting(_scale(trial), erg=_erg(trial)),
-    "ERG, defaults": lambda trial: Setting(_scale(trial), SAME, AS_IT_COMES, {"temperature": 0.01, "layers": "all"}),
+    "ERG, defaults": lambda trial: Setting(_scale(trial), SAME, ERG_DEFAULTS, CLIP_DEFAULTS),
     "ERG": lambda trial: Setting(_scale(trial), SAME, _erg(trial), _clip(trial)),
     "ERG, γ tuned": lambda trial: Setting(_scale(trial), SAME, _erg(trial, step_size=_step_size(trial)), _clip(trial)),
     "ERG + APG": lambda trial: Setting(_scale(trial), SAME, _erg(trial), _clip(trial), apg=_apg(trial)),

@@ -20,7 +20,7 @@ from benchmarks.sensitivity import sweeps
 from benchmarks.text_to_image import kept, measures, rivals
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
 from benchmarks.text_to_image.joined import check_alike, joined
-from benchmarks.text_to_image.methods import METHODS, UNCONDITIONAL
+from benchmarks.text_to_image.methods import CLIP_DEFAULTS, ERG_DEFAULTS, METHODS, UNCONDITIONAL
 from benchmarks.text_to_image.search import START, Search, find
 from demo.scenes import render, sample_scene
 from tools.environment import DEV, REPOSITORY
@@ -114,6 +114,11 @@ def test_every_method_can_draw_what_its_search_starts_from(space):
     if setting.weak_model and not has_earlier_checkpoint():
         pytest.skip("a clone without history has no earlier checkpoint")
     assert predict("demo model", setting, CAPTIONS, 0).isfinite().all()
+
+
+def test_the_nodes_as_they_come_are_compared():
+    assert ERG_DEFAULTS.items() <= in_process.defaults_of("EntropyGuidanceERG").items()
+    assert CLIP_DEFAULTS.items() <= in_process.defaults_of("EntropyGuidanceCLIP").items()
 
 
 def test_every_value_of_a_sweep_is_one_that_its_node_takes():

@@ -11,10 +11,12 @@ from tools.environment import DEV, REPOSITORY
 
 CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 of 14,200 steps
 # Steps of training after which `python -m demo.train_diffusion` keeps weights.
-STEPS = {"beginner": 1000, "learner": 4000}
+STEPS = {"beginner": 1000, "pupil": 2000, "learner": 4000}
 TRAINED = DEV / "training"
 NETWORKS = ("diffusion", "text")
 REGIMES = SHIPPED, EARLIER, *_ = ("demo model", "earlier checkpoint", *STEPS)
+# Whose guide by autoguidance is which: the same network, earlier in the same training.
+EARLIER_ONE = {SHIPPED: EARLIER, "pupil": "beginner", "learner": "beginner"}
 
 
 def demo_model():

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from .. import in_process, results
-from ..demo_models import REGIMES, is_here
+from ..demo_models import EARLIER_ONE, REGIMES, is_here
 from . import figures
 from .drawing import Setting
 from .joined import check_alike, joined
@@ -33,7 +33,7 @@ FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 SPACES = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
 CONSISTENCY = ("exact", "asked")
-HARDLY_DRAW = ("beginner",)
+HARDLY_DRAW = ("beginner", "pupil")
 GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
 SCALED = [name for name in METHODS if name != "none"]
 
@@ -116,8 +116,8 @@ def _by_scale(rows: dict[tuple[str, float], dict]) -> dict[str, dict[str, dict]]
 
 
 def _is_possible(method: str, regime: str) -> bool:
-    """There is no checkpoint earlier than the earlier one."""
-    return method != "autoguidance" or regime == "demo model"
+    """Autoguidance needs an earlier state of the network."""
+    return method != "autoguidance" or regime in EARLIER_ONE
 
 
 def ceiling(pictures: int, held_out: bool) -> dict:

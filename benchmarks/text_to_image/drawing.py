@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..demo_models import EARLIER, SHIPPED, with_weights_of
+from ..demo_models import EARLIER, EARLIER_ONE, SHIPPED, with_weights_of
 from ..in_process import encode, run_node
 from . import rivals
 
@@ -18,7 +18,8 @@ EMPTY, SAME = "empty", "same"
 class Setting:
     """cfg: of the sampling, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
     `clip`. Inputs of nodes, or None for none of it: erg (ERG), clip (ERG Text Encoder), cads (CADS), apg (core's APG).
-    rival: inputs of rivals.add. weak_model: the negative branch is the earlier checkpoint's, text encoder and all (autoguidance)."""
+    rival: inputs of rivals.add. weak_model: the negative branch is that of the same network
+    earlier in its training, text encoder and all (autoguidance)."""
 
     cfg: float = 1.0
     negative: str = EMPTY
@@ -69,18 +70,19 @@ def _sample(name: str, setting: Setting, captions: list[str], seed: int, sigmas:
     return run_node(
         "SamplerCustomAdvanced",
         noise=run_node("RandomNoise", noise_seed=seed)[0],
-        guider=_guider(_guided(model, setting), positive, _negative(setting, encoder, captions, positive), setting),
+        guider=_guider(name, setting, _guided(model, setting), positive, _negative(name, setting, captions, positive)),
         sampler=run_node("KSamplerSelect", sampler_name="euler")[0],
         sigmas=sigmas,
         latent_image={"samples": torch.zeros(len(captions), 4, 16, 16)},
     )
 
 
-def _negative(setting: Setting, encoder, captions: list[str], positive: list) -> list:
+def _negative(name: str, setting: Setting, captions: list[str], positive: list) -> list:
+    encoder = regime(EARLIER_ONE[name] if setting.weak_model else name)[1]
     if setting.negative == EMPTY:
         return encode(encoder, [""])
     if setting.weak_model:
-        return encode(regime(EARLIER)[1], captions)
+        return encode(encoder, captions)
     if setting.clip is None:
         return positive
     return encode(run_node("EntropyGuidanceCLIP", clip=encoder, **setting.clip)[0], captions)
@@ -97,9 +99,9 @@ def _guided(model, setting: Setting):
     return model if setting.rival is None else rivals.add(model, **setting.rival)
 
 
-def _guider(model, positive, negative, setting: Setting):
+def _guider(name: str, setting: Setting, model, positive, negative):
     if setting.weak_model:
-        weak, _ = regime(EARLIER)
+        weak, _ = regime(EARLIER_ONE[name])
         return run_node(
             "DualModelGuider", model=model, model_negative=weak, positive=positive, negative=negative, cfg=setting.cfg
         )[0]

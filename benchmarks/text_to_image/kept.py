@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -41,8 +41,9 @@ class Job:
 
     @property
     def file(self) -> Path:
-        what = json.dumps([asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION, fingerprint(self.regime)])
-        name = sha256(what.encode()).hexdigest()[:16]
+        measured = [field.name for field in fields(Seen)]
+        how = [asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION, fingerprint(self.regime), measured]
+        name = sha256(json.dumps(how).encode()).hexdigest()[:16]
         prompt = "prompted" if self.prompted else "unconditional"
         return FOLDER / self.regime / f"{prompt} {self.purpose}" / name / f"{self.number:04}.safetensors"
 

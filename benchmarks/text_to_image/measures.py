@@ -2,7 +2,8 @@
 
 asked: mean share of what a caption asks for that its picture shows. exact: share of pictures with exactly the caption's
 colour-shape pairs. relation: those, and where the caption names one, their relation. clean: share of shapes that overlap
-their ideal by 90 % or more. Fréchet, precision, recall (k = 3), density and coverage (k = 5): in the judge's features.
+their ideal by 90 % or more. Fréchet, precision, recall (k = 3), density and coverage (k = 5): in the judge's features; density and
+coverage in those of an untrained network, too.
 diversity: mean distance of the features of two pictures of one caption, relative to the length of real pictures' features. clipped: share of pixel values at 0 or 1. off palette: mean distance
 (RGB) of pixels to the nearest of the world's colours. Standard errors are a jackknife's over captions, for given real pictures.
 """
@@ -22,6 +23,7 @@ from demo.scenes import BACKGROUNDS, COLOURS, Scene, render, sample_scene
 from ..density_coverage import coverage, density, within_balls
 from ..jackknife import kept_rows, standard_error
 from ..judge import Judge, frechet, is_within, judge
+from ..untrained_judge import features as untrained_features
 
 K = TypeVar("K", bound=Hashable)
 LOWER_IS_BETTER = ("Fréchet", "clipped", "off palette")
@@ -30,10 +32,11 @@ PALETTE = torch.tensor([*COLOURS.values(), *BACKGROUNDS.values()])
 
 @dataclass(frozen=True)
 class Seen:
-    """Of pictures [N]: features [N, F]; asked, exact, relation, shapes (how many), clean (how many of them), clipped and off
+    """Of pictures [N]: features [N, F] and those of an untrained network [N, U]; asked, exact, relation, shapes (how many), clean (how many of them), clipped and off
     palette [N]; and group [N], the same number for pictures of one caption."""
 
     features: Tensor
+    untrained: Tensor
     asked: Tensor
     exact: Tensor
     relation: Tensor
@@ -69,6 +72,7 @@ def look(pictures: Tensor, scenes: list[Scene], groups: list[int]) -> Seen:
     distances = (pictures[:, None] - PALETTE[:, :, None, None]).square().sum(2).sqrt().amin(1)
     return Seen(
         features=_eyes(pictures),
+        untrained=untrained_features(pictures),
         asked=torch.tensor([*map(Shown.share_of, shown, scenes)]).double(),
         exact=torch.tensor([*map(Shown.has_pairs_of, shown, scenes)]).double(),
         relation=torch.tensor([*map(Shown.has_relation_of, shown, scenes)]).double(),
@@ -126,10 +130,12 @@ class _Measures:
     def __init__(self, real: Seen, drawn: Seen) -> None:
         self.real, self.drawn = real, drawn
         self.near = within_balls(real.features, drawn.features)
+        self.near_untrained = within_balls(real.untrained, drawn.untrained)
         self.near_real = is_within(drawn.features, real.features).double()
 
     def __call__(self, rows: np.ndarray) -> dict[str, float]:
-        real, drawn, near = self.real, self.drawn[rows], self.near[:, rows]
+        real, drawn = self.real, self.drawn[rows]
+        near, near_untrained = self.near[:, rows], self.near_untrained[:, rows]
         return {
             "asked": drawn.asked.mean().item(),
             "exact": drawn.exact.mean().item(),
@@ -137,6 +143,8 @@ class _Measures:
             "clean": (drawn.clean.sum() / drawn.shapes.sum().clamp(min=1)).item(),
             "density": density(near),
             "coverage": coverage(near),
+            "density, untrained": density(near_untrained),
+            "coverage, untrained": coverage(near_untrained),
             "precision": self.near_real[rows].mean().item(),
             "Fréchet": frechet(real.features, drawn.features),
             "clipped": drawn.clipped.mean().item(),

@@ -3,17 +3,21 @@
 from ..jackknife import HALF
 from ..markdown import Read, joined, table, with_interval
 
-EARLIER, BEGINNER, LEARNER = "earlier checkpoint", "beginner", "learner"
+EARLIER, BEGINNER, PUPIL, LEARNER = "earlier checkpoint", "beginner", "pupil", "learner"
 TITLES = {
     ("demo model", "prompted"): "demo model",
     (EARLIER, "prompted"): "earlier checkpoint",
     (BEGINNER, "unconditional"): "after 1,000 steps, no prompt",
-    (BEGINNER, "prompted"): "after 1,000 steps, again",
+    (BEGINNER, "prompted"): "after 1,000 steps",
+    (PUPIL, "prompted"): "after 2,000 steps",
     (LEARNER, "prompted"): "after 4,000 steps",
 }
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 OF_FEW = {"diversity": 2.78}  # of five captions, whose pictures alone it is of
-OF_INTEREST = ("asked", "exact", "clean", "density", "coverage", "Fréchet", "recall", "diversity")
+OF_INTEREST = (
+    "asked", "exact", "clean", "density", "coverage", "density, untrained", "coverage, untrained", "Fréchet", "recall",
+    "diversity",
+)  # fmt: skip
 OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
 
 
@@ -39,6 +43,7 @@ def _above_baseline(found: dict, regime: str = "demo model") -> str:
     """How far each method of a table is from its baseline, with 95 % intervals; in bold what is further than that."""
     tables = found["regimes"][regime]["prompted"]
     names = [name for name in tables["rows"] if name != tables["baseline"]]
+    measures = [name for name in OF_INTEREST if name in tables["real pictures"]]
 
     def cell(measured: dict[str, float], measure: str) -> str:
         above, half = measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
@@ -46,8 +51,8 @@ def _above_baseline(found: dict, regime: str = "demo model") -> str:
         return f"**{text}**" if abs(above) > half else text
 
     return table(
-        "|".join([f"less {tables['baseline']}", *OF_INTEREST]),
-        ((name, *(cell(tables["rows"][name][measure], measure) for measure in OF_INTEREST)) for name in names),
+        "|".join([f"less {tables['baseline']}", *measures]),
+        ((name, *(cell(tables["rows"][name][measure], measure) for measure in measures)) for name in names),
     )
 
 

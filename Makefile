@@ -5,7 +5,7 @@
 PYTHON ?= python3
 RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
-.PHONY: setup demo test test-oldest test-releases lint serve bench
+.PHONY: setup demo test test-oldest test-releases test-transformers-4 lint serve bench
 setup:
 	@$(PYTHON) -m tools.setup
 
@@ -20,6 +20,10 @@ test-oldest: setup
 
 test-releases: setup
 	@$(RUN) -m tools.releases $(ARGS)
+
+# The tests of classifier files with transformers 4 instead of 5.
+test-transformers-4: setup
+	@$(RUN) -m tools.transformers4 $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check

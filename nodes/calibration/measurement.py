@@ -18,19 +18,25 @@ SHORT_OF_MEMORY = (
 
 
 def measure(classify: Callable[..., Any], views: ExampleViews) -> dict[float, CalibrationError]:
-    """How well a classifier's confidence fits its accuracy, at each percent of the views."""
+    """How well a classifier's confidence fits its accuracy, at each percent of the views. Where memory runs out, fewer pictures
+    are looked at at once from there on."""
     progress = Progress(len(views) // BATCH + len(views.percents))
-    return {percent: calibration_error(*_answers(classify, views, percent, progress)) for percent in views.percents}
+    found, at_once = {}, BATCH
+    for percent in views.percents:
+        answers, at_once = _answers(classify, views, percent, at_once, progress)
+        found[percent] = calibration_error(*answers)
+    return found
 
 
 @torch.no_grad()
-def _answers(classify: Callable[..., Any], views: ExampleViews, percent: float, progress: Progress) -> Any:
-    """Logits and class numbers of all pictures. Where memory runs out, fewer are looked at at once."""
-    at_once = BATCH
+def _answers(
+    classify: Callable[..., Any], views: ExampleViews, percent: float, at_once: int, progress: Progress
+) -> Any:
+    """Logits and class numbers of all pictures, and of how many at once there was memory for."""
     with saying_what_to_change(SHORT_OF_MEMORY):
         while (found := _in_batches(classify, views.batches(percent, at_once), at_once == 1, progress)) is None:
             at_once //= 2
-    return found
+    return found, at_once
 
 
 def _in_batches(

@@ -545,30 +545,38 @@ def test_a_want_of_memory_says_what_to_change(fresh, calibrate, training, messag
         calibrate(classifier)
 
 
-def test_fewer_pictures_are_measured_at_once_where_memory_runs_out(fresh, report):
-    tried = []
+def short_above(classifier, pictures: int) -> list[int]:
+    """A classifier for which memory runs out above so many pictures at once; how many it is shown."""
+    shown = []
 
-    def short(module, inputs):
-        tried.append(len(inputs[0]))
-        if len(inputs[0]) > 4:
+    def count(module, inputs):
+        shown.append(len(inputs[0]))
+        if len(inputs[0]) > pictures:
             raise RuntimeError("CUDA error: out of memory")
 
+    classifier.patcher.model.register_forward_pre_hook(count)
+    return shown
+
+
+def test_fewer_pictures_are_measured_at_once_where_memory_runs_out(fresh, report):
     classifier = fresh("hugging_face")
     _, *numbers = report(classifier, pictures="all")
-    classifier.patcher.model.register_forward_pre_hook(short)
+    shown = short_above(classifier, 4)
     assert report(classifier, pictures="all")[1:] == pytest.approx(numbers, abs=1e-5)  # float32's rounding
-    assert tried == [16, 8, *[4] * 6]
+    assert shown == [16, 8, *[4] * 6]
+
+
+def test_the_next_percent_begins_with_as_many_as_there_was_memory_for(fresh, report, wired):
+    classifier = fresh("hugging_face")
+    shown = short_above(classifier, 8)
+    report(classifier, pictures="all", **{**wired, "percents": "0.25, 0.5"})
+    assert shown == [16, *[8] * 9]  # the pictures themselves, and at two percents
 
 
 def test_calibrating_needs_no_more_memory_than_its_batches(fresh, calibrate, trained):
     """So that a lower batch_size helps."""
-
-    def short(module, inputs):
-        if len(inputs[0]) > BATCH:
-            raise RuntimeError("CUDA error: out of memory")
-
     classifier = fresh("hugging_face")
-    classifier.patcher.model.register_forward_pre_hook(short)
+    short_above(classifier, BATCH)
     assert same(weights(calibrate(classifier)[0]), weights(trained("hugging_face")[2]))
 
 

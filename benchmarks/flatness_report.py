@@ -48,7 +48,7 @@ def report(drawn: dict, settings: dict, quick: bool) -> None:
     }
     _print(found)
     results.write("flatness", found, quick)
-    draw(measured, good, results.picture("flatness", quick))
+    draw(found, results.folder(quick))
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import attention_entropy, class_gradients, in_process, initial_velocity, results
+from benchmarks import attention_entropy, class_gradients, flatness_figure, in_process, initial_velocity, results
 from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
@@ -259,9 +259,11 @@ def test_a_quick_run_of_the_inputs_writes_results_and_figures():
     assert all((folder / f"{name}-demo-model.png").stat().st_size > 5_000 for name in ("inputs", "encoder-temperature"))
 
 
-@pytest.mark.parametrize("draw", [attention_entropy.draw, initial_velocity.draw, class_gradients.draw_figure])
+@pytest.mark.parametrize(
+    "draw", [attention_entropy.draw, initial_velocity.draw, class_gradients.draw_figure, flatness_figure.draw]
+)
 def test_figures_come_again_from_the_results(draw, tmp_path):
-    name = draw.__module__.rpartition(".")[2]
+    name = draw.__module__.rpartition(".")[2].removesuffix("_figure")
     draw(results.read(name), tmp_path)
     kept = results.DOCS / f"{name.replace('_', '-')}.svg"
     (words, numbers), (kept_words, kept_numbers) = map(in_parts, (tmp_path / kept.name, kept))

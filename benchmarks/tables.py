@@ -5,7 +5,7 @@ benchmark by its name (`results.read`), and returns Markdown.
 """
 
 from .markdown import Read, joined, table, with_interval
-from .text_to_image.tables import BEGINNER, EARLIER, LEARNER, OF_PICTURES, UNPROMPTED_IN_THE_PAPER
+from .text_to_image.tables import BEGINNER, EARLIER, LEARNER, OF_PICTURES, PUPIL, UNPROMPTED_IN_THE_PAPER
 
 CALIBRATED = {
     "CE": "CE alone",
@@ -41,6 +41,7 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
             ("demo model", "demo model", "exact"),
             (EARLIER, "an earlier checkpoint of it", "exact"),
             (LEARNER, "after 4,000 steps of training", "exact"),
+            (PUPIL, "after 2,000 steps", "asked"),
             (BEGINNER, "after 1,000 steps, which hardly draws", "asked"),
         )
     ]

@@ -30,6 +30,7 @@ from .search import REAL, Search, find
 from .tables import text_to_image
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
+NO_GUIDANCE = ("none", 1.0)  # the point where all fronts begin
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 SPACES = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
 CONSISTENCY = ("exact", "asked")
@@ -63,10 +64,11 @@ def table(
         prompted=prompted,
         baseline=baseline,
     )
-    points = _points(chosen, options.fronts if prompted else ())
-    fronts = (
-        measured(workers, regime, points, options.front_batches, options.steps, f"{what}: fronts") if points else {}
-    )
+    points, fronts = _points(chosen, options.fronts if prompted else ()), {}
+    if points:
+        fronts = measured(
+            workers, regime, points, options.front_batches, options.steps, f"{what}: fronts", baseline=NO_GUIDANCE
+        )
     found = {
         **results.origin("text_to_image"), **_terms(regime, options), "real pictures": ceiling(options.batches * BATCH, prompted),
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
@@ -107,7 +109,7 @@ def _baseline(methods: Iterable[str]) -> str:
 def _points(chosen: dict[str, Setting], names: Iterable[str]) -> dict[tuple[str, float], Setting]:
     """Of fronts: each method's best setting at other scales, and no guidance."""
     points = {(name, w): replace(chosen[name], cfg=w) for name in names if name in chosen for w in FRONT}
-    return points | {("none", 1.0): Setting()} if points else {}
+    return points | {NO_GUIDANCE: Setting()} if points else {}
 
 
 def _by_scale(rows: dict[tuple[str, float], dict]) -> dict[str, dict[str, dict]]:

@@ -1,11 +1,13 @@
 """Figure 2 of https://arxiv.org/abs/2504.13987: each method's front over its scales."""
 
 from pathlib import Path
+from statistics import mean
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from ..figure_style import save
+from ..jackknife import HALF
 from .tables import TITLES
 
 STYLES = {  # of the methods: a colour for a kind
@@ -40,6 +42,7 @@ def fronts(results: dict, folder: Path) -> None:
         consistency = table["consistency"]
         for panel, measure, what in zip(panels[:, column], (consistency, "density"), ("consistency", "quality")):
             _front(panel, table, measure)
+            _interval(panel, table, measure)
             panel.set(xlabel="coverage (diversity)", ylabel=f"{measure} ({what})")
             panel.set_title(TITLES[regime, "prompted"], loc="left")
         panels[0, column].legend(fontsize=9, framealpha=0.6)
@@ -55,3 +58,13 @@ def _front(panel: Axes, table: dict, quality: str) -> None:
         points = table["fronts"][name].values()
         x, y = ([point[measure]["value"] for point in points] for measure in ("coverage", quality))
         panel.plot(x, y, line, color=colour, marker=mark, markersize=7, label=name, linewidth=1.4)
+
+
+def _interval(panel: Axes, table: dict, quality: str) -> None:
+    """A cross beside the curves, as wide and high as a point's 95 %, on average; nothing for tables without."""
+    points = [point for front in table["fronts"].values() for point in front.values() if "error" in point[quality]]
+    if not points:
+        return
+    wide, high = (HALF * mean(point[measure]["error"] for point in points) for measure in ("coverage", quality))
+    left, bottom = panel.get_xlim()[0], panel.get_ylim()[0]
+    panel.errorbar(left + wide, bottom + high, high, wide, color="#777777", capsize=3, label="95 % of a point")

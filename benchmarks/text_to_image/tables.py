@@ -76,6 +76,14 @@ def text_to_image_beginner_less_cfg(read: Read) -> str:
     return _above_baseline(read("text_to_image"), BEGINNER)
 
 
+def text_to_image_pupil(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", PUPIL)
+
+
+def text_to_image_pupil_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"), PUPIL)
+
+
 def text_to_image_learner(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", LEARNER)
 
@@ -159,5 +167,5 @@ def _over_scales(found: dict, regime: str) -> str:
 OF_PICTURES = (
     text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional,
     text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
-    text_to_image_shipped_scales, text_to_image_settings,
+    text_to_image_shipped_scales, text_to_image_settings, text_to_image_pupil, text_to_image_pupil_less_cfg,
 )  # fmt: skip

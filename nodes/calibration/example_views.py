@@ -6,18 +6,21 @@ next batches can be made together, so that the models that make them are loaded 
 
 from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 
 import comfy.model_management
 import torch
 
 from ...guidance_core.fine_tuning import Batch
+from ..common.want_of_memory import saying_what_to_change, with_fewer_at_once
 from .guidance_view import FINISHED, PictureView, PredictionView, parse_percents
 from .pictures import Pictures
 
 MEMORY_SHARE = 0.25  # of what is free at the start
 SHARE_AHEAD = 0.05  # of the same, for views that are made ahead and not kept
-BATCH = 16  # pictures looked at together
+BATCH = 16  # pictures looked at together, at most
+SHORT_OF_MEMORY = "Memory is too short for what the model makes of a single picture. Choose a smaller resolution, or decode = taesd or half."
 Key = int | tuple[str, int]  # of a view, or of a picture's "latent"
 
 
@@ -31,6 +34,7 @@ class ExampleViews:
         self, view: PictureView, pictures: Pictures, percents: Sequence[float], device: torch.device, seed: str
     ) -> None:
         self.view, self.pictures, self.percents, self.device, self.seed = view, pictures, percents, device, seed
+        self._at_once = BATCH
         self.full = False  # whether views are made anew each time, for lack of memory
         self._kept: dict[Key, tuple[torch.Tensor, ...]] = {}
         self._ahead: dict[Key, tuple[torch.Tensor, ...]] = {}
@@ -92,10 +96,20 @@ class ExampleViews:
         by_percent = defaultdict(list)
         for number in numbers:
             by_percent[self.percents[number // len(self.pictures)]].append(number)
+        made: dict[Key, tuple[torch.Tensor, ...]] = {}
+        with saying_what_to_change(SHORT_OF_MEMORY):
+            for percent, group in by_percent.items():
+                new, self._at_once = with_fewer_at_once(partial(self._made, percent, group), self._at_once)
+                made |= new
+        return made
+
+    def _made(self, percent: float, numbers: list[int], at_once: int) -> dict[Key, tuple[torch.Tensor, ...]]:
+        """Views at one percent, so many at once."""
+        together = (numbers[start : start + at_once] for start in range(0, len(numbers), at_once))
         return {
             number: tuple(part.cpu().clone() for part in parts)
-            for percent, group in by_percent.items()
-            for number, *parts in zip(group, *self._look(percent, group))
+            for some in together
+            for number, *parts in zip(some, *self._look(percent, some))
         }
 
     def _look(self, percent: float, numbers: list[int]) -> tuple[torch.Tensor, ...]:

@@ -1,13 +1,12 @@
 """How well a classifier's confidence fits its accuracy, on all views of a folder's pictures."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ...guidance_core.calibration_error import CalibrationError, calibration_error
-from ...guidance_core.fine_tuning import Batch
-from ..common.want_of_memory import is_want_of_memory, saying_what_to_change
+from ..common.want_of_memory import saying_what_to_change, with_fewer_at_once
 from .example_views import BATCH, ExampleViews
 from .progress import Progress
 
@@ -33,23 +32,13 @@ def _answers(
     classify: Callable[..., Any], views: ExampleViews, percent: float, at_once: int, progress: Progress
 ) -> Any:
     """Logits and class numbers of all pictures, and of how many at once there was memory for."""
-    with saying_what_to_change(SHORT_OF_MEMORY):
-        while (found := _in_batches(classify, views.batches(percent, at_once), at_once == 1, progress)) is None:
-            at_once //= 2
-    return found, at_once
 
-
-def _in_batches(
-    classify: Callable[..., Any], batches: Iterable[Batch], last: bool, progress: Progress
-) -> tuple[torch.Tensor, ...] | None:
-    """None where memory runs out, but for the last try, when all that was made is free again."""
-    answers = []
-    try:
-        for inputs, labels in batches:
+    def in_batches(size: int) -> tuple[torch.Tensor, ...]:
+        answers = []
+        for inputs, labels in views.batches(percent, size):
             answers.append((classify(*inputs), labels))
             progress()
-    except RuntimeError as error:
-        if last or not is_want_of_memory(error):
-            raise
-        return None
-    return tuple(torch.cat(parts) for parts in zip(*answers))
+        return tuple(torch.cat(parts) for parts in zip(*answers))
+
+    with saying_what_to_change(SHORT_OF_MEMORY):
+        return with_fewer_at_once(in_batches, at_once)

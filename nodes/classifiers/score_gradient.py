@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -19,7 +20,7 @@ from ...guidance_core.classifier_guidance import finite_or_zero, per_sample
 from ...guidance_core.classifier_score import log_probability
 from ...guidance_core.ddpm_sine import kept_signal
 from ...guidance_core.smooth_relu import SmoothReLU
-from ..common.want_of_memory import is_want_of_memory, saying_what_to_change
+from ..common.want_of_memory import saying_what_to_change, with_fewer_at_once
 from .confidence import how_sure
 from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, check_mode, latent_decoder
@@ -129,10 +130,9 @@ class ScoreGradient:
             if self._batch is None or len(self._batch[0]) != len(x0):
                 self._batch = self._labels_on(x0.device, len(x0)), self._at_once(x0)
             labels, at_once = self._batch
-            while (found := self._in_parts(x0 if self.decoder else x, sigma, labels, at_once, model)) is None:
-                at_once //= 2
-                self._batch = labels, at_once
-        gradient, log_p = found
+            in_parts = partial(self._in_parts, x0 if self.decoder else x, sigma, labels, model)
+            (gradient, log_p), at_once = with_fewer_at_once(in_parts, at_once)
+            self._batch = labels, at_once
         gradient, broken = finite_or_zero(gradient, log_p)
         self._log_p = torch.where(broken, torch.nan, log_p)
         self._broken = broken.sum() + (0 if self._broken is None else self._broken)
@@ -153,17 +153,11 @@ class ScoreGradient:
         return min(max(int(patcher.get_free_memory(device) // needed), 1), len(x0))
 
     def _in_parts(
-        self, seen: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, at_once: int, model: BaseModel
-    ) -> tuple[torch.Tensor, ...] | None:
-        """∇S and log p of a batch, so many pictures at once. None where memory runs out for more than one, when all that
-        was made is free again."""
+        self, seen: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, model: BaseModel, at_once: int
+    ) -> tuple[torch.Tensor, ...]:
+        """∇S and log p of a batch, so many pictures at once."""
         parts = zip(seen.split(at_once), sigma.split(at_once), labels.split(at_once))
-        try:
-            return tuple(map(torch.cat, zip(*(self._gradient(*part, model) for part in parts))))
-        except RuntimeError as error:
-            if at_once == 1 or not is_want_of_memory(error):
-                raise
-        return None
+        return tuple(map(torch.cat, zip(*(self._gradient(*part, model) for part in parts))))
 
     def _short_of_memory(self, x0: torch.Tensor) -> str:
         """What to say where memory is too short."""

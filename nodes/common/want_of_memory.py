@@ -1,9 +1,16 @@
-"""Which errors are a want of memory, and how a node says so."""
+"""Which errors are a want of memory, what to do about one, and how a node says so."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+
+
+class TooLittleMemory(torch.cuda.OutOfMemoryError):
+    """Says what to change. Of the kind on which ComfyUI frees all models."""
 
 
 def is_want_of_memory(error: Exception) -> bool:
@@ -17,10 +24,24 @@ def is_want_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def saying_what_to_change(words: str) -> Iterator[None]:
-    """Within, a want of memory is an error with these words, of the kind on which ComfyUI frees all models."""
+    """Within, a want of memory is a TooLittleMemory with these words, unless it is one already."""
     try:
         yield
+    except TooLittleMemory:
+        raise
     except RuntimeError as error:
         if not is_want_of_memory(error):
             raise
-        raise torch.cuda.OutOfMemoryError(words) from error
+        raise TooLittleMemory(words) from error
+
+
+def with_fewer_at_once(work: Callable[[int], T], at_once: int) -> tuple[T, int]:
+    """work(at_once), or of half as many, and again, where memory runs out; and of how many it was. Raises what `work` does
+    for one."""
+    while True:
+        try:
+            return work(at_once), at_once
+        except RuntimeError as error:
+            if at_once == 1 or not is_want_of_memory(error):
+                raise
+        at_once //= 2  # here, where the error is gone, and all that was made with it

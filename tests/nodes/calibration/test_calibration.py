@@ -580,6 +580,55 @@ def test_calibrating_needs_no_more_memory_than_its_batches(fresh, calibrate, tra
     assert same(weights(calibrate(classifier)[0]), weights(trained("hugging_face")[2]))
 
 
+@pytest.fixture
+def short_model(demo):
+    """short_model(pictures): memory runs out in the demo model above so many at once; how many it is shown."""
+    hooks = []
+
+    def short(pictures):
+        shown = []
+
+        def count(module, inputs):
+            shown.append(len(inputs[0]))
+            if len(inputs[0]) > pictures:
+                raise RuntimeError("CUDA error: out of memory")
+
+        hooks.append(demo[0].model.diffusion_model.register_forward_pre_hook(count))
+        return shown
+
+    yield short
+    for hook in hooks:
+        hook.remove()
+
+
+def test_a_model_shows_fewer_pictures_at_once_where_memory_runs_out(fresh, report, wired, short_model):
+    _, *numbers = report(fresh("hugging_face"), pictures="all", **wired)
+    shown = short_model(4)
+    assert report(fresh("hugging_face"), pictures="all", **wired)[1:] == pytest.approx(numbers, abs=1e-4)  # float32's
+    assert shown == [16, 8, *[4] * 6]
+
+
+@pytest.mark.parametrize("room", [1.0, 0.0], ids=["kept", "made ahead"])
+def test_calibrating_needs_no_more_memory_for_its_model_than_there_is(
+    fresh, calibrate, wired, short_model, monkeypatch, room
+):
+    """Neither where views are kept nor where they are made ahead of some steps; what is trained stays the same."""
+    monkeypatch.setattr(in_process.pack_module("nodes.calibration.example_views"), "MEMORY_SHARE", room)
+    before = weights(calibrate(fresh("hugging_face"), **wired)[0])
+    shown = short_model(4)
+    after = weights(calibrate(fresh("hugging_face"), **wired)[0])
+    assert max(shown) > 4
+    for name, weight in before.items():  # a sixth of a step of Adam, which makes much of rounding
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=3e-4, msg=name)
+
+
+def test_a_model_without_memory_for_one_picture_says_what_to_change(fresh, calibrate, report, wired, short_model):
+    short_model(0)
+    for run, words in ((calibrate, "what the model makes of a single picture"), (report, "what the model makes")):
+        with pytest.raises(torch.cuda.OutOfMemoryError, match=f"Memory is too short for {words}.*decode = taesd"):
+            run(fresh("hugging_face"), **wired)
+
+
 def fine_tuned(fresh, monkeypatch, training_room=None, held_out_room=None, ahead=None):
     """A module after 8 steps; and in order when views were "made", all memory "freed", and the classifier "looked". Rooms
     in bytes are of views that are kept."""

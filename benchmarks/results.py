@@ -1,6 +1,6 @@
 """Results of the benchmarks, a JSON file each in docs/results. `python -m benchmarks.numbers` fills the pages from them.
 
-First `command`, `date` and `versions`, then the settings, then `rows`. A measure is a number, or its `value` beside what is
+First `command`, `date`, `commit` and `versions`, then the settings, then `rows`. A measure is a number, or its `value` beside what is
 known of its certainty: `low` and `high`, the ends of an interval, a `deviation`, or a standard `error`, then with how far it is
 `above` a baseline and the `error above` of that. Results of --quick go to
 `.dev/benchmarks/quick`, where nothing reads them.
@@ -9,6 +9,7 @@ known of its certainty: `low` and `high`, the ends of an interval, a `deviation`
 import argparse
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -35,10 +36,20 @@ def write(name: str, found: dict, quick: bool = False) -> None:
 
 
 def origin(name: str) -> dict:
-    """Where results of the running command come from: itself, today and the versions."""
+    """Where results of the running command come from: itself, today, the commit of this repository and the versions."""
     versions = {"ComfyUI": comfyui_version, **{package: version(package) for package in PACKAGES}}
     command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
-    return {"command": command, "date": date.today().isoformat(), "versions": versions}
+    return {"command": command, "date": date.today().isoformat(), "commit": _commit(), "versions": versions}
+
+
+def _commit() -> str:
+    """Its name, with `-dirty` where the code is another one than its."""
+    name = _git("rev-parse", "--short", "HEAD").stdout.decode().strip()
+    return f"{name}-dirty" if _git("diff", "HEAD", "--name-only", "--", "*.py").stdout else name
+
+
+def _git(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["git", *command], cwd=REPOSITORY, check=True, capture_output=True)
 
 
 def read(name: str) -> dict:

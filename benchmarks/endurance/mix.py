@@ -8,10 +8,21 @@ from graphs import (
     class_conditional,
     classifier_guided,
     guided_away,
+    node,
     papers_ddpm,
     recorded,
     text_to_image,
 )
+
+# What stays loaded from the first prompt to the last, whichever of them a prompt uses: what adds up on a model is to be seen.
+LOADERS = {
+    "demo": node("EntropyGuidanceLoadDemo"),
+    "classes": node("EntropyGuidanceLoadADM", model_name="entropy-guidance-demo-classes"),
+    **{
+        name: node("EntropyGuidanceLoadClassifier", classifier_name=name, prompts="")
+        for name in ("entropy-guidance-demo", "entropy-guidance-demo-classes")
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,12 @@ def of_comfyui(number: int) -> list[Prompt]:
     """As many of ComfyUI's own nodes, to compare."""
     random = Random(number)
     return [Prompt(text_to_image(erg=False, seed=random.randrange(2**32))) for _ in of_cycle(number)]
+
+
+def with_loaders(graph: dict) -> dict:
+    """The graph, beside nodes that load what stays loaded: ComfyUI's cache keeps what a prompt asks for until one does not."""
+    held = {f"loaded {name}": loader for name, loader in LOADERS.items()}
+    return graph | held | {f"kept {name}": node("Keep", loaded=[name, 0]) for name in held}
 
 
 def _of_classifier(seed: int) -> dict:

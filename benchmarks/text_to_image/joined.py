@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 BY_METHOD = ("tried", "settings", "rows", "fronts")
 SAME = 0.5  # standard errors; other processors round otherwise, and a picture may be read otherwise for that
-ORIGIN = ("command", "date", "versions")
+ORIGIN = ("command", "date", "commit", "versions")
 
 
 def check_alike(earlier: dict | None, terms: dict, title: str) -> None:
@@ -28,7 +28,7 @@ def joined(earlier: dict, new: dict, order: Iterable[str]) -> dict:
     _check_baseline(earlier, new)
     order = [*order]
     grown = {part: _in_order(new[part] | earlier[part], order) for part in BY_METHOD}
-    runs = [*earlier.get("earlier runs", []), {name: earlier[name] for name in ORIGIN}]
+    runs = [*earlier.get("earlier runs", []), {name: earlier[name] for name in ORIGIN if name in earlier}]
     return {**new, **grown, "earlier runs": runs}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.endurance.__main__ import MEASURES, growing
+from benchmarks.endurance.__main__ import MEASURES, RSS, growing
 from benchmarks.endurance.trend import trend
 
 
@@ -31,5 +31,14 @@ def test_too_few_values():
 
 
 def test_what_grows_after_the_first_cycles_is_named():
-    points = [dict.fromkeys(MEASURES, 7) | {"files": min(cycle, 3), "threads": cycle} for cycle in range(12)]
-    assert growing(points, 3) == ["threads"]
+    steady = dict.fromkeys(MEASURES, 7)
+    points = [steady | {"files": min(cycle, 3), "threads": cycle} for cycle in range(12)]
+    assert growing(points, [steady] * 12, 3) == ["threads"]
+
+
+@pytest.mark.parametrize(("alone", "found"), [(1.0, []), (0.5, [RSS]), (0.0, [RSS])])
+def test_memory_may_grow_as_with_comfyui_alone(alone, found):
+    points, others = (
+        [dict.fromkeys(MEASURES, 7) | {RSS: rate * cycle} for cycle in range(12)] for rate in (1.0, alone)
+    )
+    assert growing(points, others, 3) == found

@@ -1,4 +1,5 @@
-"""A node pack for the server of `benchmarks.endurance` alone: a node that counts what the server's process holds."""
+"""A node pack for the server of `benchmarks.endurance` alone: a node that counts what the server's process holds, and one that
+makes a prompt of what would not be drawn."""
 
 import ctypes
 import gc
@@ -43,4 +44,20 @@ class Census:
         return {"ui": {"text": [json.dumps(counted)]}}
 
 
-NODE_CLASS_MAPPINGS = {"Census": Census}
+class Keep:
+    """Has ComfyUI run the node that it is wired to, and keep its output."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "keep"
+    CATEGORY = "endurance"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"loaded": ("*", {})}}
+
+    def keep(self, loaded):
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {"Census": Census, "Keep": Keep}

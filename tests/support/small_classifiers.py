@@ -37,3 +37,23 @@ def save_align(path: Path) -> None:
     AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=32)).save_pretrained(path)
     EfficientNetImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+def save_siglip(path: Path) -> None:
+    """A SigLIP with the demo's tokenizer, which like its own tells of no mask: it was trained on padded prompts."""
+    import torch
+    from transformers import CLIPTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    from demo.architecture import TOKENIZER
+
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=16, model_input_names=["input_ids"])
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 16}
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    network = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    with torch.no_grad():  # as of published ones
+        network.logit_scale.fill_(4.7)
+        network.logit_bias.fill_(-12.9)
+    network.save_pretrained(path)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(path)
+    tokenizer.save_pretrained(path)

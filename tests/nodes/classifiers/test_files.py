@@ -17,7 +17,7 @@ import torch
 import transformers
 from odd_names import need_odd_names
 from safetensors.torch import load_file, save, save_file
-from small_classifiers import save_align, save_clip
+from small_classifiers import save_align, save_clip, save_siglip
 from torchvision.models import ResNet18_Weights, get_model
 
 from benchmarks.in_process import pack_module
@@ -116,22 +116,22 @@ def test_zero_shot(load, folder):
     assert classifier.patcher.model.unread == ("network.text_model.", "network.text_projection.")
 
 
-def test_a_zero_shot_family_with_a_temperature(load, folder):
-    """ALIGN, which has no scale of its logits; likewise against transformers' own forward pass."""
-    from transformers import AlignModel, AutoImageProcessor, CLIPTokenizer
+@pytest.mark.parametrize("save", [save_align, save_siglip])
+def test_a_zero_shot_family_of_another_kind(load, folder, save):
+    """ALIGN, which has a temperature in the place of a scale, and SigLIP, whose logits have a bias; likewise against transformers'
+    own forward pass."""
+    from transformers import AutoImageProcessor, AutoModelForZeroShotImageClassification, AutoTokenizer
 
-    prompts = ["a red circle", "a blue square", "a green triangle"]
-    save_align(folder / "align")
+    prompts, path = ["a red circle", "a blue square", "a green triangle"], folder / "family"
+    save(path)
     try:
-        found = load("align", prompts="\n".join(prompts)).patcher.model(IMAGES)
-        network = AlignModel.from_pretrained(folder / "align").eval()
-        process = AutoImageProcessor.from_pretrained(folder / "align", **with_gradients())
-        pixels = process(images=IMAGES, do_rescale=False, return_tensors="pt")
-        tokens = CLIPTokenizer.from_pretrained(folder / "align")(
-            prompts, padding="max_length", max_length=16, return_tensors="pt"
-        )
+        found = load("family", prompts="\n".join(prompts)).patcher.model(IMAGES)
+        network = AutoModelForZeroShotImageClassification.from_pretrained(path).eval()
+        process = AutoImageProcessor.from_pretrained(path, **with_gradients())
+        tokens = AutoTokenizer.from_pretrained(path)(prompts, padding="max_length", max_length=16, return_tensors="pt")
     finally:
-        shutil.rmtree(folder / "align")
+        shutil.rmtree(path)
+    pixels = process(images=IMAGES, do_rescale=False, return_tensors="pt")
     assert_agree(found, network(**pixels, **tokens).logits_per_image)
 
 

@@ -337,6 +337,20 @@ def test_a_class_for_each_image(demo, guide):
         assert_agree(log_p[i], log_p_alone[0])
 
 
+def test_a_guided_sampling_agrees_with_its_parts(demo, empty, guide, sample):
+    """Picture by picture, each with its noise in the batch."""
+
+    def draw(model, *numbers):
+        latent = {"samples": torch.zeros(len(numbers), 4, SMALL, SMALL), "batch_index": [*numbers]}
+        return sample(model, empty, empty, cfg=1.0, steps=3, latent=latent)
+
+    model = in_float64(guide())
+    together = draw(model, 0, 1, 2)
+    for number in range(3):
+        assert_agree(draw(model, number), together[number : number + 1])
+    assert not torch.equal(together, draw(demo[0], 0, 1, 2))
+
+
 @pytest.mark.parametrize("softplus_beta", [0.0, 3.0])
 @pytest.mark.parametrize("decode", ["full", "half"])
 def test_gradients_agree_with_finite_differences(demo, guide, classifier, decode, softplus_beta):

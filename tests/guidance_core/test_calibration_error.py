@@ -99,3 +99,25 @@ def test_says_how_to_install_relplot_where_it_is_not(monkeypatch):
     monkeypatch.setitem(sys.modules, "relplot", None)  # as Python itself notes a module that cannot be imported
     with pytest.raises(ImportError, match="python -m pip install relplot"):
         check_relplot()
+
+
+class WithoutFloat64(torch.Tensor):
+    """As on Apple's GPUs: until it is on the CPU, nothing of it can be a float64."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        if function is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        if torch.is_tensor(found) and found.dtype is torch.float64:
+            raise TypeError("the device has no float64")
+        return found
+
+
+def test_a_device_without_float64():
+    logits, labels = answers(count=30)
+    expected = calibration_error(logits.float(), labels)
+    there = logits.float().as_subclass(WithoutFloat64)
+    with pytest.raises(TypeError, match="no float64"):
+        there.double()
+    assert calibration_error(there, labels.as_subclass(WithoutFloat64)).smooth_ece == expected.smooth_ece

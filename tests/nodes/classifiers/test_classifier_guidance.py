@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import nodes
 from benchmarks import in_process, random_models, small_networks
+from benchmarks.step_cost import peak_memory
 from benchmarks.tolerance import agree, assert_agree
 from tests.nodes.attention.test_execution_modes import on_two_devices
 
@@ -190,6 +191,10 @@ def test_a_preview_decoder_is_used_where_there_is_one(demo, guide, sample, tmp_p
         assert "taesd_decoder.safetensors" in nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceApply"].fingerprint_inputs()
         x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         assert decoder.mode == "taesd"
+        held = peak_memory(lambda: decoder.decode(x0[:1]))
+        assert 0.5 * decoder.memory_of(x0) < held <= decoder.memory_of(x0), (
+            "so that as many as fit are looked at at once"
+        )
         images = decoder.images(lambda module, *inputs: module(*inputs), x0)
         assert_agree(images, network.taesd_decoder(x0))
         drawn = [sample(m, *random_models.conditions(), steps=2) for m in (model, guided)]

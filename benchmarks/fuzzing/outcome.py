@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tools.environment import COMFYUI, DEV, PACK, REPOSITORY
 
 from ..in_process import pack_module, pack_node_ids
-from .custom_nodes.ends_of_graphs import tensors
+from .custom_nodes.ends_of_graphs import NODE_CLASS_MAPPINGS, tensors
 from .declared import all_declared
 
 FINISHED, REFUSED, STOPPED = "finished", "refused before it ran", "stopped with a clear error"
@@ -54,7 +54,7 @@ def _stopped(graph: dict, error: dict) -> Outcome:
         return Outcome(FAILED, f"bare error: {words}")
     if not _raised_by_us(error["traceback"]):
         return Outcome(FAILED, f"{NOT_OURS}: {words}\n{error['traceback'][-1]}")
-    if not re.search(rf"\b({'|'.join(_inputs(graph, error['node_id']))})\b", message):
+    if not re.search(rf"\b({'|'.join(_inputs(graph, error['node_id']))})( =|:)", message):
         return Outcome(FAILED, f"error that names no input: {words}")
     return Outcome(STOPPED, words)
 
@@ -84,8 +84,9 @@ def _unknown_words(graph: dict) -> list[str]:
 
 
 def _inputs(graph: dict, name: str) -> set[str]:
-    """The names of all inputs of a node and of those that it hangs on."""
-    return {name for one in _with_those_before(graph, name) for name in all_declared(graph[one]["class_type"])}
+    """The names of all inputs of a node and of those that it hangs on, but for those of these graphs alone."""
+    kinds = {graph[one]["class_type"] for one in _with_those_before(graph, name)} - NODE_CLASS_MAPPINGS.keys()
+    return {name for kind in kinds for name in all_declared(kind)}
 
 
 def _with_those_before(graph: dict, name: str) -> set[str]:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 NUMBERS = {"FLOAT": float, "INT": int}
 WIDGETS = (*NUMBERS, "BOOLEAN", "STRING", "COMBO")
-# What a larger number would only make slow: as many steps, pixels and evaluations as the artist asks for.
-LARGEST = {"steps": 2, "resolution": 64, "iterations": 3}
+# What a larger number would only make slow: as many steps and pixels as the artist asks for.
+LARGEST = {"steps": 2, "resolution": 64}
 SLOW = ("steps",)  # where any number is taken, and takes its time
 WORDS = ("red", "blue", "0", "5", "17", "all", "middle", "3", "0%-50%", "50%-100%", "0.5")
 SEPARATORS = (", ", ",", "\n", "-", " ")

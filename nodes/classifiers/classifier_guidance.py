@@ -129,6 +129,7 @@ class ClassifierGuidance:
                 return float(self._share(torch.tensor(level, dtype=torch.float64), model_sampling))
 
             self._schedule = _Schedule(sigmas, self.window.sigmas(model_sampling), self.every, share)
+        # Once a step this waits for the device: which of a sampler's steps it is in, nothing but sigma tells.
         return self._schedule.factor(sigma[0].item())
 
 

@@ -1,6 +1,7 @@
 """What is counted of the reports of coverage and mutmut."""
 
-from benchmarks import coverage, mutants
+from benchmarks import coverage, mutants, results
+from tools.environment import REPOSITORY
 
 
 def test_changes_that_no_test_noticed_are_named():
@@ -26,3 +27,10 @@ def test_files_are_counted_by_their_folder():
     counts = coverage.of_folders(files)
     assert counts["nodes"] == {"lines": 30, "lines that ran": 27, "branches": 8, "branches that ran": 6}
     assert counts["nodes/wing"]["lines that ran"] == 5 and len(counts) == 2
+
+
+def test_each_folder_of_the_pack_has_a_figure():
+    folders = ("contract", "guidance_core", "nodes")
+    files = (file for folder in folders for file in (REPOSITORY / folder).rglob("*.py") if file.name != "__init__.py")
+    expected = {file.parent.relative_to(REPOSITORY).as_posix() for file in files}
+    assert results.read("coverage")["rows"].keys() == expected

@@ -12,10 +12,27 @@ def test_changes_that_no_test_noticed_are_named():
     guidance_core.b.xǁThingǁgo__mutmut_1: no tests
     guidance_core.c.x_f__mutmut_1: not checked
 """
-    assert mutants.rows(found) == {
-        "guidance_core.a": {"changes": 3, "unnoticed": ["guidance_core.a.x_f__mutmut_2"]},
-        "guidance_core.b": {"changes": 1, "unnoticed": ["guidance_core.b.xǁThingǁgo__mutmut_1"]},
+    assert mutants.rows(found, str.upper) == {
+        "guidance_core.a": {
+            "changes": 3,
+            "unnoticed": {"guidance_core.a.x_f__mutmut_2": "GUIDANCE_CORE.A.X_F__MUTMUT_2"},
+        },
+        "guidance_core.b": {
+            "changes": 1,
+            "unnoticed": {"guidance_core.b.xǁThingǁgo__mutmut_1": "GUIDANCE_CORE.B.XǁTHINGǁGO__MUTMUT_1"},
+        },
     }
+
+
+def test_what_a_change_does_is_read_from_its_difference():
+    difference = """--- guidance_core/a.py
++++ guidance_core/a.py
+@@ -1,4 +1,4 @@
+ def f(x):
+-    return x.sum(-1)
++    return x.sum(+1)
+"""
+    assert mutants.changed(difference) == "return x.sum(-1) → return x.sum(+1)"
 
 
 def test_files_are_counted_by_their_folder():

@@ -18,8 +18,8 @@ EMPTY, SAME = "empty", "same"
 class Setting:
     """cfg: of the sampling, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
     `clip`. Inputs of nodes, or None for none of it: erg (ERG), clip (ERG Text Encoder), cads (CADS), apg (core's APG).
-    rival: inputs of rivals.add. weak_model: the negative branch is that of the same network
-    earlier in its training, text encoder and all (autoguidance)."""
+    rival: inputs of rivals.add. weak_model: the negative branch is that of the same network earlier in its training, text
+    encoder and all (autoguidance)."""
 
     cfg: float = 1.0
     negative: str = EMPTY

@@ -32,8 +32,8 @@ PALETTE = torch.tensor([*COLOURS.values(), *BACKGROUNDS.values()])
 
 @dataclass(frozen=True)
 class Seen:
-    """Of pictures [N]: features [N, F] and those of an untrained network [N, U]; asked, exact, relation, shapes (how many), clean (how many of them), clipped and off
-    palette [N]; and group [N], the same number for pictures of one caption."""
+    """Of pictures [N]: features [N, F], and those of an untrained network [N, U]; asked, exact, relation, shapes (how many), clean
+    (how many of them), clipped and off palette [N]; and group [N], the same number for pictures of one caption."""
 
     features: Tensor
     untrained: Tensor

@@ -61,10 +61,12 @@ def _front(panel: Axes, table: dict, quality: str) -> None:
 
 
 def _interval(panel: Axes, table: dict, quality: str) -> None:
-    """A cross beside the curves, as wide and high as a point's 95 %, on average; nothing for tables without."""
-    points = [point for front in table["fronts"].values() for point in front.values() if "error" in point[quality]]
+    """A cross beside the curves, as wide and high as 95 % of what a point is above no guidance, on average; nothing for tables
+    without."""
+    points = [point for name, front in table["fronts"].items() for point in front.values() if name != "none"]
+    points = [point for point in points if "error above" in point[quality]]
     if not points:
         return
-    wide, high = (HALF * mean(point[measure]["error"] for point in points) for measure in ("coverage", quality))
+    wide, high = (HALF * mean(point[measure]["error above"] for point in points) for measure in ("coverage", quality))
     left, bottom = panel.get_xlim()[0], panel.get_ylim()[0]
-    panel.errorbar(left + wide, bottom + high, high, wide, color="#777777", capsize=3, label="95 % of a point")
+    panel.errorbar(left + wide, bottom + high, high, wide, color="#777777", capsize=3, label="95 % of a difference")

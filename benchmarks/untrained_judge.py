@@ -2,7 +2,7 @@
 
 The other judge has only ever seen clean scenes, so that what it makes of blots is anyone's guess. Features of an untrained VGG-16
 depend on no training set, for which reason https://arxiv.org/abs/2002.09797 advises them where pictures are unlike photographs.
-Blur and specks move a picture further in them than in the trained judge's; which of two colours goes with which shape, less.
+Blur and specks take more from density and coverage in them than in the trained judge's.
 """
 
 from functools import cache

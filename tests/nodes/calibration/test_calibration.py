@@ -617,18 +617,25 @@ def test_calibrating_needs_no_more_memory_for_its_model_than_there_is(
 ):
     """Neither where views are kept nor where they are made ahead of some steps; what is trained stays the same."""
     monkeypatch.setattr(in_process.pack_module("nodes.calibration.example_views"), "MEMORY_SHARE", room)
+    untrained = weights(fresh("hugging_face"))
     before = weights(calibrate(fresh("hugging_face"), **wired)[0])
     shown = short_model(4)
     after = weights(calibrate(fresh("hugging_face"), **wired)[0])
     assert max(shown) > 4
-    for name, weight in before.items():  # a sixth of a step of Adam, which makes much of rounding
-        torch.testing.assert_close(after[name], weight, rtol=0, atol=3e-4, msg=name)
+    # Of single weights Adam makes much of rounding.
+    assert distance(after, before) < 0.1 * distance(before, untrained)
+
+
+def distance(some, others) -> float:
+    """Of weights from others."""
+    return sum((some[name] - others[name]).double().square().sum().item() for name in some) ** 0.5
 
 
 def test_a_model_without_memory_for_one_picture_says_what_to_change(fresh, calibrate, report, wired, short_model):
     short_model(0)
-    for run, words in ((calibrate, "what the model makes of a single picture"), (report, "what the model makes")):
-        with pytest.raises(torch.cuda.OutOfMemoryError, match=f"Memory is too short for {words}.*decode = taesd"):
+    words = "Memory is too short for what the model makes of a single picture.*decode = taesd"
+    for run in (calibrate, report):
+        with pytest.raises(torch.cuda.OutOfMemoryError, match=words):
             run(fresh("hugging_face"), **wired)
 
 

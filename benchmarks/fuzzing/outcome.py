@@ -13,6 +13,7 @@ FINISHED, REFUSED, STOPPED = "finished", "refused before it ran", "stopped with 
 FAILED = "failed"
 NOT_FINITE, NOT_OURS = "not finite", "error that is not ours"
 CLEAR = ("ValueError", "RuntimeError")
+NAMED = re.compile(r"((?:\w+(?:, or |, | or | and ))*\w+)(?= =|:)")  # what a message says of an input, or of several
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def _stopped(graph: dict, error: dict) -> Outcome:
         return Outcome(FAILED, f"bare error: {words}")
     if not _raised_by_us(error["traceback"]):
         return Outcome(FAILED, f"{NOT_OURS}: {words}\n{error['traceback'][-1]}")
-    if not re.search(rf"\b({'|'.join(_inputs(graph, error['node_id']))})( =|:)", message):
+    named = {word for part in NAMED.findall(message) for word in re.findall(r"\w+", part)}
+    if not named & _inputs(graph, error["node_id"]):
         return Outcome(FAILED, f"error that names no input: {words}")
     return Outcome(STOPPED, words)
 

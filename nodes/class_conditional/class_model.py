@@ -83,8 +83,8 @@ class ClassConditional(comfy.model_base.BaseModel):
             return {}
         if condition is None or condition.shape[1:] != (1, table.shape[1]):
             raise ValueError(
-                "positive and negative: this model draws classes and reads no text, so that it has no C-ERG either. "
-                "Wire both from Class Condition (with ERG, the negative may be the positive)."
+                "positive and negative, or conditioning: this model draws classes and reads no text, so that it has no C-ERG "
+                "either. Wire them from Class Condition (with ERG, the negative may be the positive)."
             )
         if len(condition) not in (1, len(noise)):
             raise ValueError(

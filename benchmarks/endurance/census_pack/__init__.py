@@ -1,5 +1,5 @@
 """A node pack for the server of `benchmarks.endurance` alone: a node that counts what the server's process holds, and one that
-makes a prompt of what would not be drawn."""
+has ComfyUI keep what it is wired to."""
 
 import ctypes
 import gc

@@ -61,7 +61,7 @@ def test_small_networks_are_torchvisions_own_also_when_saved(node, name, options
 @pytest.mark.parametrize("family", ["mobilenet_v2", "pp_lcnet"])  # the latter's outputs have no logits by that name
 def test_a_folder_of_transformers_is_examined_likewise(node, family):
     findings = classifier_compatibility.examine(f"transformers/{family}")
-    if findings.trouble.startswith("the library's own"):  # as PP-LCNet's in transformers 4
+    if version("transformers").startswith("4.") and findings.trouble.startswith("the library's own"):  # PP-LCNet's
         pytest.skip(findings.trouble)
     assert findings.works, findings
 

@@ -24,7 +24,7 @@ QUICK = (
 ALL = (
     "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "step_cost",
     "train_unet_twin", "flatness",
-    "classifier_guidance", "calibration", "class_conditional", "sensitivity", "text_to_image",
+    "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "sensitivity", "text_to_image",
 )  # fmt: skip
 FINISHED = DEV / "benchmarks" / "finished.txt"
 

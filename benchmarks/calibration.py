@@ -2,8 +2,8 @@
 
 Four objectives, three seeds each, fine-tuned as the node does it: on the bundled folder of pictures, finished and as the
 demo model sees them at a quarter, half and three quarters of the sampling. Measured on 1,000 new pictures at the same
-shares. Then guidance by each objective's first classifier, the gradient's size over the steps of samplings without
-guidance, and the time of a training step. Two hours on one core; finished rows are kept in `.dev/benchmarks`.
+shares. Then guidance by each objective's first classifier, and the time of a training step. Two hours on one core; finished
+rows are kept in `.dev/benchmarks`.
 """
 
 import argparse
@@ -16,16 +16,13 @@ from statistics import mean, median, stdev
 
 import torch
 from comfy.cli_args import args
-from PIL import Image
 
-import nodes
-from demo.train_classifier import CLASSES, batch_of
+from demo.train_classifier import batch_of
 from tools.environment import DEV
 
 from . import in_process, results
-from .classifier_guidance import COLUMNS, METHODS, STEPS, Bench
-from .earlier_scores import PLAIN
-from .in_process import pack_module, run_node
+from .classifier_guidance import COLUMNS, METHODS, Bench
+from .in_process import pack_module
 
 FOLDER = DEV / "benchmarks" / "calibration"
 PERCENTS = (0.25, 0.5, 0.75, 1.0)
@@ -38,7 +35,7 @@ OBJECTIVES = {
 }
 AS_IT_CAME = "as it came"
 SEEDS = (0, 1, 2)
-TEST, SAMPLES, TRACED = 1000, 1020, 36  # pictures: measured on, drawn with guidance, traced for their gradients
+TEST, SAMPLES = 1000, 1020  # pictures: measured on, drawn with guidance
 SCALE = 0.1
 
 
@@ -171,62 +168,6 @@ def measure_guidance(bench: Bench, calibrations: Calibrations, objectives) -> di
     return found
 
 
-def measure_gradients(bench: Bench, calibrations: Calibrations) -> list[dict[str, float]]:
-    """Of log p(y | x̂0), with respect to x̂0, on the same samplings without guidance: a row for each step."""
-    labels = [i % len(CLASSES) for i in range(TRACED)]
-    gradients = {}
-    for objective in (AS_IT_CAME, *OBJECTIVES):
-        score = run_node(
-            "EntropyGuidanceScore", classifier=calibrations.classifier(objective, 0),
-            labels=",".join(map(str, labels)), **PLAIN,
-        )[0]  # fmt: skip
-        gradients[objective] = pack_module("nodes.classifiers.score_gradient").score_gradient(
-            score, bench.model, bench.vae, "full"
-        )
-    rows: list[dict] = []
-
-    def trace(args: dict) -> torch.Tensor:
-        x, x0, sigma, model = args["input"], args["denoised"], args["sigma"], args["model"]
-        row = {"step": len(rows)}
-        for objective, gradient in gradients.items():
-            slope, log_p = gradient(x, x0, sigma, model)
-            norms = slope.flatten(1).norm(dim=1)
-            row |= {
-                objective: norms.median().item(),
-                f"{objective}, lowest": norms.quantile(0.1).item(),
-                f"{objective}, p": log_p.exp().mean().item(),
-            }
-        rows.append(row)
-        return x0
-
-    model = bench.model.clone()
-    model.set_model_sampler_post_cfg_function(trace)
-    latent = {"samples": torch.zeros(TRACED, 4, 16, 16)}
-    nodes.common_ksampler(model, 0, STEPS, 1.0, "euler", "simple", bench.empty, bench.empty, latent)
-    print(f"\nNorm of the gradient of log p(y | x̂0): median, lowest tenth, (mean p(y | x̂0)); {TRACED} pictures")
-    print("step  " + "".join(f"{objective:>24}" for objective in gradients))
-    for row in rows:
-        cells = (f"{row[o]:.3g} {row[o + ', lowest']:.2g} ({row[o + ', p']:.2f})" for o in gradients)
-        print(f"{row['step']:4}  " + "".join(f"{cell:>24}" for cell in cells), flush=True)
-    _plot_gradients(rows, list(gradients))
-    return rows
-
-
-def _plot_gradients(rows: list[dict], objectives: list[str]) -> None:
-    def draw(figure):
-        ax = figure.subplots()
-        steps = [row["step"] for row in rows]
-        for i, objective in enumerate(objectives):
-            ax.plot(steps, [row[objective] for row in rows], color=f"C{i}", label=objective)
-            ax.plot(steps, [row[f"{objective}, lowest"] for row in rows], color=f"C{i}", linestyle=":")
-        ax.set(xlabel="step of the sampling", ylabel="norm of the gradient of log p(y | x̂0)", yscale="log")
-        ax.legend()
-
-    Image.fromarray(pack_module("nodes.drawing.figure").drawn(draw, 7, 4.5, dpi=100)).save(
-        results.picture("gradient-norm")
-    )
-
-
 def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]:
     """Objectives in turn in one run, on views that are there already: ms, and times that of CE."""
     objective = pack_module("guidance_core.calibration_objective").CalibrationObjective
@@ -249,18 +190,23 @@ def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]
     return {name: {"ms": time_of_one, "ratio": time_of_one / ms["CE"]} for name, time_of_one in ms.items()}
 
 
+def prepare() -> None:
+    """Before a Bench and Calibrations are made."""
+    args.bf16_vae = True  # half the time of decoding on a CPU
+    FOLDER.mkdir(parents=True, exist_ok=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everything = (AS_IT_CAME, *OBJECTIVES)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="to train")
     parser.add_argument("--guidance", nargs="*", choices=everything, default=everything, help="to guide with")
     parser.add_argument(
-        "--only", choices=("train", "rows", "guidance", "gradients", "step time"), help="print this alone"
+        "--only", choices=("train", "rows", "guidance", "step time"), help="print this alone"
     )
     options = parser.parse_args()
-    args.bf16_vae = True  # half the time of decoding on a CPU
     in_process.load_nodes()
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    prepare()
     with torch.inference_mode():
         bench = Bench()
         calibrations = Calibrations(bench)
@@ -268,7 +214,6 @@ def main() -> None:
             "train": lambda: [calibrations.train(seed) for seed in options.seeds],
             "rows": lambda: measure_calibration(calibrations),
             "guidance": lambda: measure_guidance(bench, calibrations, options.guidance),
-            "gradients": lambda: measure_gradients(bench, calibrations),
             "step time": lambda: measure_step_time(calibrations),
         }
         found = {name: part() for name, part in parts.items() if options.only in (None, name)}

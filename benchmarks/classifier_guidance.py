@@ -13,6 +13,7 @@ these together with the colour.
 import argparse
 import csv
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from comfy.cli_args import args
@@ -70,8 +71,14 @@ class Bench:
         self.model, clip, self.vae = run_node("EntropyGuidanceLoadDemo")
         self.empty = run_node("CLIPTextEncode", clip=clip, text="")[0]
         self.clean = run_node("EntropyGuidanceLoadClassifier")[0]
-        self.noise_aware = noise_aware_twin()
-        self.reference = Reference(2000)
+
+    @cached_property
+    def noise_aware(self):
+        return noise_aware_twin()
+
+    @cached_property
+    def reference(self) -> Reference:
+        return Reference(2000)
 
     def measure(self, method: Method, scale: float, count: int, classifier=None) -> dict[str, float]:
         """classifier: another one than the method's own."""

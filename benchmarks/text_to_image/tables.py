@@ -3,6 +3,7 @@
 from ..jackknife import HALF
 from ..markdown import Read, joined, table, with_interval
 
+ANOTHER = ", another training"  # of a kind of table: of the same network after as many steps, trained before
 EARLIER, BEGINNER, PUPIL, LEARNER = "earlier checkpoint", "beginner", "pupil", "learner"
 TITLES = {
     ("demo model", "prompted"): "demo model",
@@ -10,6 +11,7 @@ TITLES = {
     (BEGINNER, "unconditional"): "after 1,000 steps, no prompt",
     (BEGINNER, "prompted"): "after 1,000 steps",
     (PUPIL, "prompted"): "after 2,000 steps",
+    (PUPIL, f"prompted{ANOTHER}"): "after 2,000 steps of the first training",
     (LEARNER, "prompted"): "after 4,000 steps",
 }
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
@@ -44,15 +46,33 @@ def _above_baseline(found: dict, regime: str = "demo model") -> str:
     tables = found["regimes"][regime]["prompted"]
     names = [name for name in tables["rows"] if name != tables["baseline"]]
     measures = [name for name in OF_INTEREST if name in tables["real pictures"]]
+    return table(
+        "|".join([f"less {tables['baseline']}", *measures]),
+        ((name, *_differences(tables["rows"][name], measures)) for name in names),
+    )
 
+
+def _differences(row: dict[str, dict[str, float]], measures: list[str]) -> list[str]:
     def cell(measured: dict[str, float], measure: str) -> str:
         above, half = measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
         text = f"{above:+.3f} ± {half:.3f}"
         return f"**{text}**" if abs(above) > half else text
 
+    return [cell(row[measure], measure) for measure in measures]
+
+
+def _of_two_trainings(found: dict, regime: str) -> str:
+    """How far the methods that were measured after both trainings are from the baseline, the earlier training first."""
+    earlier, later = (found["regimes"][regime][kind] for kind in (f"prompted{ANOTHER}", "prompted"))
+    measures = [name for name in OF_INTEREST if name in earlier["real pictures"]]
+    names = [name for name in earlier["rows"] if name in later["rows"] and name != later["baseline"]]
     return table(
-        "|".join([f"less {tables['baseline']}", *measures]),
-        ((name, *(cell(tables["rows"][name][measure], measure) for measure in measures)) for name in names),
+        "|".join([f"less {later['baseline']}", "training", *measures]),
+        (
+            (name, which, *_differences(of["rows"][name], measures))
+            for name in names
+            for which, of in (("first", earlier), ("second", later))
+        ),
     )
 
 
@@ -82,6 +102,14 @@ def text_to_image_pupil(read: Read) -> str:
 
 def text_to_image_pupil_less_cfg(read: Read) -> str:
     return _above_baseline(read("text_to_image"), PUPIL)
+
+
+def text_to_image_pupil_twice(read: Read) -> str:
+    return _of_two_trainings(read("text_to_image"), PUPIL)
+
+
+def text_to_image_pupil_scales(read: Read) -> str:
+    return _over_scales(read("text_to_image"), PUPIL)
 
 
 def text_to_image_learner(read: Read) -> str:
@@ -168,4 +196,5 @@ OF_PICTURES = (
     text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional,
     text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
     text_to_image_shipped_scales, text_to_image_settings, text_to_image_pupil, text_to_image_pupil_less_cfg,
+    text_to_image_pupil_twice, text_to_image_pupil_scales,
 )  # fmt: skip

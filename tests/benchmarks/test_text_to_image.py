@@ -13,11 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import attention_entropy, class_gradients, flatness_figure, in_process, initial_velocity, results
+from benchmarks import attention_entropy, class_gradients, flatness_figure, gradient_norm, in_process, initial_velocity, results
 from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
 from benchmarks.text_to_image import kept, measures, rivals
+from benchmarks.text_to_image.__main__ import of_another_training
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
 from benchmarks.text_to_image.joined import check_alike, joined
 from benchmarks.text_to_image.methods import CLIP_DEFAULTS, ERG_DEFAULTS, METHODS, UNCONDITIONAL
@@ -232,6 +233,14 @@ def test_a_table_made_otherwise_is_not_joined():
         check_alike({"trials": 2}, {"trials": 3, "networks": "a"}, "a table")
 
 
+def test_a_table_of_the_training_before_stays():
+    before = {"prompted": {"networks": "a", "rows": 1}, "unconditional": {"rows": 2}}
+    assert of_another_training(before, {"prompted": {"networks": "a"}, "unconditional": {"networks": "b"}}) == {}
+    assert of_another_training(before, {"prompted": {"networks": "b"}}) == {
+        "prompted, another training": before["prompted"]
+    }
+
+
 def test_a_quick_run_writes_results_and_figures():
     """From nothing to tables: search, rows, fronts, pictures; nothing into docs."""
     command = [sys.executable, "-m", "benchmarks.text_to_image", "--quick", "--workers", "1"]
@@ -260,7 +269,11 @@ def test_a_quick_run_of_the_inputs_writes_results_and_figures():
 
 
 @pytest.mark.parametrize(
-    "draw", [attention_entropy.draw, initial_velocity.draw, class_gradients.draw_figure, flatness_figure.draw]
+    "draw",
+    [
+        attention_entropy.draw, initial_velocity.draw, class_gradients.draw_figure, gradient_norm.draw_figure,
+        flatness_figure.draw,
+    ],
 )
 def test_figures_come_again_from_the_results(draw, tmp_path):
     name = draw.__module__.rpartition(".")[2].removesuffix("_figure")

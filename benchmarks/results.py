@@ -24,7 +24,7 @@ from tools.environment import DEV, REPOSITORY
 from . import in_process
 
 DOCS, QUICK = REPOSITORY / "docs", DEV / "benchmarks" / "quick"
-PACKAGES = ("scikit-learn", "scipy", "torch", "torchmetrics")
+PACKAGES = ("optuna", "scikit-learn", "scipy", "torch", "torchmetrics")
 
 
 def write(name: str, found: dict, quick: bool = False) -> None:

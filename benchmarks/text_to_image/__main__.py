@@ -3,8 +3,8 @@
 Every method gets the same search (Optuna's TPE) on captions and noise of their own, and is then measured once on others, at
 its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
-of the noise for each caption. Writes docs/results/text_to_image.json, docs/text-to-image.png, docs/unconditional.png and
-docs/text-to-image-fronts.png and .svg. Tables that were not asked for stay as they are; with --join those that were get the
+of the noise for each caption. Writes docs/results/text_to_image.json, and for each regime docs/text-to-image-REGIME.png,
+docs/unconditional-REGIME.png and docs/text-to-image-fronts-REGIME.png and .svg. Tables that were not asked for stay as they are; with --join those that were get the
 methods which they do not have yet. Where a regime's networks were trained anew, the table of the training before stays beside
 the new one.
 """
@@ -14,9 +14,13 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import fill
 
+import torch
 from PIL import Image
 from torchvision.utils import make_grid
+
+from demo.scenes import IMAGE_SIZE, render
 
 from .. import in_process, results
 from ..demo_models import EARLIER_ONE, REGIMES, STEPS, is_here
@@ -36,7 +40,8 @@ TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 SPACES = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
 CONSISTENCY = ("exact", "asked")
 HARDLY_DRAW = ("beginner", "pupil")
-GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # names of pictures
+GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # how names of pictures begin
+COLUMNS = 8  # of these
 SCALED = [name for name in METHODS if name != "none"]
 
 
@@ -129,24 +134,38 @@ def ceiling(pictures: int, held_out: bool) -> dict:
     return {name: {"value": value} for name, value in found.items()}
 
 
-def grid(regimes: dict, kind: str, path: Path, steps: int) -> None:
-    """A row of pictures for each method, of the same captions and noise, in the regimes whose weights are here. kind:
-    PROMPTED or UNPROMPTED."""
-    rows, names = [], []
-    tables = {regime: found[kind] for regime, found in regimes.items() if kind in found and is_here(regime)}
-    for regime, of_regime in tables.items():
-        for name, setting in of_regime["settings"].items():
-            job = Job(regime, Setting(**setting), "test", 0, steps, kind == PROMPTED)
-            rows.append(job.pictures()[:12])
-            names.append(f"{regime}:\n{name}" if len(tables) > 1 else name)
+def grid(regimes: dict, kind: str, folder: Path, steps: int) -> None:
+    """A picture for each regime whose weights are here: a row for each method, of the same captions and noise, below their
+    captions and real pictures of them. kind: PROMPTED or UNPROMPTED."""
+    for regime, tables in regimes.items():
+        if kind in tables and _is_of_what_is_here(regime, tables[kind]):
+            path = folder / f"{GRIDS[kind]}-{figures.slug(regime)}.png"
+            _grid(regime, tables[kind]["settings"], kind == PROMPTED, path, steps)
+
+
+def _is_of_what_is_here(regime: str, table: dict) -> bool:
+    """Whether a table's networks are in the repository, or were trained here."""
+    return regime not in STEPS or is_here(regime) and table.get("networks") == fingerprint(regime)
+
+
+def _grid(regime: str, settings: dict[str, dict], prompted: bool, path: Path, steps: int) -> None:
+    jobs = {name: Job(regime, Setting(**setting), "test", 0, steps, prompted) for name, setting in settings.items()}
+    rows = {name: job.pictures()[:COLUMNS] for name, job in jobs.items()}
+    scenes = next(iter(jobs.values())).scenes[:COLUMNS]
+    if prompted:
+        rows = {"asked for": torch.stack([(255 * render(scene)).byte() for scene in scenes]), **rows}
 
     def on(figure):
-        for axes, name, pictures in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], names, rows):
-            axes.imshow(make_grid(pictures[:, :, ::2, ::2], nrow=12, padding=1, pad_value=255).movedim(0, -1))
+        panels = figure.subplots(len(rows), 1, squeeze=False, gridspec_kw={"hspace": 0.02})[:, 0]
+        for axes, (name, pictures) in zip(panels, rows.items()):
+            axes.imshow(make_grid(pictures, nrow=COLUMNS, padding=2, pad_value=255).movedim(0, -1))
             axes.set_axis_off()
-            axes.text(-8, 33, name, ha="right", va="center", fontsize=9)
+            axes.text(-12, IMAGE_SIZE / 2, name, ha="right", va="center", fontsize=11)
+        for i, scene in enumerate(scenes if prompted else ()):
+            where = (i + 0.5) * (IMAGE_SIZE + 2), -8
+            panels[0].text(*where, fill(scene.caption, 16), ha="center", va="bottom", fontsize=9)
 
-    picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 12, 0.8 * len(rows), dpi=90)
+    picture = in_process.pack_module("nodes.drawing.figure").drawn(on, 12, 1.22 * len(rows) + prompted, dpi=90)
     Image.fromarray(picture).quantize(256).save(path, optimize=True)
 
 
@@ -161,16 +180,16 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="*", choices=[*METHODS, *UNCONDITIONAL], default=[*METHODS, *UNCONDITIONAL])
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])
-    parser.add_argument("--trials", type=int, default=16, help="settings that are tried of each method")
-    parser.add_argument("--tuning-batches", type=int, default=9, help=f"of {BATCH} pictures, for each trial")
+    parser.add_argument("--trials", type=int, default=10, help="settings that are tried of each method")
+    parser.add_argument("--tuning-batches", type=int, default=6, help=f"of {BATCH} pictures, for each trial")
     parser.add_argument("--finalists", type=int, default=3, help="of each method's settings, that are measured again")
-    parser.add_argument("--final-batches", type=int, default=24, help=f"of {BATCH} pictures, for each of these")
+    parser.add_argument("--final-batches", type=int, default=18, help=f"of {BATCH} pictures, for each of these")
     parser.add_argument(
         "--consistency", choices=CONSISTENCY,
         help="what a search adds to density and coverage: exact, or for models that draw hardly any picture exactly asked",
     )  # fmt: skip
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
-    parser.add_argument("--front-batches", type=int, default=30, help=f"of {BATCH} pictures, for each point of a front")
+    parser.add_argument("--front-batches", type=int, default=36, help=f"of {BATCH} pictures, for each point of a front")
     parser.add_argument(
         "--fronts", nargs="*", choices=SCALED, default=[*SCALED], help="methods that are drawn at other scales, too"
     )
@@ -204,7 +223,7 @@ def main() -> None:
         for kind in options.tables:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
     for kind in options.tables:
-        grid(regimes, kind, results.picture(GRIDS[kind], options.quick), options.steps)
+        grid(regimes, kind, results.folder(options.quick), options.steps)
 
 
 def of_another_training(before: dict, drawn: dict) -> dict:

@@ -14,31 +14,53 @@ TITLES = {
     (PUPIL, f"prompted{ANOTHER}"): "after 2,000 steps of the first training",
     (LEARNER, "prompted"): "after 4,000 steps",
 }
+# arXiv 2504.13987, COCO'14 at 512 pixels, relative to CFG's: VQAScore, density, coverage, FID.
+IN_THE_PAPER = {
+    "APG": (72.47 / 70.15, 104.07 / 98.24, 73.06 / 71.12, 11.88 / 12.81),
+    "SAG": (72.16 / 70.15, 103.58 / 98.24, 72.74 / 71.12, 11.68 / 12.81),
+    "C-ERG": (73.10 / 70.15, 109.52 / 98.24, 72.06 / 71.12, 13.06 / 12.81),
+    "ERG": (73.96 / 70.15, 120.25 / 98.24, 73.21 / 71.12, 13.62 / 12.81),
+    "ERG, γ tuned": (74.67 / 70.15, 123.65 / 98.24, 74.07 / 71.12, 13.62 / 12.81),
+    "ERG + APG": (73.55 / 70.15, 115.08 / 98.24, 80.50 / 71.12, 11.37 / 12.81),
+    "ERG + CADS": (73.45 / 70.15, 128.54 / 98.24, 76.23 / 71.12, 12.87 / 12.81),
+}
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
 OF_FEW = {"diversity": 2.78}  # of five captions, whose pictures alone it is of
 OF_INTEREST = (
     "asked", "exact", "clean", "density", "coverage", "density, untrained", "coverage, untrained", "Fréchet", "recall",
     "diversity",
 )  # fmt: skip
+REAL = "real pictures"
 OF_A_PROMPT = ("asked", "exact", "relation", "diversity")
+FURTHER = ("relation", "precision", "recall", "clipped", "off palette")  # in a second table: one of all is too wide
+OF_A_THOUSAND = ("clipped", "off palette")  # too small for three decimals
+NOT_OF_REAL = "diversity"  # each real picture has a caption of its own
 
 
 def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
-    """A table of benchmarks.text_to_image. kind: prompted or unconditional."""
-    tables, prompted = found["regimes"][regime][kind], kind == "prompted"
-    measures = [name for name in tables["real pictures"] if prompted or name not in OF_A_PROMPT]
-    settings = {name: f"{setting['cfg']:.2f}" for name, setting in tables["settings"].items()}
-    return table(
-        "|".join(["", "w", *measures]),
-        (
-            (
-                name,
-                settings.get(name, "–"),
-                *(with_interval(row[measure], OF_FEW.get(measure, HALF)) for measure in measures),
-            )
-            for name, row in (tables["rows"] | {"real pictures": tables["real pictures"]}).items()
-        ),
-    )
+    """Two tables of benchmarks.text_to_image, of all rows: what methods are judged by, and what else was measured. kind: prompted
+    or unconditional."""
+    of_kind, prompted = found["regimes"][regime][kind], kind != "unconditional"
+    measures = [name for name in of_kind["real pictures"] if prompted or name not in OF_A_PROMPT]
+    of_interest, further = ([m for m in measures if (m in FURTHER) == later] for later in (False, True))
+    return f"{_measures(of_kind, of_interest, with_scale=True)}\n\n{_measures(of_kind, further)}"
+
+
+def _measures(of_kind: dict, measures: list[str], with_scale: bool = False) -> str:
+    def cells(name: str, row: dict[str, dict[str, float]]) -> list[str]:
+        scale = [f"{of_kind['settings'][name]['cfg']:.2f}" if name in of_kind["settings"] else "–"] * with_scale
+        return [*scale, *("–" if name == REAL and m == NOT_OF_REAL else _cell(row[m], m) for m in measures)]
+
+    heads = [f"{measure}, ‰" if measure in OF_A_THOUSAND else measure for measure in measures]
+    rows = of_kind["rows"] | {REAL: of_kind["real pictures"]}
+    return table("|".join(["", *["w"] * with_scale, *heads]), ((name, *cells(name, row)) for name, row in rows.items()))
+
+
+def _cell(measured: dict[str, float], measure: str) -> str:
+    if measure in OF_A_THOUSAND:
+        measured = {name: 1000 * value for name, value in measured.items()}
+        return with_interval(measured, form=".2f" if measure == "clipped" else ".1f")
+    return with_interval(measured, OF_FEW.get(measure, HALF))
 
 
 def _above_baseline(found: dict, regime: str = "demo model") -> str:
@@ -72,6 +94,27 @@ def _of_two_trainings(found: dict, regime: str) -> str:
             (name, which, *_differences(of["rows"][name], measures))
             for name in names
             for which, of in (("first", earlier), ("second", later))
+        ),
+    )
+
+
+def text_to_image_beside_paper(read: Read) -> str:
+    """Of the paper's rows, consistency / density / coverage / Fréchet distance relative to CFG's, the paper's beside ours."""
+    regimes = read("text_to_image")["regimes"]
+    ours = {title: regimes[regime]["prompted"] for (regime, kind), title in TITLES.items() if kind == "prompted"}
+
+    def relative(of: dict, name: str) -> str:
+        if name not in of["rows"]:
+            return "–"
+        row, cfg = of["rows"][name], of["rows"]["CFG"]
+        measures = (of.get("consistency", "exact"), "density", "coverage", "Fréchet")
+        return joined((row[m]["value"] / cfg[m]["value"] for m in measures), ".2f")
+
+    return table(
+        "|".join(["", "in the paper", *ours]),
+        (
+            (name, joined(paper, ".2f"), *(relative(of, name) for of in ours.values()))
+            for name, paper in IN_THE_PAPER.items()
         ),
     )
 
@@ -118,7 +161,7 @@ def text_to_image_learner(read: Read) -> str:
 
 def text_to_image_unconditional(read: Read) -> str:
     """Without a prompt, and each distance beside that without guidance, as the paper's."""
-    plain = text_to_image(read("text_to_image"), "unconditional", BEGINNER)
+    plain, further = text_to_image(read("text_to_image"), "unconditional", BEGINNER).split("\n\n")
     rows = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
 
     def ratio(distances: dict[str, float], name: str) -> str:
@@ -126,9 +169,10 @@ def text_to_image_unconditional(read: Read) -> str:
 
     ours = {name: row["Fréchet"]["value"] for name, row in rows.items()}
     head, line, *lines = plain.splitlines()
-    names = [*rows, "real pictures"]
+    names = [*rows, REAL]
     more = (f" {ratio(ours, name)} | {ratio(UNPROMPTED_IN_THE_PAPER, name)} |" for name in names)
-    return "\n".join([f"{head} Fréchet / none | in the paper |", f"{line}---|---|", *map("".join, zip(lines, more))])
+    beside = [f"{head} Fréchet / none | in the paper |", f"{line}---|---|", *map("".join, zip(lines, more))]
+    return "\n".join([*beside, "", further])
 
 
 def text_to_image_shipped_scales(read: Read) -> str:
@@ -151,6 +195,7 @@ def text_to_image_settings(read: Read) -> str:
         (
             (title, name, *_settings(setting))
             for (regime, kind), title in TITLES.items()
+            if kind in regimes[regime]
             for name, setting in regimes[regime][kind]["settings"].items()
             if name != "none"
         ),
@@ -196,5 +241,5 @@ OF_PICTURES = (
     text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional,
     text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
     text_to_image_shipped_scales, text_to_image_settings, text_to_image_pupil, text_to_image_pupil_less_cfg,
-    text_to_image_pupil_twice, text_to_image_pupil_scales,
+    text_to_image_pupil_twice, text_to_image_pupil_scales, text_to_image_beside_paper,
 )  # fmt: skip

@@ -255,7 +255,7 @@ def test_a_quick_run_writes_results_and_figures():
     assert tables["prompted"]["fronts"].keys() == {"none", "CFG"}
     assert [row["pictures"] for row in tables["prompted"]["tried"]["CFG"]] == [32, 32]
     pictures = ("text-to-image", "unconditional", "text-to-image-fronts")
-    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in pictures)
+    assert all((folder / f"{name}-demo-model.png").stat().st_size > 10_000 for name in pictures)
 
 
 def test_a_quick_run_of_the_inputs_writes_results_and_figures():

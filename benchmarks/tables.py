@@ -4,6 +4,7 @@
 benchmark by its name (`results.read`), and returns Markdown.
 """
 
+from .jackknife import HALF
 from .markdown import Read, joined, table, with_interval
 from .text_to_image.tables import BEGINNER, EARLIER, LEARNER, OF_PICTURES, PUPIL, UNPROMPTED_IN_THE_PAPER
 
@@ -24,34 +25,43 @@ CLASSIFIER_METHODS = {
 
 
 BY_DISTANCE = ("reverse KL", "tilted", "forward KL", "Jensen-Shannon")
-BY_PROMPT = {"I-ERG": "I-ERG, same prompt", "ERG": "ERG"}
+BY_PROMPT = {"I-ERG": "I-ERG, same prompt", "ERG": "ERG", "ERG + APG": "ERG + APG"}
 BY_ACCURACY = ("none", "ma2023", "reverse KL", "CFG", "I-ERG, class as negative")
 OTHERS_IN_PIXELS = ("Smooth-ECE fine-tuned", "entropy-aware", "Dhariwal & Nichol")
 
 
 def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
-    """For each model with a table, I-ERG's and ERG's measures of prompts relative to CFG's."""
+    """For each model with a table, measures of prompts relative to CFG's, of ERG in its forms."""
     return [
         (
             f"text to image relative to CFG, each after a search, {what}: {consistency} / density / coverage",
-            ", ".join(f"{short} {_relative(regimes[regime], name, consistency)}" for short, name in BY_PROMPT.items()),
-            "ERG 1.05 / 1.22 / 1.03",
+            ", ".join(
+                f"{short} {_relative(regimes[regime]['prompted']['rows'], name, consistency)}"
+                for short, name in BY_PROMPT.items()
+                if name in regimes[regime]["prompted"]["rows"]
+            ),
+            "ERG 1.05 / 1.22 / 1.03, ERG + APG 1.05 / 1.17 / 1.13",
         )
         for regime, what, consistency in (
             ("demo model", "demo model", "exact"),
             (EARLIER, "an earlier checkpoint of it", "exact"),
             (LEARNER, "after 4,000 steps of training", "exact"),
-            (PUPIL, "after 2,000 steps", "asked"),
+            (PUPIL, "after 2,000 steps, where CFG hardly helps", "asked"),
             (BEGINNER, "after 1,000 steps, which hardly draws", "asked"),
         )
     ]
 
 
-def _relative(regime: dict, name: str, consistency: str) -> str:
-    rows = regime["prompted"]["rows"]
-    return joined(
-        (rows[name][m]["value"] / rows["CFG"][m]["value"] for m in (consistency, "density", "coverage")), ".2f"
-    )
+def _relative(rows: dict, name: str, consistency: str) -> str:
+    """In bold what is further from CFG than its 95 % interval, where that is known."""
+
+    def ratio(measure: str) -> str:
+        measured = rows[name][measure]
+        text = f"{measured['value'] / rows['CFG'][measure]['value']:.2f}"
+        is_sure = "error above" in measured and abs(measured["above"]) > HALF * measured["error above"]
+        return f"**{text}**" if is_sure else text
+
+    return " / ".join(map(ratio, (consistency, "density", "coverage")))
 
 
 def summary(read: Read) -> str:

@@ -18,11 +18,13 @@ QUICK = (
     "flatness",
     "attention_entropy",
     "initial_velocity",
+    "class_calibration",
+    "judges",
     "sensitivity",
     "text_to_image",
 )
 ALL = (
-    "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "step_cost",
+    "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "class_calibration", "judges", "step_cost",
     "train_unet_twin", "flatness",
     "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "sensitivity", "text_to_image",
 )  # fmt: skip

@@ -344,6 +344,34 @@ def class_conditional(read: Read) -> str:
     return table(header, (cells(*item) for item in found["rows"].items()))
 
 
+def class_calibration(read: Read) -> str:
+    """Of the class-conditional model's classifiers: means over the shares of the sampling, and smooth ECE at each."""
+    rows = read("class_calibration")["rows"]
+    shares = ("25%", "50%", "75%", "100%")
+    names = {"clean": "not at all", "CE": "cross-entropy (CE) alone", "Smooth-ECE": "CE + Smooth ECE"}
+    return table(
+        "fine-tuned on | accuracy | confidence | ECE | smooth ECE | at 25 % | 50 % | 75 % | finished",
+        (
+            (
+                names.get(name, f"{name} (η 0.2)"),
+                *(f"{row[key]:.3f}" for key in ("accuracy", "confidence", "ece", "smooth_ece")),
+                *(f"{row[f'smooth_ece {share}']:.3f}" for share in shares),
+            )
+            for name, row in rows.items()
+        ),
+    )
+
+
+def judges(read: Read) -> str:
+    """What is left of density and coverage where real pictures are harmed."""
+    found = read("judges")["rows"]
+    kinds = ("density, trained", "coverage, trained", "density, untrained", "coverage, untrained")
+    return table(
+        "|".join(["real pictures", *kinds]),
+        ((name, *(f"{row[kind]:.2f}" for kind in kinds)) for name, row in found.items()),
+    )
+
+
 def coverage(read: Read) -> str:
     def share(row: dict, kind: str) -> str:
         ran, of = row[f"{kind} that ran"], row[kind]
@@ -394,6 +422,6 @@ TABLES = {
     for function in (
         summary, step_time, step_arithmetic, evaluations, evaluations_of_modes, flatness,
         classifier_guidance, calibration, calibration_guidance, guidance_steps, gradient_arithmetic, class_conditional,
-        coverage, mutants, fuzzing, endurance, *OF_PICTURES,
+        class_calibration, judges, coverage, mutants, fuzzing, endurance, *OF_PICTURES,
     )
 }  # fmt: skip

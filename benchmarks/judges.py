@@ -1,9 +1,7 @@
 """What the two judges of pictures see: `python -m benchmarks.judges`, a quarter of an hour on one core.
 
 Real pictures, harmed in one way each, are judged as drawn ones are: density and coverage among other real pictures, in the
-features of the trained judge and of the untrained one. And how much of those features a linear regression foretells, on
-pictures that it was not fitted on: from the colours of a picture of 4 × 4 pixels, and from the kinds of the scene's shapes. Writes
-docs/results/judges.json.
+features of the trained judge and of the untrained one. Writes docs/results/judges.json.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,8 +9,6 @@ from dataclasses import replace
 from random import Random
 
 import torch
-import torch.nn.functional as F
-from sklearn.linear_model import RidgeCV
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -24,8 +20,6 @@ from .judge import judge
 from .untrained_judge import features as untrained_features
 
 PICTURES, REFERENCE, BATCH = 1008, 2016, 48
-THUMBNAIL = 4  # pixels, both sides
-PENALTIES = torch.logspace(-4, 2, 13).tolist()
 Harm = Callable[[Scene, Random], Tensor]
 
 
@@ -97,10 +91,8 @@ def _pictures(scenes: list[Scene], harm: Harm) -> Iterator[Tensor]:
 def measure(quick: bool) -> dict:
     count, of_reference = (BATCH, 2 * BATCH) if quick else (PICTURES, REFERENCE)
     see = {"trained": judge(), "untrained": untrained_features}
-    scenes, unharmed = _scenes("reference", of_reference), HARMS["as they are"]
-    real = {name: torch.cat([*map(eyes, _pictures(scenes, unharmed))]) for name, eyes in see.items()}
-    thumbnails = torch.cat([F.adaptive_avg_pool2d(p, THUMBNAIL).flatten(1) for p in _pictures(scenes, unharmed)])
-    kinds = torch.tensor([[sum(s.kind == kind for s in scene.shapes) for kind in SHAPES] for scene in scenes]).float()
+    scenes = _scenes("reference", of_reference)
+    real = {name: torch.cat([*map(eyes, _pictures(scenes, HARMS["as they are"]))]) for name, eyes in see.items()}
     rows: dict[str, dict[str, float]] = {harm: {} for harm in HARMS}
     for harm, row in rows.items():
         for name, eyes in see.items():
@@ -108,22 +100,7 @@ def measure(quick: bool) -> dict:
             near = within_balls(real[name], drawn)
             row |= {f"density, {name}": density(near), f"coverage, {name}": coverage(near)}
         print(harm, row, flush=True)
-    return {
-        "pictures": count, "real pictures": of_reference, "rows": rows,
-        "foretold": {
-            name: {"4 × 4 pixels": foretold(thumbnails, of), "kinds of shapes": foretold(kinds, of)}
-            for name, of in real.items()
-        },
-    }  # fmt: skip
-
-
-def foretold(told: Tensor, features: Tensor) -> float:
-    """Share of the variance of features [N, F] that a ridge regression on told [N, T] foretells, fitted on the first half, on
-    the second."""
-    half = len(told) // 2
-    foreseen = RidgeCV(PENALTIES).fit(told[:half], features[:half]).predict(told[half:])
-    missed = (features[half:] - torch.as_tensor(foreseen).view_as(features[half:])).square().sum()
-    return (1 - missed / (features[half:] - features[:half].mean(0)).square().sum()).item()
+    return {"pictures": count, "real pictures": of_reference, "rows": rows}
 
 
 if __name__ == "__main__":

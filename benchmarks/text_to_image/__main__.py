@@ -49,7 +49,8 @@ def table(
     workers: ProcessPoolExecutor, regime: str, kind: str, options: argparse.Namespace, earlier: dict | None = None
 ) -> dict:
     """What was tried of each method, and each method's row and front. earlier: a table that this one joins."""
-    prompted, there = kind == PROMPTED, {} if earlier is None else earlier["settings"]
+    prompted = kind == PROMPTED
+    there = {} if earlier is None else {name: Setting(**setting) for name, setting in earlier["settings"].items()}
     methods = [m for m in SPACES[kind] if m in options.methods and m not in there and _is_possible(m, regime)]
     if there and not methods:
         return earlier
@@ -59,7 +60,7 @@ def table(
     chosen = {method: rows[0]["setting"] for method, rows in tried.items()}
     baseline = earlier["baseline"] if there else _baseline(chosen)
     if there:
-        chosen[baseline] = Setting(**there[baseline])
+        chosen[baseline] = there[baseline]
     rows = measured(
         workers,
         regime,
@@ -70,7 +71,7 @@ def table(
         prompted=prompted,
         baseline=baseline,
     )
-    points, fronts = _points(chosen, options.fronts if prompted else ()), {}
+    points, fronts = _points(there | chosen, options.fronts if prompted else ()), {}
     if points:
         fronts = measured(
             workers, regime, points, options.front_batches, options.steps, f"{what}: fronts", baseline=NO_GUIDANCE

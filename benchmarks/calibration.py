@@ -201,9 +201,7 @@ def main() -> None:
     everything = (AS_IT_CAME, *OBJECTIVES)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="to train")
     parser.add_argument("--guidance", nargs="*", choices=everything, default=everything, help="to guide with")
-    parser.add_argument(
-        "--only", choices=("train", "rows", "guidance", "step time"), help="print this alone"
-    )
+    parser.add_argument("--only", choices=("train", "rows", "guidance", "step time"), help="print this alone")
     options = parser.parse_args()
     in_process.load_nodes()
     prepare()

@@ -24,7 +24,9 @@ def measure(quick: bool) -> dict:
         errors = of_classifier(classifier(name), test)
         rows[name] = {measure: mean(getattr(error, measure) for error in errors.values()) for measure in MEASURES}
         rows[name] |= {
-            f"{measure} {percent:.0%}": getattr(error, measure) for percent, error in errors.items() for measure in MEASURES
+            f"{measure} {percent:.0%}": getattr(error, measure)
+            for percent, error in errors.items()
+            for measure in MEASURES
         }
         print(name, rows[name], flush=True)
     return {"pictures": count, "rows": rows}

@@ -68,7 +68,9 @@ def _front(panel: Axes, table: dict, quality: str) -> None:
         front = table["fronts"][name]
         x, y = ([point[measure]["value"] for point in front.values()] for measure in ("coverage", quality))
         panel.plot(x, y, line, color=colour, marker=mark, markersize=8, label=name, linewidth=1.6)
-        panel.annotate(f"w {[*front][-1]}", (x[-1], y[-1]), (6, 4), textcoords="offset points", color=colour, fontsize=11)
+        panel.annotate(
+            f"w {[*front][-1]}", (x[-1], y[-1]), (6, 4), textcoords="offset points", color=colour, fontsize=11
+        )
 
 
 def _interval(panel: Axes, table: dict, quality: str) -> None:

@@ -13,7 +13,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import attention_entropy, class_gradients, flatness_figure, gradient_norm, in_process, initial_velocity, results
+from benchmarks import (
+    attention_entropy,
+    class_gradients,
+    flatness_figure,
+    gradient_norm,
+    in_process,
+    initial_velocity,
+    results,
+)
 from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
@@ -271,7 +279,10 @@ def test_a_quick_run_of_the_inputs_writes_results_and_figures():
 @pytest.mark.parametrize(
     "draw",
     [
-        attention_entropy.draw, initial_velocity.draw, class_gradients.draw_figure, gradient_norm.draw_figure,
+        attention_entropy.draw,
+        initial_velocity.draw,
+        class_gradients.draw_figure,
+        gradient_norm.draw_figure,
         flatness_figure.draw,
     ],
 )

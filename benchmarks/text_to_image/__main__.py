@@ -4,9 +4,9 @@ Every method gets the same search (Optuna's TPE) on captions and noise of their 
 its best setting and, for its front, at other scales. All methods share captions and noise; batches that were drawn are
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
 of the noise for each caption. Writes docs/results/text_to_image.json, and for each regime docs/text-to-image-REGIME.png,
-docs/unconditional-REGIME.png and docs/text-to-image-fronts-REGIME.png and .svg. Tables that were not asked for stay as they are; with --join those that were get the
-methods which they do not have yet. Where a regime's networks were trained anew, the table of the training before stays beside
-the new one.
+docs/unconditional-REGIME.png and docs/text-to-image-fronts-REGIME.png and .svg. Tables that were not asked for stay as they
+are; with --join those that were get the methods, and fronts of methods, which they do not have yet. Where a regime's networks
+were trained anew, the table of the training before stays beside the new one.
 """
 
 import argparse

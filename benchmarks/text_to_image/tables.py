@@ -3,7 +3,7 @@
 from ..jackknife import HALF
 from ..markdown import Read, joined, table, with_interval
 
-ANOTHER = ", another training"  # of a kind of table: of the same network after as many steps, trained before
+ANOTHER = ", another training"  # of a kind of table: of the same network after as many steps of another training
 EARLIER, BEGINNER, PUPIL, LEARNER = "earlier checkpoint", "beginner", "pupil", "learner"
 TITLES = {
     ("demo model", "prompted"): "demo model",
@@ -11,7 +11,7 @@ TITLES = {
     (BEGINNER, "unconditional"): "after 1,000 steps, no prompt",
     (BEGINNER, "prompted"): "after 1,000 steps",
     (PUPIL, "prompted"): "after 2,000 steps",
-    (PUPIL, f"prompted{ANOTHER}"): "after 2,000 steps of the first training",
+    (PUPIL, f"prompted{ANOTHER}"): "after 2,000 steps of another training",
     (LEARNER, "prompted"): "after 4,000 steps",
 }
 # arXiv 2504.13987, COCO'14 at 512 pixels, relative to CFG's: VQAScore, density, coverage, FID.
@@ -84,16 +84,16 @@ def _differences(row: dict[str, dict[str, float]], measures: list[str]) -> list[
 
 
 def _of_two_trainings(found: dict, regime: str) -> str:
-    """How far the methods that were measured after both trainings are from the baseline, the earlier training first."""
-    earlier, later = (found["regimes"][regime][kind] for kind in (f"prompted{ANOTHER}", "prompted"))
-    measures = [name for name in OF_INTEREST if name in earlier["real pictures"]]
-    names = [name for name in earlier["rows"] if name in later["rows"] and name != later["baseline"]]
+    """How far the methods that were measured after both trainings are from the baseline of each."""
+    here, another = (found["regimes"][regime][kind] for kind in ("prompted", f"prompted{ANOTHER}"))
+    measures = [name for name in OF_INTEREST if name in another["real pictures"]]
+    names = [name for name in here["rows"] if name in another["rows"] and name != here["baseline"]]
     return table(
-        "|".join([f"less {later['baseline']}", "training", *measures]),
+        "|".join([f"less {here['baseline']}", "training", *measures]),
         (
             (name, which, *_differences(of["rows"][name], measures))
             for name in names
-            for which, of in (("first", earlier), ("second", later))
+            for which, of in (("as above", here), ("another", another))
         ),
     )
 

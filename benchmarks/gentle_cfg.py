@@ -1,0 +1,46 @@
+"""CFG at gentle scales beside ERG as its node comes, after 2,000 steps of a training: `python -m benchmarks.gentle_cfg`.
+
+Nothing is searched, so that no method has luck with its search: the settings were written down before these pictures were
+drawn. `--seed` says which training the weights of `python -m demo.train_diffusion --seed N --until 2000` are of; each has its place
+in docs/results/gentle_cfg.json. Captions, noise and measures are those of benchmarks.text_to_image, and batches are kept as there;
+two hours on one core.
+"""
+
+import argparse
+
+from . import results
+from .text_to_image.drawing import SAME, Setting
+from .text_to_image.kept import BATCH, fingerprint
+from .text_to_image.methods import ERG_DEFAULTS
+from .text_to_image.rows import measured, processes
+
+REGIME, STEPS = "pupil", 8
+BASELINE = "I-ERG, defaults, w 1.5"
+SETTINGS = {
+    "CFG, w 1.25": Setting(1.25),
+    "CFG, w 1.5": Setting(1.5),
+    BASELINE: Setting(1.5, SAME, ERG_DEFAULTS),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of the training whose weights are here")
+    parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    options = parser.parse_args()
+    with processes(options.workers, quick=False) as workers:
+        rows = measured(workers, REGIME, SETTINGS, options.batches, STEPS, "drawing", baseline=BASELINE)
+    found = {"networks": fingerprint(REGIME), "pictures": options.batches * BATCH, "baseline": BASELINE, "rows": rows}
+    results.write("gentle_cfg", {"trainings": _others() | {str(options.seed): {**results.origin("gentle_cfg"), **found}}})
+
+
+def _others() -> dict[str, dict]:
+    try:
+        return results.read("gentle_cfg")["trainings"]
+    except FileNotFoundError:
+        return {}
+
+
+if __name__ == "__main__":
+    main()

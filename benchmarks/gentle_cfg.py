@@ -32,7 +32,9 @@ def main() -> None:
     with processes(options.workers, quick=False) as workers:
         rows = measured(workers, REGIME, SETTINGS, options.batches, STEPS, "drawing", baseline=BASELINE)
     found = {"networks": fingerprint(REGIME), "pictures": options.batches * BATCH, "baseline": BASELINE, "rows": rows}
-    results.write("gentle_cfg", {"trainings": _others() | {str(options.seed): {**results.origin("gentle_cfg"), **found}}})
+    results.write(
+        "gentle_cfg", {"trainings": _others() | {str(options.seed): {**results.origin("gentle_cfg"), **found}}}
+    )
 
 
 def _others() -> dict[str, dict]:

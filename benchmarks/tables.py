@@ -46,7 +46,7 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
             ("demo model", "demo model", "exact"),
             (EARLIER, "an earlier checkpoint of it", "exact"),
             (LEARNER, "after 4,000 steps of training", "exact"),
-            (PUPIL, "after 2,000 steps, where CFG hardly helps", "asked"),
+            (PUPIL, "after 2,000 steps", "asked"),
             (BEGINNER, "after 1,000 steps, which hardly draws", "asked"),
         )
     ]

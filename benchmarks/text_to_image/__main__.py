@@ -5,8 +5,7 @@ its best setting and, for its front, at other scales. All methods share captions
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
 of the noise for each caption. Writes docs/results/text_to_image.json, and for each regime docs/text-to-image-REGIME.png,
 docs/unconditional-REGIME.png and docs/text-to-image-fronts-REGIME.png and .svg. Tables that were not asked for stay as they
-are; with --join those that were get the methods, and fronts of methods, which they do not have yet. Where a regime's networks
-were trained anew, the table of the training before stays beside the new one.
+are; with --join those that were get the methods, and fronts of methods, which they do not have yet.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from .measures import LOWER_IS_BETTER, measure, real
 from .methods import METHODS, UNCONDITIONAL
 from .rows import in_turn, measured, processes
 from .search import REAL, Search, find
-from .tables import ANOTHER, text_to_image
+from .tables import text_to_image
 
 FRONT = (1.25, 1.5, 2.0, 3.0, 4.0)  # scales
 NO_GUIDANCE = ("none", 1.0)  # the point where all fronts begin
@@ -215,8 +214,7 @@ def main() -> None:
         }
     regimes = {} if options.quick else _earlier(options.steps)
     for regime, tables in drawn.items():
-        before = regimes.get(regime, {})
-        regimes[regime] = {**before, **(of_another_training(before, tables) if regime in STEPS else {}), **tables}
+        regimes[regime] = {**regimes.get(regime, {}), **tables}
     found = {"steps": options.steps, "seeds": SEEDS, "lower is better": LOWER_IS_BETTER, "regimes": regimes}
     results.write("text_to_image", found, options.quick)
     figures.fronts(found, results.folder(options.quick))
@@ -225,15 +223,6 @@ def main() -> None:
             print(f"\n{regime}, {kind}\n{text_to_image(found, kind, regime)}")
     for kind in options.tables:
         grid(regimes, kind, results.folder(options.quick), options.steps)
-
-
-def of_another_training(before: dict, drawn: dict) -> dict:
-    """Tables by kind that new ones replace, but that are of networks of another training: under another kind's name."""
-    return {
-        f"{kind}{ANOTHER}": before[kind]
-        for kind, table in drawn.items()
-        if kind in before and before[kind].get("networks", table["networks"]) != table["networks"]
-    }
 
 
 def _tables_to_join(options: argparse.Namespace) -> dict[tuple[str, str], dict]:

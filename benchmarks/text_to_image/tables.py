@@ -1,9 +1,10 @@
 """The tables of the comparison, a function each, from its results: measures, differences, fronts, and what searches chose."""
 
+from collections.abc import Iterable
+
 from ..jackknife import HALF
 from ..markdown import Read, joined, table, with_interval
 
-ANOTHER = ", another training"  # of a kind of table: of the same network after as many steps of another training
 EARLIER, BEGINNER, PUPIL, LEARNER = "earlier checkpoint", "beginner", "pupil", "learner"
 TITLES = {
     ("demo model", "prompted"): "demo model",
@@ -11,7 +12,6 @@ TITLES = {
     (BEGINNER, "unconditional"): "after 1,000 steps, no prompt",
     (BEGINNER, "prompted"): "after 1,000 steps",
     (PUPIL, "prompted"): "after 2,000 steps",
-    (PUPIL, f"prompted{ANOTHER}"): "after 2,000 steps of another training",
     (LEARNER, "prompted"): "after 4,000 steps",
 }
 # arXiv 2504.13987, COCO'14 at 512 pixels, relative to CFG's: VQAScore, density, coverage, FID.
@@ -40,7 +40,7 @@ NOT_OF_REAL = "diversity"  # each real picture has a caption of its own
 def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
     """Two tables of benchmarks.text_to_image, of all rows: what methods are judged by, and what else was measured. kind: prompted
     or unconditional."""
-    of_kind, prompted = found["regimes"][regime][kind], kind != "unconditional"
+    of_kind, prompted = found["regimes"][regime][kind], kind == "prompted"
     measures = [name for name in of_kind["real pictures"] if prompted or name not in OF_A_PROMPT]
     of_interest, further = ([m for m in measures if (m in FURTHER) == later] for later in (False, True))
     return f"{_measures(of_kind, of_interest, with_scale=True)}\n\n{_measures(of_kind, further)}"
@@ -74,28 +74,13 @@ def _above_baseline(found: dict, regime: str = "demo model") -> str:
     )
 
 
-def _differences(row: dict[str, dict[str, float]], measures: list[str]) -> list[str]:
+def _differences(row: dict[str, dict[str, float]], measures: Iterable[str], sign: int = 1) -> list[str]:
     def cell(measured: dict[str, float], measure: str) -> str:
-        above, half = measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
+        above, half = sign * measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
         text = f"{above:+.3f} ± {half:.3f}"
         return f"**{text}**" if abs(above) > half else text
 
     return [cell(row[measure], measure) for measure in measures]
-
-
-def _of_two_trainings(found: dict, regime: str) -> str:
-    """How far the methods that were measured after both trainings are from the baseline of each."""
-    here, another = (found["regimes"][regime][kind] for kind in ("prompted", f"prompted{ANOTHER}"))
-    measures = [name for name in OF_INTEREST if name in another["real pictures"]]
-    names = [name for name in here["rows"] if name in another["rows"] and name != here["baseline"]]
-    return table(
-        "|".join([f"less {here['baseline']}", "training", *measures]),
-        (
-            (name, which, *_differences(of["rows"][name], measures))
-            for name in names
-            for which, of in (("as above", here), ("another", another))
-        ),
-    )
 
 
 def text_to_image_beside_paper(read: Read) -> str:
@@ -147,12 +132,22 @@ def text_to_image_pupil_less_cfg(read: Read) -> str:
     return _above_baseline(read("text_to_image"), PUPIL)
 
 
-def text_to_image_pupil_twice(read: Read) -> str:
-    return _of_two_trainings(read("text_to_image"), PUPIL)
-
-
 def text_to_image_pupil_scales(read: Read) -> str:
     return _over_scales(read("text_to_image"), PUPIL)
+
+
+def gentle_cfg(read: Read) -> str:
+    """How far ERG as its node comes is from CFG at each scale, after each training."""
+    trainings = read("gentle_cfg")["trainings"]
+    return table(
+        "|".join(["I-ERG less", "training", *OF_INTEREST]),
+        (
+            (name, f"seed {seed}", *_differences(row, OF_INTEREST, sign=-1))
+            for seed, of in trainings.items()
+            for name, row in of["rows"].items()
+            if name != of["baseline"]
+        ),
+    )
 
 
 def text_to_image_learner(read: Read) -> str:
@@ -195,7 +190,6 @@ def text_to_image_settings(read: Read) -> str:
         (
             (title, name, *_settings(setting))
             for (regime, kind), title in TITLES.items()
-            if kind in regimes[regime]
             for name, setting in regimes[regime][kind]["settings"].items()
             if name != "none"
         ),
@@ -241,5 +235,5 @@ OF_PICTURES = (
     text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional,
     text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
     text_to_image_shipped_scales, text_to_image_settings, text_to_image_pupil, text_to_image_pupil_less_cfg,
-    text_to_image_pupil_twice, text_to_image_pupil_scales, text_to_image_beside_paper,
+    text_to_image_pupil_scales, text_to_image_beside_paper, gentle_cfg,
 )  # fmt: skip

@@ -26,7 +26,6 @@ from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
 from benchmarks.sensitivity import sweeps
 from benchmarks.text_to_image import kept, measures, rivals
-from benchmarks.text_to_image.__main__ import of_another_training
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
 from benchmarks.text_to_image.joined import check_alike, joined
 from benchmarks.text_to_image.methods import CLIP_DEFAULTS, ERG_DEFAULTS, METHODS, UNCONDITIONAL
@@ -239,14 +238,6 @@ def test_a_table_made_otherwise_is_not_joined():
         check_alike(None, {}, "a table")
     with pytest.raises(ValueError, match="trials: 2, now 3.*networks: None, now a"):
         check_alike({"trials": 2}, {"trials": 3, "networks": "a"}, "a table")
-
-
-def test_a_table_of_the_training_before_stays():
-    before = {"prompted": {"networks": "a", "rows": 1}, "unconditional": {"rows": 2}}
-    assert of_another_training(before, {"prompted": {"networks": "a"}, "unconditional": {"networks": "b"}}) == {}
-    assert of_another_training(before, {"prompted": {"networks": "b"}}) == {
-        "prompted, another training": before["prompted"]
-    }
 
 
 def test_a_quick_run_writes_results_and_figures():

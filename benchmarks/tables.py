@@ -52,13 +52,32 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
     ]
 
 
+def _without_search(trainings: dict) -> tuple[str, str, str]:
+    """I-ERG as its node comes relative to CFG at each scale, after each training."""
+    names = [name for name in trainings["0"]["rows"] if name != trainings["0"]["baseline"]]
+    ratios = (
+        f"{name.removeprefix('CFG, ')} {_ratios(of['rows'][of['baseline']], of['rows'][name], of['rows'][name], 'asked')}"
+        for of in trainings.values()
+        for name in names
+    )
+    return (
+        "the same, nothing searched, I-ERG as it comes relative to CFG at two scales, after 2,000 steps of two trainings",
+        ", ".join(ratios),
+        "–",
+    )
+
+
 def _relative(rows: dict, name: str, consistency: str) -> str:
-    """In bold what is further from CFG than its 95 % interval, where that is known."""
+    return _ratios(rows[name], rows["CFG"], rows[name], consistency)
+
+
+def _ratios(ours: dict, cfg: dict, differences: dict, consistency: str) -> str:
+    """In bold what is further from CFG than its 95 % interval, where that is known. differences: whichever of the two rows has
+    them."""
 
     def ratio(measure: str) -> str:
-        measured = rows[name][measure]
-        text = f"{measured['value'] / rows['CFG'][measure]['value']:.2f}"
-        is_sure = "error above" in measured and abs(measured["above"]) > HALF * measured["error above"]
+        text, apart = f"{ours[measure]['value'] / cfg[measure]['value']:.2f}", differences[measure]
+        is_sure = "error above" in apart and abs(apart["above"]) > HALF * apart["error above"]
         return f"**{text}**" if is_sure else text
 
     return " / ".join(map(ratio, (consistency, "density", "coverage")))
@@ -85,6 +104,7 @@ def summary(read: Read) -> str:
         [
             ("time of a step, ERG / CFG, six networks", f"{min(steps):.2f} to {max(steps):.2f}", "1"),
             *_beside_cfg(regimes),
+            _without_search(read("gentle_cfg")["trainings"]),
             (
                 "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG (PAG), relative to no guidance",
                 joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f")

@@ -54,15 +54,15 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
 
 def _without_search(trainings: dict) -> tuple[str, str, str]:
     """I-ERG as its node comes relative to CFG at each scale, after each training."""
-    names = [name for name in trainings["0"]["rows"] if name != trainings["0"]["baseline"]]
-    ratios = (
-        f"{name.removeprefix('CFG, ')} {_ratios(of['rows'][of['baseline']], of['rows'][name], of['rows'][name], 'asked')}"
-        for of in trainings.values()
-        for name in names
-    )
+    baseline = trainings["0"]["baseline"]
+
+    def beside(name: str) -> str:
+        rows = (of["rows"] for of in trainings.values())
+        return f"{name}: {', '.join(_ratios(row[baseline], row[name], row[name], 'asked') for row in rows)}"
+
     return (
-        "the same, nothing searched, I-ERG as it comes relative to CFG at two scales, after 2,000 steps of two trainings",
-        ", ".join(ratios),
+        "the same, but nothing searched: I-ERG as it comes relative to CFG at two scales, after 2,000 steps of each of two trainings",
+        "; ".join(beside(name) for name in trainings["0"]["rows"] if name != baseline),
         "–",
     )
 

@@ -52,8 +52,8 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
     ]
 
 
-def _without_search(trainings: dict) -> tuple[str, str, str]:
-    """I-ERG as its node comes relative to CFG at each scale, after each training."""
+def _of_two_trainings(trainings: dict) -> tuple[str, str, str]:
+    """I-ERG with its node's defaults relative to CFG at each scale, after each training."""
     baseline = trainings["0"]["baseline"]
 
     def beside(name: str) -> str:
@@ -61,7 +61,7 @@ def _without_search(trainings: dict) -> tuple[str, str, str]:
         return f"{name}: {', '.join(_ratios(row[baseline], row[name], row[name], 'asked') for row in rows)}"
 
     return (
-        "the same, but nothing searched: I-ERG as it comes relative to CFG at two scales, after 2,000 steps of each of two trainings",
+        "the same, I-ERG with its defaults at `cfg` 1.5 relative to CFG at two scales, after 2,000 steps of each of two trainings",
         "; ".join(beside(name) for name in trainings["0"]["rows"] if name != baseline),
         "–",
     )
@@ -104,7 +104,7 @@ def summary(read: Read) -> str:
         [
             ("time of a step, ERG / CFG, six networks", f"{min(steps):.2f} to {max(steps):.2f}", "1"),
             *_beside_cfg(regimes),
-            _without_search(read("gentle_cfg")["trainings"]),
+            _of_two_trainings(read("gentle_cfg")["trainings"]),
             (
                 "a hardly trained model without a prompt: Fréchet distance of SEG / I-ERG (PAG), relative to no guidance",
                 joined((alone[name] / alone["none"] for name in ("SEG", "I-ERG")), ".2f")

@@ -189,7 +189,7 @@ def main() -> None:
         help="what a search adds to density and coverage: exact, or for models that draw hardly any picture exactly asked",
     )  # fmt: skip
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
-    parser.add_argument("--front-batches", type=int, default=36, help=f"of {BATCH} pictures, for each point of a front")
+    parser.add_argument("--front-batches", type=int, default=18, help=f"of {BATCH} pictures, for each point of a front")
     parser.add_argument(
         "--fronts", nargs="*", choices=SCALED, default=[*SCALED], help="methods that are drawn at other scales, too"
     )

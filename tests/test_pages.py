@@ -69,3 +69,11 @@ def test_the_pictures_of_the_readme_are_small():
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     pictures = {picture["target"] for picture in PICTURE.finditer(text)}
     assert 3 <= len(pictures) and sum((REPOSITORY / picture).stat().st_size for picture in pictures) < 1_000_000
+
+
+def test_every_picture_of_the_docs_is_shown():
+    """A page that loses one would keep its file, and nobody would see either."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    shown = {Path(picture["target"]).name for text in texts for picture in PICTURE.finditer(text)}
+    there = {path.name for path in (REPOSITORY / "docs").glob("*.png")}
+    assert len(there) > 10 and there <= shown

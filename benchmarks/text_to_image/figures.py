@@ -31,7 +31,6 @@ STYLES = {  # of the methods, Okabe and Ito's colours: rivals in greys, orange a
     "ERG by flatness": ("#CC79A7", "8", "--"),
     "CFG + I-ERG of its own": ("#0072B2", ">", "--"),
 }
-FRONTS = "text-to-image-fronts"
 
 
 def fronts(results: dict, folder: Path) -> None:
@@ -51,7 +50,7 @@ def fronts(results: dict, folder: Path) -> None:
             panel.tick_params(labelsize=13)
         figure.suptitle(TITLES[regime, "prompted"], fontsize=15)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=13)
-        save(figure, f"{FRONTS}-{slug(regime)}", folder)
+        save(figure, f"text-to-image-fronts-{slug(regime)}", folder)
 
 
 def slug(regime: str) -> str:

@@ -20,13 +20,14 @@ QUICK = (
     "initial_velocity",
     "class_calibration",
     "judges",
+    "class_sensitivity",
     "sensitivity",
     "text_to_image",
 )
 ALL = (
     "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "class_calibration", "judges", "step_cost",
     "train_unet_twin", "flatness",
-    "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "sensitivity", "text_to_image",
+    "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "class_sensitivity", "sensitivity", "text_to_image",
 )  # fmt: skip
 FINISHED = DEV / "benchmarks" / "finished.txt"
 

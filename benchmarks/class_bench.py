@@ -31,8 +31,9 @@ PERCENTS = "0.25, 0.5, 0.75"
 @dataclass(frozen=True)
 class Setting:
     """One way of drawing. score: inputs of Guidance Score. classifier: a name of BUNDLED or OBJECTIVES. scale, gamma,
-    tilt: of the sampler. cfg: of the sampling, against `negative` (the class, or null for no class). erg: inputs of the
-    node ERG, or None for none of it."""
+    tilt, variance: of Guided DDPM Sampler. apply: inputs of Apply Classifier Guidance, which guides Euler in the place of
+    that. cfg: of the sampling, against `negative` (the class, or null for no class). erg: inputs of the node ERG, or None
+    for none of it."""
 
     scale: float = 0.0
     score: dict = field(default_factory=lambda: MA2023)
@@ -43,6 +44,8 @@ class Setting:
     negative: str = "null"
     erg: dict | None = None
     dtype: str = "default"
+    variance: str = "learned"
+    apply: dict | None = None
 
 
 @cache
@@ -77,12 +80,11 @@ def draw(setting: Setting, number: int, seed: int, patched=None, steps: int = ST
     unguided = model(setting.dtype)
     positive, null = run_node("EntropyGuidanceClassCondition", model=unguided, labels=text)
     score = run_node("EntropyGuidanceScore", classifier=classifier(setting.classifier), labels=text, **setting.score)[0]
-    (sampler,) = run_node(
-        "EntropyGuidanceDDPMSampler", score=score, scale=setting.scale, gamma=setting.gamma, tilt=setting.tilt,
-        variance="learned",
-    )  # fmt: skip
+    guided, sampler = patched or _guided(setting), _sampler(setting, score)
+    if setting.apply is not None:
+        (guided,) = run_node("EntropyGuidanceApply", model=guided, score=score, **setting.apply)
     sampled, _ = run_node(
-        "SamplerCustom", model=patched or _guided(setting), add_noise=True, noise_seed=2 * (1_000_000 * seed + number),
+        "SamplerCustom", model=guided, add_noise=True, noise_seed=2 * (1_000_000 * seed + number),
         cfg=setting.cfg, positive=positive, negative=null if setting.negative == "null" else positive, sampler=sampler, sigmas=sigmas(steps, setting.dtype),
         latent_image={"samples": torch.zeros(BATCH, 3, world.SIZE, world.SIZE)},
     )  # fmt: skip
@@ -92,6 +94,15 @@ def draw(setting: Setting, number: int, seed: int, patched=None, steps: int = ST
 def _guided(setting: Setting):
     unguided = model(setting.dtype)
     return unguided if setting.erg is None else run_node("EntropyGuidanceERG", model=unguided, **setting.erg)[0]
+
+
+def _sampler(setting: Setting, score):
+    if setting.apply is not None:
+        return run_node("KSamplerSelect", sampler_name="euler")[0]
+    return run_node(
+        "EntropyGuidanceDDPMSampler", score=score, scale=setting.scale, gamma=setting.gamma, tilt=setting.tilt,
+        variance=setting.variance,
+    )[0]  # fmt: skip
 
 
 @cache

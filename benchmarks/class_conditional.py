@@ -35,6 +35,11 @@ AT_ONCE = 10  # batches of a method, before the next has its turn
 COLUMNS = 18  # of the picture
 SCALES = (2.0, 4.0, 8.0, 16.0)
 CFG_SCALES = (2.0, 3.5, 5.0, 8.0)
+LATER = {
+    "dtype": "default",
+    "variance": "learned",
+    "apply": None,
+}  # a batch has the name it had before there was a choice
 LAST = "8-9"  # of ten layers: those at 16 × 16 on the way up
 
 
@@ -122,9 +127,7 @@ class Job:
 
     @property
     def file(self) -> Path:
-        setting = asdict(self.setting)
-        if self.setting.dtype == "default":  # from before there was a choice
-            del setting["dtype"]
+        setting = {name: value for name, value in asdict(self.setting).items() if LATER.get(name, ...) != value}
         name = sha256(json.dumps([setting, self.size.steps, BATCH]).encode()).hexdigest()[:16]
         return self.size.folder / f"{name}-{self.seed}" / f"{self.number:04}.safetensors"
 
@@ -132,7 +135,7 @@ class Job:
 _eyes: Eyes
 
 
-def _start(size: Size) -> None:
+def start(size: Size) -> None:
     """What a process needs before its first job."""
     global _eyes
     torch.set_num_threads(1)
@@ -259,7 +262,7 @@ def main() -> None:
     eyes = size.eyes()
     real = eyes.real(size.real, seed=3)
     batches = -(-options.pictures // BATCH)
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), _start, (size,)) as workers:
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), start, (size,)) as workers:
         tried = kept(options.methods) if options.kept else tune(workers, real, options.methods, size)
         chosen = {name: replace(rows[0]["setting"], dtype=options.dtype) for name, rows in tried.items()}
         if not options.report:

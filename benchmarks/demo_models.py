@@ -1,4 +1,5 @@
-"""The demo model as it ships, earlier in its training, and early in another one, where guidance has more to do."""
+"""The demo model as it ships, earlier in its training, and early in another one, where guidance has more to do; and its twin
+of another kind."""
 
 import subprocess
 from pathlib import Path
@@ -9,12 +10,16 @@ from demo.architecture import WEIGHTS
 from demo.loader import load_clip, load_diffusion_model
 from tools.environment import DEV, REPOSITORY
 
+from . import unet_twin
+
 CHECKPOINT = "2b45b44"  # the commit with the demo model's weights after 8,700 of 14,200 steps
 # Steps of training after which `python -m demo.train_diffusion` keeps weights.
 STEPS = {"beginner": 1000, "pupil": 2000, "learner": 4000}
 TRAINED = DEV / "training"
 NETWORKS = ("diffusion", "text")
-REGIMES = SHIPPED, EARLIER, *_ = ("demo model", "earlier checkpoint", *STEPS)
+UNET = "U-Net twin"
+REGIMES = SHIPPED, EARLIER, *_ = ("demo model", "earlier checkpoint", *STEPS, UNET)
+COMMITTED = (SHIPPED, EARLIER)  # whose weights the repository has
 # Whose guide by autoguidance is which: the same network, earlier in the same training.
 EARLIER_ONE = {SHIPPED: EARLIER, "pupil": "beginner", "learner": "beginner"}
 
@@ -25,7 +30,9 @@ def demo_model():
 
 
 def with_weights_of(regime: str):
-    """With the weights of one of REGIMES."""
+    """One of REGIMES."""
+    if regime == UNET:
+        return unet_twin.unet_twin(), load_clip()
     model, clip = demo_model()
     diffusion, text = weights_of(regime)
     model.model.load_model_weights(load_file(diffusion), "")
@@ -35,6 +42,8 @@ def with_weights_of(regime: str):
 
 def is_here(regime: str) -> bool:
     """Whether its weights are in the repository, or were trained here."""
+    if regime == UNET:
+        return unet_twin.WEIGHTS.exists()
     return regime not in STEPS or (TRAINED / f"step-{STEPS[regime]}").exists()
 
 
@@ -43,6 +52,8 @@ def weights_of(regime: str) -> list[Path]:
     once. Raises FileNotFoundError where a training has not been done here."""
     if regime == EARLIER:
         return [_of_the_commit(name) for name in NETWORKS]
+    if regime == UNET:
+        return [unet_twin.WEIGHTS, WEIGHTS / "text.safetensors"]
     folder = WEIGHTS if regime == SHIPPED else TRAINED / f"step-{STEPS[regime]}"
     if not is_here(regime):
         raise FileNotFoundError(

@@ -17,8 +17,9 @@ from torch import Tensor
 from demo.scenes import sample_scene
 
 from . import in_process, results
+from .demo_models import COMMITTED
 from .figure_style import LINES, save
-from .text_to_image.drawing import COMMITTED, SAME, Setting, predict
+from .text_to_image.drawing import SAME, Setting, predict
 
 CAPTIONS, NOISES = 32, 16
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)

@@ -9,8 +9,12 @@ methods' measures, and θ_g of all pictures but those of block g of G:
 Nothing is counted twice, as a bootstrap does, which pulls coverage down and Fréchet distances up.
 """
 
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
 import numpy as np
 
+K = TypeVar("K", bound=Hashable)
 BLOCKS = 40
 HALF = 2.02  # standard errors on each side of a value hold 95 %, by Student's t of so many blocks
 
@@ -25,3 +29,23 @@ def kept_rows(groups: np.ndarray, blocks: int = BLOCKS) -> list[np.ndarray]:
 def standard_error(left_out: np.ndarray) -> float:
     """Of a measure, from its values θ_g [G] without one block each."""
     return float(((len(left_out) - 1) * left_out.var()) ** 0.5)
+
+
+def compared(
+    measures: Mapping[K, Callable[[np.ndarray], dict[str, float]]], groups: np.ndarray, baseline: K
+) -> dict[K, dict[str, dict[str, float]]]:
+    """For each set of pictures, and each of its measures, the value and standard error, and how much it is above the baseline's,
+    with the standard error of that. measures: of the pictures with given numbers. groups: as for `kept_rows`, the same for all
+    sets."""
+    everything, rows = np.arange(len(groups)), kept_rows(groups)
+    values = {key: of(everything) for key, of in measures.items()}
+    left_out = {key: [of(kept) for kept in rows] for key, of in measures.items()}
+
+    def row(key: K, name: str) -> dict[str, float]:
+        of, of_baseline = (np.array([found[name] for found in left_out[k]]) for k in (key, baseline))
+        return {
+            "value": values[key][name], "error": standard_error(of),
+            "above": values[key][name] - values[baseline][name], "error above": standard_error(of - of_baseline),
+        }  # fmt: skip
+
+    return {key: {name: row(key, name) for name in values[key]} for key in measures}

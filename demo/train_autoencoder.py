@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torchvision.utils import save_image
 from tqdm import trange
 
-from .training import SAMPLES, device, import_comfyui, save_checkpoint
+from .training import SAMPLES, device, half_precision, import_comfyui, save_checkpoint
 
 import_comfyui()
 DEVICE = device()
@@ -98,7 +98,7 @@ def main() -> None:
         torch.manual_seed(options.seed * 1_000_003 + step)
         rng = Random(f"{options.seed} {step}")
         images = pictures(rng, options.batch_size, 64).to(DEVICE, memory_format=torch.channels_last)
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with half_precision(DEVICE):
             value, reconstruction = loss(model, images, options.noise, flip=step % 2 == 1)
         optimizer.zero_grad(set_to_none=True)
         value.backward()

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import save_image
 from tqdm import tqdm, trange
 
-from .training import SAMPLES, device, import_comfyui, save_checkpoint
+from .training import SAMPLES, device, half_precision, import_comfyui, save_checkpoint
 
 import_comfyui()
 DEVICE = device()
@@ -116,7 +116,7 @@ def training_set(scenes: int, seed: int, kept: Path = LATENTS) -> dict[str, torc
     for _ in trange(scenes // 32, desc="encoding scenes"):
         batch = [sample_scene(rng) for _ in range(32)]
         pictures = torch.stack([render(scene) for scene in batch]).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+        with torch.no_grad(), half_precision(DEVICE):
             latents.append(encoder(pictures.to(DEVICE)).contiguous().cpu())
         captions += [scene.caption for scene in batch]
     scale = load_autoencoder().vae_scale.cpu()
@@ -176,7 +176,7 @@ def sample(networks: Networks, tokens, empty, scale: float, steps: int = 20, see
     both = tokens if scale == 1 else torch.cat([tokens, empty.expand_as(tokens)])
     for time, following in zip(times[:-1], times[1:]):
         batch = x if scale == 1 else torch.cat([x, x])
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with half_precision(DEVICE):
             velocity = networks(batch, time.expand(len(batch)), both).float()
         if scale != 1:
             conditional, unconditional = velocity.chunk(2)
@@ -200,7 +200,7 @@ class Examiner:
         row = {"step": step}
         for name, scale in (("none", 1.0), ("cfg 3", 3.0)):
             latents = sample(networks, self.tokens, self.empty, scale)
-            with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+            with torch.no_grad(), half_precision(DEVICE):
                 pictures = self.decoder.taesd_decoder(latents * self.decoder.vae_scale).float().clamp(0, 1).cpu()
             save_image(pictures[:24], SAMPLES / f"{name.replace(' ', '')}.png", nrow=8)
             row[name] = sum(
@@ -260,7 +260,7 @@ def main() -> None:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * rate
         noisy, time, tokens, target = batches(step)
-        with torch.autocast(DEVICE.type, torch.bfloat16), _attention():
+        with half_precision(DEVICE), _attention():
             velocity = train_step(noisy, time, tokens)
         loss = F.mse_loss(velocity.float(), target)
         for optimizer in stages:

@@ -35,3 +35,9 @@ def device():
     from comfy.model_management import get_torch_device
 
     return get_torch_device()
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16; to nothing on a CPU that would only emulate it, many times slower than float32."""
+    emulated = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2")
+    return torch.autocast(device.type, torch.bfloat16, enabled=not emulated)

@@ -29,25 +29,32 @@ def encoder_temperature(results: dict, folder: Path) -> None:
 def inputs(results: dict, folder: Path) -> None:
     """What each input of each node does, the others at their defaults."""
     for regime, found in results["rows"].items():
-        panels_of = [(node, name) for node, of_node in found["inputs"].items() for name in of_node]
-        rows = -(-len(panels_of) // COLUMNS)
-        figure, panels = plt.subplots(rows, COLUMNS, figsize=(15, 2.9 * rows), layout="constrained", squeeze=False)
-        for panel, (node, name) in zip(panels.flat, panels_of):
-            points = found["inputs"][node][name]
-            for measure, (colour, mark) in zip(MEASURES, LINES):
-                _line(panel, points, measure, color=colour, marker=mark, label=measure)
-                panel.axhline(found["none"][measure]["value"], color=colour, linestyle=":", linewidth=1)
-            if (default := results["defaults"][node][name]) in points:
-                place = [*points].index(default)
-                panel.axvspan(place - 0.25, place + 0.25, color="#dddddd", zorder=0)
-            panel.set_xticks(range(len(points)), [*points], fontsize=9)
-            panel.set_title(f"{node}: {name}", fontsize=10, loc="left")
-        for panel in panels.flat[len(panels_of) :]:
-            panel.set_axis_off()
-        lines = panels.flat[0].get_legend_handles_labels()
-        title = "dotted: no guidance; bars: 95 % of the difference from it; grey: the default"
-        figure.legend(*lines, loc="outside lower right", ncols=len(MEASURES), title=title, fontsize=11)
-        save(figure, f"inputs-{_file_name(regime)}", folder)
+        none = dict.fromkeys(found["inputs"], found["none"])
+        panels(found["inputs"], none, results["defaults"], MEASURES, f"inputs-{_file_name(regime)}", folder)
+
+
+def panels(inputs: dict, none: dict, defaults: dict, measures: tuple[str, ...], name: str, folder: Path) -> None:
+    """A panel for each node's input over its values. inputs: rows by node, input and value. none: by node, the row without
+    guidance. defaults: by node and input."""
+    panels_of = [(node, name) for node, of_node in inputs.items() for name in of_node]
+    rows = -(-len(panels_of) // COLUMNS)
+    figure, panels = plt.subplots(rows, COLUMNS, figsize=(15, 2.9 * rows), layout="constrained", squeeze=False)
+    for panel, (node, input_name) in zip(panels.flat, panels_of):
+        points = inputs[node][input_name]
+        for measure, (colour, mark) in zip(measures, LINES):
+            _line(panel, points, measure, color=colour, marker=mark, label=measure)
+            panel.axhline(none[node][measure]["value"], color=colour, linestyle=":", linewidth=1)
+        if (default := defaults[node][input_name]) in points:
+            place = [*points].index(default)
+            panel.axvspan(place - 0.25, place + 0.25, color="#dddddd", zorder=0)
+        panel.set_xticks(range(len(points)), [*points], fontsize=9)
+        panel.set_title(f"{node}: {input_name}", fontsize=10, loc="left")
+    for panel in panels.flat[len(panels_of) :]:
+        panel.set_axis_off()
+    lines = panels.flat[0].get_legend_handles_labels()
+    title = "dotted: no guidance; bars: 95 % of the difference from it; grey: the default"
+    figure.legend(*lines, loc="outside lower right", ncols=len(measures), title=title, fontsize=11)
+    save(figure, name, folder)
 
 
 def _line(panel: Axes, points: dict, measure: str, **style) -> None:

@@ -22,8 +22,8 @@ from torchvision.utils import make_grid
 from demo.scenes import IMAGE_SIZE, render
 
 from .. import in_process, results
-from ..demo_models import EARLIER_ONE, REGIMES, STEPS, is_here
-from . import figures
+from ..demo_models import COMMITTED, EARLIER_ONE, REGIMES, UNET, is_here
+from . import figures, rivals
 from .drawing import Setting
 from .joined import check_alike, joined
 from .kept import BATCH, SEEDS, Job, fingerprint
@@ -38,7 +38,7 @@ NO_GUIDANCE = ("none", 1.0)  # the point where all fronts begin
 TABLES = PROMPTED, UNPROMPTED = "prompted", "unconditional"
 SPACES = {PROMPTED: METHODS, UNPROMPTED: UNCONDITIONAL}
 CONSISTENCY = ("exact", "asked")
-HARDLY_DRAW = ("beginner", "pupil")
+HARDLY_DRAW = ("beginner", "pupil", UNET)
 GRIDS = {PROMPTED: "text-to-image", UNPROMPTED: "unconditional"}  # how names of pictures begin
 COLUMNS = 8  # of these
 SCALED = [name for name in METHODS if name != "none"]
@@ -124,7 +124,9 @@ def _by_scale(rows: dict[tuple[str, float], dict]) -> dict[str, dict[str, dict]]
 
 
 def _is_possible(method: str, regime: str) -> bool:
-    """Autoguidance needs an earlier state of the network."""
+    """Autoguidance needs an earlier state of the network, and what is made for the demo model's attention that."""
+    if method in rivals.METHODS:
+        return regime != UNET
     return method != "autoguidance" or regime in EARLIER_ONE
 
 
@@ -145,7 +147,7 @@ def grid(regimes: dict, kind: str, folder: Path, steps: int) -> None:
 
 def _is_of_what_is_here(regime: str, table: dict) -> bool:
     """Whether a table's networks are in the repository, or were trained here."""
-    return regime not in STEPS or is_here(regime) and table.get("networks") == fingerprint(regime)
+    return regime in COMMITTED or is_here(regime) and table.get("networks") == fingerprint(regime)
 
 
 def _grid(regime: str, settings: dict[str, dict], prompted: bool, path: Path, steps: int) -> None:

@@ -6,11 +6,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..demo_models import EARLIER, EARLIER_ONE, SHIPPED, with_weights_of
+from ..demo_models import EARLIER_ONE, with_weights_of
 from ..in_process import encode, run_node
 from . import rivals
 
-COMMITTED = (SHIPPED, EARLIER)  # whose weights the repository has
 EMPTY, SAME = "empty", "same"
 
 

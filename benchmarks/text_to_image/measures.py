@@ -8,10 +8,9 @@ diversity: mean distance of the features of two pictures of one caption, relativ
 (RGB) of pixels to the nearest of the world's colours. Standard errors are a jackknife's over captions, for given real pictures.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from random import Random
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +20,10 @@ from demo.scene_checker import CLEAN_OVERLAP, Shown, read_picture
 from demo.scenes import BACKGROUNDS, COLOURS, Scene, render, sample_scene
 
 from ..density_coverage import coverage, density, within_balls
-from ..jackknife import kept_rows, standard_error
+from ..jackknife import K, compared
 from ..judge import Judge, frechet, is_within, judge
 from ..untrained_judge import features as untrained_features
 
-K = TypeVar("K", bound=Hashable)
 LOWER_IS_BETTER = ("Fréchet", "clipped", "off palette")
 PALETTE = torch.tensor([*COLOURS.values(), *BACKGROUNDS.values()])
 
@@ -110,18 +108,7 @@ def compare(real: Seen, drawn: Mapping[K, Seen], baseline: K) -> dict[K, dict[st
     """For each set of pictures, and each measure, its value and standard error, and how much it is above the baseline's, with
     the standard error of that. All sets are of the same captions and noise."""
     measures = {key: _Measures(real, seen) for key, seen in drawn.items()}
-    rows = kept_rows(drawn[baseline].group.numpy())
-    values = {key: of(np.arange(len(drawn[key].exact))) for key, of in measures.items()}
-    left_out = {key: [of(kept) for kept in rows] for key, of in measures.items()}
-
-    def row(key: K, name: str) -> dict[str, float]:
-        of, of_baseline = (np.array([found[name] for found in left_out[k]]) for k in (key, baseline))
-        return {
-            "value": values[key][name], "error": standard_error(of),
-            "above": values[key][name] - values[baseline][name], "error above": standard_error(of - of_baseline),
-        }  # fmt: skip
-
-    return {key: {name: row(key, name) for name in values[key]} for key in drawn}
+    return compared(measures, drawn[baseline].group.numpy(), baseline)
 
 
 class _Measures:

@@ -20,6 +20,7 @@ from guidance_core.layer_selection import parse_layers
 
 OVERRIDE = "optimized_attention_override"
 DOUBLE_BLOCKS, BLOCKS = 2, 12  # of the demo model; single blocks follow the double ones
+METHODS = ("PAG", "SEG", "SAG")
 BLUR = 9  # pixels, SAG's kernel at most
 
 

@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from ..jackknife import HALF
 from ..markdown import Read, joined, table, with_interval
 
-EARLIER, BEGINNER, PUPIL, LEARNER = "earlier checkpoint", "beginner", "pupil", "learner"
+SHIPPED, EARLIER, BEGINNER, PUPIL, LEARNER = "demo model", "earlier checkpoint", "beginner", "pupil", "learner"
+UNET = "U-Net twin"
 TITLES = {
-    ("demo model", "prompted"): "demo model",
+    (SHIPPED, "prompted"): "demo model",
+    (SHIPPED, "unconditional"): "demo model, no prompt",
     (EARLIER, "prompted"): "earlier checkpoint",
     (BEGINNER, "unconditional"): "after 1,000 steps, no prompt",
     (BEGINNER, "prompted"): "after 1,000 steps",
     (PUPIL, "prompted"): "after 2,000 steps",
     (LEARNER, "prompted"): "after 4,000 steps",
+    (UNET, "prompted"): "U-Net",
 }
 # arXiv 2504.13987, COCO'14 at 512 pixels, relative to CFG's: VQAScore, density, coverage, FID.
 IN_THE_PAPER = {
@@ -37,7 +40,7 @@ OF_A_THOUSAND = ("clipped", "off palette")  # too small for three decimals
 NOT_OF_REAL = "diversity"  # each real picture has a caption of its own
 
 
-def text_to_image(found: dict, kind: str, regime: str = "demo model") -> str:
+def text_to_image(found: dict, kind: str, regime: str = SHIPPED) -> str:
     """Two tables of benchmarks.text_to_image, of all rows: what methods are judged by, and what else was measured. kind: prompted
     or unconditional."""
     of_kind, prompted = found["regimes"][regime][kind], kind == "prompted"
@@ -63,7 +66,7 @@ def _cell(measured: dict[str, float], measure: str) -> str:
     return with_interval(measured, OF_FEW.get(measure, HALF))
 
 
-def _above_baseline(found: dict, regime: str = "demo model") -> str:
+def _above_baseline(found: dict, regime: str = SHIPPED) -> str:
     """How far each method of a table is from its baseline, with 95 % intervals; in bold what is further than that."""
     tables = found["regimes"][regime]["prompted"]
     names = [name for name in tables["rows"] if name != tables["baseline"]]
@@ -154,10 +157,30 @@ def text_to_image_learner(read: Read) -> str:
     return text_to_image(read("text_to_image"), "prompted", LEARNER)
 
 
+def text_to_image_unet(read: Read) -> str:
+    return text_to_image(read("text_to_image"), "prompted", UNET)
+
+
+def text_to_image_unet_less_cfg(read: Read) -> str:
+    return _above_baseline(read("text_to_image"), UNET)
+
+
+def text_to_image_unet_scales(read: Read) -> str:
+    return _over_scales(read("text_to_image"), UNET)
+
+
 def text_to_image_unconditional(read: Read) -> str:
+    return _unprompted(read("text_to_image"), BEGINNER)
+
+
+def text_to_image_shipped_unconditional(read: Read) -> str:
+    return _unprompted(read("text_to_image"), SHIPPED)
+
+
+def _unprompted(found: dict, regime: str) -> str:
     """Without a prompt, and each distance beside that without guidance, as the paper's."""
-    plain, further = text_to_image(read("text_to_image"), "unconditional", BEGINNER).split("\n\n")
-    rows = read("text_to_image")["regimes"][BEGINNER]["unconditional"]["rows"]
+    plain, further = text_to_image(found, "unconditional", regime).split("\n\n")
+    rows = found["regimes"][regime]["unconditional"]["rows"]
 
     def ratio(distances: dict[str, float], name: str) -> str:
         return f"{distances[name] / distances['none']:.2f}" if name in distances else "–"
@@ -171,7 +194,7 @@ def text_to_image_unconditional(read: Read) -> str:
 
 
 def text_to_image_shipped_scales(read: Read) -> str:
-    return _over_scales(read("text_to_image"), "demo model")
+    return _over_scales(read("text_to_image"), SHIPPED)
 
 
 def text_to_image_scales(read: Read) -> str:
@@ -236,4 +259,5 @@ OF_PICTURES = (
     text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
     text_to_image_shipped_scales, text_to_image_settings, text_to_image_pupil, text_to_image_pupil_less_cfg,
     text_to_image_pupil_scales, text_to_image_beside_paper, gentle_cfg,
+    text_to_image_shipped_unconditional, text_to_image_unet, text_to_image_unet_less_cfg, text_to_image_unet_scales,
 )  # fmt: skip

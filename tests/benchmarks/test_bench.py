@@ -33,6 +33,20 @@ def test_class_conditional_quick_leaves_the_documents_alone():
     assert found["Fréchet, relative"]["none"]["ours"] == distances["none"] / distances["CFG"]
 
 
+def test_class_sensitivity_quick_compares_each_node_with_no_guidance():
+    command = (sys.executable, "-m", "benchmarks.class_sensitivity", "--quick")
+    subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    found = json.loads((QUICK / "class_sensitivity.json").read_text(encoding="utf-8"))
+    assert found["none"].keys() == found["rows"].keys() == found["defaults"].keys()
+    for node, inputs in found["rows"].items():
+        none = found["none"][node]["Fréchet"]["value"]
+        (points,) = inputs.values()
+        distances = [row["Fréchet"] for row in points.values()]
+        assert len({none, *(distance["value"] for distance in distances)}) == 3
+        assert all(distance["above"] == distance["value"] - none for distance in distances)
+    assert (QUICK / "inputs-of-classifiers.png").stat().st_size > 5_000
+
+
 def test_batches_of_full_runs_keep_their_names():
     """What was drawn in hours is found again."""
     file = Job(METHODS["none"].settings[0], 2, 7, FULL).file

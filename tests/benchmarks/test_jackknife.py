@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.jackknife import kept_rows, standard_error
+from benchmarks.jackknife import compared, kept_rows, standard_error
 
 
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=30))
@@ -37,3 +37,16 @@ def test_a_group_is_left_out_as_a_whole_and_once(groups, blocks):
     assert sorted(np.concatenate(left_out)) == [*range(len(groups))]
     for rows in left_out:
         assert not {*groups[rows]} & {*np.delete(groups, rows)}
+
+
+def test_a_difference_of_means_has_the_standard_error_of_paired_differences():
+    random = np.random.default_rng(1)
+    values, shift = random.normal(size=40), random.normal(size=40)
+    sets = {"plain": values, "shifted": values + shift}
+    measures = {name: lambda rows, of=of: {"mean": of[rows].mean()} for name, of in sets.items()}
+    found = compared(measures, np.arange(40), "plain")
+    assert found["plain"]["mean"]["above"] == found["plain"]["mean"]["error above"] == 0
+    shifted = found["shifted"]["mean"]
+    assert shifted["above"] == pytest.approx(shift.mean())
+    assert shifted["error above"] == pytest.approx(shift.std(ddof=1) / 40**0.5)
+    assert shifted["error"] == pytest.approx((values + shift).std(ddof=1) / 40**0.5)

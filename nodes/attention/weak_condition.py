@@ -2,17 +2,10 @@
 
 from typing import Any
 
-from ..sampling.condition_names import CONDITION_NAMES, NEGATIVE, POSITIVE, is_positive
+from ..sampling.condition_names import CONDITION_NAMES, NAMES_OF_WEAK, POSITIVE, is_positive
 
 # In transformer options: the names of an evaluation's chunks, where their numbers are those of other conditions.
 CHUNK_NAMES = "entropy_guidance_chunk_names"
-
-# How guiders call the condition to lead away from: a guider with the first kind of name has others of the next kinds, too.
-NAMES_OF_WEAK = (
-    lambda name: name == "weak",  # the ERG Guider's
-    lambda name: name.startswith("empty"),  # the empty prompt of PerpNegGuider
-    lambda name: name.endswith(NEGATIVE),  # 'xt_negative' in other packs
-)
 
 
 def weak_names(names: frozenset[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ conditions of their own, and guiders number theirs as they like. Each entry of a
 the guider got it; entries that ComfyUI adds behind them in the course of a sampling carry those of other conditions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comfy.samplers import CFGGuider
@@ -14,6 +14,12 @@ from comfy.samplers import CFGGuider
 Conditions = Sequence[list[dict[str, Any]] | None]
 
 POSITIVE, NEGATIVE = "positive", "negative"
+# How guiders call the condition to lead away from: a guider with the first kind of name has others of the next kinds, too.
+NAMES_OF_WEAK: tuple[Callable[[str], bool], ...] = (
+    lambda name: name == "weak",  # the ERG Guider's
+    lambda name: name.startswith("empty"),  # the empty prompt of PerpNegGuider
+    lambda name: name.endswith(NEGATIVE),  # 'xt_negative' in other packs
+)
 # In transformer options: the names of an evaluation's conditions, by their number in `cond_or_uncond`.
 CONDITION_NAMES = "entropy_guidance_condition_names"
 # And for each of them its own number, or that of the condition that it is a copy of.
@@ -85,3 +91,9 @@ def place_of_positive(names: Sequence[str | None]) -> int | None:
 def positive_name(conds: dict[str, list[dict[str, Any]]]) -> str | None:
     """Of a guider's conditions the name of the one to lead to, if it has one."""
     return next((name for name, entries in conds.items() if entries and is_positive(name)), None)
+
+
+def weak_name(conds: dict[str, list[dict[str, Any]]]) -> str | None:
+    """Of a guider's conditions the name of the one to lead away from, if it has one."""
+    names = [name for name, entries in conds.items() if entries]
+    return next((name for is_weak in NAMES_OF_WEAK for name in names if is_weak(name)), None)

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ...guidance_core.named_choice import check_choice
 from ..common.percent_window import PercentWindow
-from .condition_names import positive_name
+from .condition_names import positive_name, weak_name
 
+# What makes guidance of both predictions, such as core's APG; at cfg 1 these get zeros in the place of the negative one.
+OF_BOTH = ("sampler_pre_cfg_function", "sampler_cfg_function")
 ORDINARY, NO_GUIDANCE = OUTSIDE = ("ordinary", "no guidance")
 
 
@@ -63,7 +65,7 @@ class GuidanceInterval:
     ) -> Tensor:
         """A wrapper for ComfyUI's PREDICT_NOISE."""
         guider = executor.class_obj
-        positive = positive_name(guider.conds)
+        positive, weak = positive_name(guider.conds), weak_name(guider.conds)
         inside = self._is_inside(timestep, guider.inner_model.model_sampling)
         self._had_guidance.add(inside or positive is None)
         if inside:
@@ -71,15 +73,16 @@ class GuidanceInterval:
         if positive is None:
             self._say(f"{type(guider).__name__} has no positive condition, so its guidance is ordinary there.")
             return executor(x, timestep, model_options, seed)
-        if model_options.get("disable_cfg1_optimization") and guider.conds.get("negative"):
+        if model_options.get("disable_cfg1_optimization") and weak is not None:
             self._say(
                 "the sampler or another node needs the negative branch all the same, so a step outside of the window is not "
                 "cheaper. It has no guidance, though."
             )
 
         def as_at_cfg_1(x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None) -> Any:
-            conditions = guider.conds.get("negative"), guider.conds[positive]
-            return sampling_function(guider.inner_model, x, timestep, *conditions, 1.0, model_options, seed)
+            conditions = guider.conds.get(weak), guider.conds[positive]
+            plain = {name: value for name, value in model_options.items() if name not in OF_BOTH}
+            return sampling_function(guider.inner_model, x, timestep, *conditions, 1.0, plain, seed)
 
         # The wrappers of other nodes stay around it.
         rest = WrapperExecutor(as_at_cfg_1, guider, executor.wrappers, executor.idx)

@@ -32,6 +32,41 @@ def test_outside_it_is_the_positive_prediction(node, demo, prompts, sample):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("APG", {"eta": 1.0, "norm_threshold": 5.0, "momentum": 0.0}),
+        ("APG", {"eta": 0.0, "norm_threshold": 28.0, "momentum": -0.75}),
+        ("VideoLinearCFGGuidance", {"min_cfg": 2.0}),
+        ("RescaleCFG", {"multiplier": 0.7}),
+    ],
+)
+@pytest.mark.parametrize("erg_first", [False, True])
+def test_outside_it_is_that_beside_nodes_that_make_guidance_of_both(
+    node, demo, prompts, sample, name, inputs, erg_first
+):
+    model = erg(node, demo[0], temperature=1.0) if erg_first else demo[0]
+    (model,) = node(name, model=model, **inputs)
+    model = model if erg_first else erg(node, model, temperature=1.0)
+    second_half = {"latent": {"samples": torch.zeros(1, 4, 16, 16)}, "denoise": 0.4}
+    assert torch.equal(
+        sample(model, *prompts, cfg=3.0, **second_half), sample(demo[0], *prompts, cfg=1.0, **second_half)
+    )
+
+
+def test_momentum_begins_with_the_window(node, demo, prompts, sample):
+    """What a node gathers from step to step holds no step outside, which has no guidance."""
+    model, sigmas = erg(node, demo[0], start_percent=0.5, end_percent=1.0), []
+
+    def gather(args):
+        sigmas.append(args["sigma"][0].item())
+        return args["conds_out"]
+
+    model.set_model_sampler_pre_cfg_function(gather)
+    sample(model, *prompts, cfg=3.0, steps=4)
+    assert len(sigmas) == 2 and max(sigmas) <= 0.5
+
+
 @pytest.mark.parametrize("guider", [dual_cfg("regular"), dual_cfg("nested"), perp_neg, our_guider])
 def test_guiders_of_three_conditions(node, demo, conditions, draw, guider):  # noqa: F811
     """A step that is outside as a whole draws what the positive condition says."""
@@ -45,6 +80,15 @@ def test_a_sampler_that_needs_the_negative_is_said_once(node, demo, prompts, sam
     drawn = sample(erg(node, demo[0], end_percent=0.1), *prompts, cfg=3.0, steps=4, sampler="euler_cfg_pp")
     assert drawn.isfinite().all()
     assert caplog.text.count("needs the negative branch all the same") == 1
+
+
+def test_the_weak_condition_is_what_such_a_sampler_needs(node, demo, conditions, draw):  # noqa: F811
+    """An ERG Guider without a negative has no condition of that name."""
+    positive, weak, _ = conditions
+    model = erg(node, demo[0], temperature=1.0, start_percent=0.6, end_percent=1.0)
+    ours = node("EntropyGuidanceGuider", model=model, positive=positive, weak=weak, scale=3.0)[0]
+    same = node("CFGGuider", model=model, positive=positive, negative=weak, cfg=3.0)[0]
+    assert_agree(*(draw(guider, steps=4, sampler="euler_cfg_pp") for guider in (ours, same)))
 
 
 def test_a_guider_without_a_positive_condition_is_said(node, demo, prompts, draw, caplog):  # noqa: F811

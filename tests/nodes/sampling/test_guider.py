@@ -16,12 +16,12 @@ def conditions(demo, encode):
 
 @pytest.fixture
 def draw(node, demo):
-    """draw(guider, steps) gives the latent that SamplerCustomAdvanced draws."""
+    """draw(guider, steps, sampler) gives the latent that SamplerCustomAdvanced draws."""
 
-    def run(guider, steps=2):
+    def run(guider, steps=2, sampler="euler"):
         return node(
             "SamplerCustomAdvanced", noise=node("RandomNoise", noise_seed=1)[0], guider=guider,
-            sampler=node("KSamplerSelect", sampler_name="euler")[0],
+            sampler=node("KSamplerSelect", sampler_name=sampler)[0],
             sigmas=node("BasicScheduler", model=demo[0], scheduler="simple", steps=steps, denoise=1.0)[0],
             latent_image=node("EmptyLatentImage", width=128, height=128, batch_size=2)[0],
         )[0]["samples"]  # fmt: skip

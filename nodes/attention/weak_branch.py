@@ -87,7 +87,7 @@ class WeakBranchAttention:
     def sample(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Any:
         """A wrapper for ComfyUI's OUTER_SAMPLE: says what was done, or why a whole sampling was left as it was."""
         with self.feedback.saying_errors():
-            outer, sampling = self._sampling, self._new_sampling(executor.class_obj)
+            outer, sampling = self._sampling, self._new_sampling(executor.class_obj, kwargs.get("latent_shapes"))
         self._sampling = sampling
         try:
             with self._reaching_negative_model(executor.class_obj):
@@ -108,8 +108,8 @@ class WeakBranchAttention:
         else:
             self.feedback.warn_without_effect(NAME, effect.why_not(self.window, self.own is not None, guider))
 
-    def _new_sampling(self, guider: CFGGuider) -> SamplingState:
-        """Raises RuntimeError where a guider has no condition for a weak branch of its own."""
+    def _new_sampling(self, guider: CFGGuider, latent_shapes: list[Any] | None) -> SamplingState:
+        """latent_shapes: of several latents in one. Raises RuntimeError where a guider has no condition for a weak branch of its own."""
         names = ConditionNames(guider)
         if self.own is None:
             return SamplingState(names)
@@ -119,7 +119,7 @@ class WeakBranchAttention:
                 f"({type(guider).__name__}) has none. Wire a prompt to its positive input, or set scale to 0."
             )
         batch = batch_of(guider.model_patcher.model.diffusion_model)
-        return SamplingState(names, OwnBranchOfSampling(self.own, names, batch))
+        return SamplingState(names, OwnBranchOfSampling(self.own, names, batch, latent_shapes))
 
     def predict(
         self,

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor
+from comfy.utils import pack_latents, unpack_latents
 from torch import Tensor
 
 from ...guidance_core import own_weak_branch
@@ -44,9 +45,12 @@ class OwnBranch:
 class OwnBranchOfSampling:
     """What a branch is in one sampling: copies of the positive condition's entries, and the step that is running."""
 
-    def __init__(self, branch: OwnBranch, names: ConditionNames, batch: Batch = Batch.ANY) -> None:
-        """batch: what the network takes."""
+    def __init__(
+        self, branch: OwnBranch, names: ConditionNames, batch: Batch = Batch.ANY, latent_shapes: list[Any] | None = None
+    ) -> None:
+        """batch: what the network takes. latent_shapes: of several latents in one (a video with its sound)."""
         self._branch, self._names, self._batch = branch, names, batch
+        self._latent_shapes = latent_shapes or []
         self._uuids: dict[UUID, UUID] = {}  # caches of other nodes tell conditions by their uuids, step for step
         self._step: _Step | None = None
 
@@ -54,7 +58,7 @@ class OwnBranchOfSampling:
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None
     ) -> Tensor:
         """A guider's prediction, led away from the branch. executor: the rest of ComfyUI's PREDICT_NOISE."""
-        outer, self._step = self._step, _Step(model_options.get("context_handler"))
+        outer, self._step = self._step, _Step(model_options.get("context_handler"), self._latent_shapes)
         try:
             guided = executor(x, timestep, self._step.with_windows(model_options, self.evaluate), seed)
             return self._step.guide(guided, self._branch)
@@ -121,12 +125,13 @@ def _fit(model: BaseModel, conds: Conditions, x: Tensor, timestep: Tensor, model
 
 @dataclass
 class _Step:
-    """windows: the context handler of the sampling, if any."""
+    """windows: the context handler of the sampling, if any. latent_shapes: of the latents that a prediction holds."""
 
     windows: object | None
+    latent_shapes: list[Any]
     evaluated: bool = False
     difference: Tensor | None = None
-    spread: Tensor | None = None
+    spreads: list[Tensor] | None = None  # of each latent
 
     def with_windows(self, model_options: dict[str, Any], evaluate: Callable[..., Any]) -> dict[str, Any]:
         """Model options whose context windows evaluate a copy too, and put it together as they do all conditions."""
@@ -137,13 +142,20 @@ class _Step:
     def take(self, positive: Any, weak: Any, branch: OwnBranch) -> None:
         """Keeps what it needs of the two predictions at once: other nodes may write into them."""
         self.difference = positive - weak
-        self.spread = own_weak_branch.spread(positive) if branch.rescale else None
+        self.spreads = [*map(own_weak_branch.spread, self._latents(positive))] if branch.rescale else None
 
     def guide(self, guided: Tensor, branch: OwnBranch) -> Tensor:
         if self.difference is None:  # another node had no need of an evaluation in this step
             return guided
         guided = own_weak_branch.guide(guided, self.difference, branch.scale)
-        return guided if self.spread is None else own_weak_branch.rescale(guided, self.spread, branch.rescale)
+        if self.spreads is None:
+            return guided
+        latents = zip(self._latents(guided), self.spreads)
+        rescaled = [own_weak_branch.rescale(latent, spread, branch.rescale) for latent, spread in latents]
+        return pack_latents(rescaled)[0] if len(rescaled) > 1 else rescaled[0]
+
+    def _latents(self, prediction: Tensor) -> list[Tensor]:
+        return list(unpack_latents(prediction, self.latent_shapes))
 
 
 class _Windows:

@@ -8,7 +8,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import in_process, random_models
+from benchmarks import in_process, random_models, small_networks
 from benchmarks.tolerance import agree, assert_agree
 from tests.nodes.attention.test_composition import COMPANIONS, lora_hooks
 from tests.nodes.attention.test_execution_modes import on_two_devices
@@ -334,6 +334,18 @@ def test_the_spread_after_a_full_rescale_is_that_of_the_positive_prediction(node
     std = [drawn.flatten(1).std(1) for drawn in (positive, guided)]
     torch.testing.assert_close(std[1], std[0], rtol=1e-4, atol=0)
     assert not agree(guided, sample(own(node, demo[0], 4.0), *prompts, steps=1, cfg=3.0, batch=3))
+
+
+def test_a_video_and_its_sound_are_rescaled_each_by_itself(node, sample):
+    small, model = small_networks.NETWORKS["LTXAV"], small_networks.build("LTXAV")
+
+    def sampled(model):
+        return sample(model, *small.conditions(), latent={"samples": small.latent()}, steps=1, cfg=1.0).unbind()
+
+    (rectified,) = node("EntropyGuidanceERG", model=model, temperature=0.05, layers="all", scale=100.0, rescale=1.0)
+    for positive, guided in zip(sampled(model), sampled(rectified), strict=True):
+        torch.testing.assert_close(guided.std(), positive.std(), rtol=1e-4, atol=0)
+        assert not agree(guided, positive)
 
 
 def test_the_window_of_steps(node, demo, prompts, sample):

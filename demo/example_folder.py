@@ -2,8 +2,7 @@
 
 from pathlib import Path
 from random import Random
-from shutil import rmtree
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import folder_paths
 from torchvision.transforms.functional import to_pil_image
@@ -19,14 +18,17 @@ def example_folder() -> Path:
     folder = root / "entropy-guidance-demo-pictures"
     if not folder.is_dir():
         root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(mkdtemp(dir=root))
-        _draw(unfinished)
-        try:
-            unfinished.replace(folder)
-        except OSError:
-            rmtree(unfinished)
-            if not folder.is_dir():  # else another ComfyUI with this folder for temporary files has drawn it meanwhile
-                raise
+        with TemporaryDirectory(dir=root) as unfinished:
+            drawn = Path(unfinished, folder.name)
+            drawn.mkdir()
+            _draw(drawn)
+            try:
+                drawn.replace(folder)
+            except OSError:
+                if (
+                    not folder.is_dir()
+                ):  # else another ComfyUI with this folder for temporary files has drawn it meanwhile
+                    raise
     return folder
 
 

@@ -14,6 +14,7 @@ from .calibration.inputs import RESOLUTION, VIEW, classifier_input, folder_input
 from .calibration.measurement import measure
 from .calibration.reliability_picture import reliability_picture, skipped_note
 from .classifiers.guidance_classifier import GuidanceClassifier
+from .classifiers.latent_decoder import small_decoders
 from .common.inputs import CATEGORY
 
 PICTURES = ("held out", "all")
@@ -52,8 +53,9 @@ class EntropyGuidanceCalibrationReport(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, image_folder: str | None, **_: Any) -> str | float:
-        return fingerprint(image_folder)
+    def fingerprint_inputs(cls, image_folder: str | None, **_: Any) -> list[str | float]:
+        """Of the pictures; and the small decoders, one of which decode = auto takes as soon as it is there."""
+        return [fingerprint(image_folder), *small_decoders()]
 
     @classmethod
     def execute(

@@ -10,6 +10,7 @@ from ..guidance_core.named_choice import check_choice
 from ..guidance_core.number_range import check_number
 from .classifiers.guidance_score import GuidanceScore, ScoreSocket
 from .classifiers.guided_ddpm import GuidedDDPM
+from .classifiers.latent_decoder import small_decoders
 from .common.inputs import CATEGORY, TILT, VAE
 from .feedback import HIDDEN, Feedback
 
@@ -53,6 +54,11 @@ class EntropyGuidanceDDPMSampler(io.ComfyNode):
             hidden=[*HIDDEN],
             not_idempotent=True,
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> list[str]:
+        """The small decoders, one of which shows the classifier its pictures as soon as it is there."""
+        return small_decoders()
 
     @classmethod
     def execute(

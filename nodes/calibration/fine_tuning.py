@@ -18,13 +18,13 @@ from ...guidance_core.fine_tuning import Batch, FineTuning
 from ...guidance_core.number_range import LARGEST, check_number, whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier, guidance_classifier
 from ..common.printable import printable
+from ..common.progress import Progress
 from ..common.want_of_memory import saying_what_to_change
 from .example_views import BATCH, ExampleViews, example_views
 from .guidance_view import PictureView
 from .image_folder import ExampleFolder
 from .loss_picture import loss_picture
 from .measurement import measure
-from .progress import Progress
 
 ALL_MEMORY = 1e30  # bytes: as much as there is
 

@@ -9,7 +9,8 @@ import math
 import os
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -18,9 +19,9 @@ from ...guidance_core.class_labels import parse_labels
 from ...guidance_core.number_range import whole_number
 from ..classifiers.guidance_classifier import GuidanceClassifier
 from ..common.printable import printable
+from ..common.progress import Progress
 from .files_below import FilesBelow, files_below
 from .pictures import Pictures, problem_of
-from .progress import Progress
 
 DEMO = "entropy-guidance-demo"
 HELD_OUT = 0.2  # of each class
@@ -45,10 +46,19 @@ class ExampleFolder:
 
 
 def folder_names() -> list[str]:
-    """What the nodes offer: folders below ComfyUI's input folder that have sub-folders."""
-    below = folder_paths.get_input_subfolders()
-    parents = {PurePosixPath(folder).parent.as_posix() for folder in below} - {"."}
-    return [DEMO, *sorted(parents - {DEMO})]
+    """What the nodes offer: folders below ComfyUI's input folder that have sub-folders. Links are looked into, once, and not
+    what is below them: they may lead in circles."""
+    root, found = folder_paths.get_input_directory(), set()
+    for place, folders, _ in os.walk(root):
+        links = (os.path.join(place, name) for name in folders if os.path.islink(os.path.join(place, name)))
+        with_folders = [*[place] * bool(folders), *filter(_has_folders, links)]
+        found.update(Path(folder).relative_to(root).as_posix() for folder in with_folders)
+    return [DEMO, *sorted(found - {".", DEMO})]
+
+
+def _has_folders(place: str) -> bool:
+    """False for a place that cannot be looked into."""
+    return any(folders for _, folders, _ in islice(os.walk(place), 1))
 
 
 def fingerprint(name: str | None) -> str | float:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from ...guidance_core.calibration_error import CalibrationError, calibration_error
+from ..common.progress import Progress
 from ..common.want_of_memory import saying_what_to_change, with_fewer_at_once
 from .example_views import BATCH, ExampleViews
-from .progress import Progress
 
 SHORT_OF_MEMORY = (
     "Memory is too short to look at a single picture. Choose a smaller resolution, decode = taesd or half where there is a model, "

@@ -14,12 +14,13 @@ from typing import Any
 
 import folder_paths
 import torch
+from comfy.model_management import InterruptProcessingException
 
 from ..common.printable import printable, printable_cause
 from .adm_file import is_adm
 from .claims import check_name, words_of
 from .guidance_classifier import GuidanceClassifier, guidance_classifier
-from .listing import names_below, path_below
+from .listing import UNFINISHED, names_below, path_below
 from .weights import read_weights
 
 FOLDER = "classifiers"
@@ -58,6 +59,8 @@ def naming(wanted: str, path: Path) -> Iterator[None]:
     """Within, whatever goes wrong is a ValueError that names the input, as an artist gave it, and the file."""
     try:
         yield
+    except InterruptProcessingException:
+        raise
     except Exception as error:  # damaged and hostile files let the libraries that read them raise anything
         words = f"{wanted} cannot be loaded from {path}: {_reason_of(error)}"
         raise ValueError(printable(words)) from printable_cause(error)
@@ -91,7 +94,7 @@ def save_classifier(classifier: GuidanceClassifier, prefix: str) -> str:
     folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(root))
     number = max(counter, _next_number(Path(folder).relative_to(root), name))
     target = Path(folder) / f"{name}_{number:05}_{classifier.patcher.model.suffix}"
-    with TemporaryDirectory(dir=root, prefix=".") as unfinished:  # so that no half-written classifier is left
+    with TemporaryDirectory(dir=root, prefix=UNFINISHED) as unfinished:  # so that no half-written classifier is left
         written = Path(unfinished) / target.name
         classifier.patcher.model.save(written, classifier.labels, classifier.notes)
         written.replace(target)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..common.progress import Progress
+from ..common.want_of_memory import is_want_of_memory
 from .claims import ANY, TooMuch, words_of
 from .class_labels import distinct_labels
 from .heads import names_of_logits
 from .hugging_face_folder import LOCAL, Shapes, check_folder, check_tokenizer, numbers_of, read_config
 from .rehearsal import check_fits, on_meta, prepared, rehearse
-from .weights import NOTES
+from .weights import NOTES, WANT_OF_MEMORY
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -95,10 +97,11 @@ def _network(auto: Any, folder: Path, config: "PretrainedConfig") -> "PreTrained
     try:
         network, info = auto.from_pretrained(folder, config=config, **WEIGHTS, **LOCAL)
     except Exception as error:
-        raise ValueError(
+        misfit = (
             f"its weights are not those of a {config.model_type} as config.json describes it: use the folder as it was "
             "published or saved."
-        ) from error
+        )
+        raise ValueError(WANT_OF_MEMORY if is_want_of_memory(error) else misfit) from error
     lacking = [*info["missing_keys"], *info["mismatched_keys"]]
     if lacking:
         raise ValueError(f"{len(lacking)} of its weights are missing or of another shape, such as {lacking[0]}.")
@@ -109,12 +112,19 @@ def prepare(process: "BaseImageProcessor", images: torch.Tensor) -> dict[str, to
     """What a network reads of images [B, 3, H, W] in 0..1: pixel_values, and where in a picture each patch is (NaFlex).
 
     Raises ValueError for an image processor that gives something else."""
-    parts = process(images=images, do_rescale=False, return_tensors="pt", device=images.device)
+    given = {"images": images, "do_rescale": False} if _reads_ones(process) else {"images": 255 * images}
+    parts = process(**given, return_tensors="pt", device=images.device)
     if "pixel_values" not in parts:
         raise ValueError(
             f"its image processor gives {', '.join(parts)} rather than pixels, so that it has no gradient."
         )
     return {name: parts[name].to(images.device) for name in INPUTS if name in parts}
+
+
+def _reads_ones(process: "BaseImageProcessor") -> bool:
+    """Whether its own scaling of bytes, which is left out then, only brings them to 0..1."""
+    scaling = (("do_rescale", True), ("rescale_factor", 1 / 255), ("rescale_offset", False))
+    return all(getattr(process, name, usual) == usual for name, usual in scaling)
 
 
 def _prepared(process: "BaseImageProcessor") -> dict[str, torch.Tensor]:
@@ -194,11 +204,13 @@ class _ZeroShotClassifier(_Classifier):
         super().__init__(network, process)
         self.tokenizer, self.prompts = tokenizer, prompts
         grey = prepare(process, torch.full(EXAMPLE.shape, 0.5))
-        parts = []
-        for first in range(0, len(prompts), PROMPTS):
+        parts, starts = [], range(0, len(prompts), PROMPTS)
+        progress = Progress(len(starts))
+        for first in starts:
             tokens = _tokens(tokenizer, prompts[first : first + PROMPTS], _positions(network.config))
             with torch.no_grad():
                 parts.append(network(**tokens, **grey).text_embeds)
+            progress()
         self.register_buffer("texts", torch.nn.functional.normalize(torch.cat(parts), dim=-1))
         self.unread = tuple(f"network.{name}." for name in _unread(network, lambda: self.logits(grey)))
 

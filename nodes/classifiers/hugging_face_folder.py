@@ -111,9 +111,10 @@ def _check_kind(folder: Path) -> None:
             f"the weights in {folder} are a pickle (.bin), which is not read: load the model in transformers and save it "
             "with save_pretrained, which writes safetensors."
         )
-    for needed in ("preprocessor_config.json", "*.safetensors"):
-        if not any(folder.glob(needed)):
-            raise ValueError(f"the folder {folder} has no {needed}.")
+    if not any((folder / name).exists() for name in CONFIGURATIONS):
+        raise ValueError(f"the folder {folder} has no {' and no '.join(CONFIGURATIONS)}.")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"the folder {folder} has no *.safetensors.")
     if (folder / "adapter_config.json").exists():
         raise ValueError("it is an adapter of another model: merge them and save the whole model.")
     if (folder / TEMPLATES).exists():

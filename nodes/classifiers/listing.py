@@ -13,6 +13,9 @@ from .weights import WEIGHT_FILES
 
 CONFIG = "config.json"
 LEFT_OUT = ".git"  # as in ComfyUI
+UNFINISHED = (
+    ".unfinished-"  # how names of folders begin in which a classifier is being saved, or was when ComfyUI ended
+)
 Folder = tuple[str, frozenset[tuple[int, int]]]  # its name below the root, and which folders it is in
 COARSEST = 2 * 10**9  # ns: file systems tell a folder's time in steps of up to two seconds
 UNKNOWN = -1  # in the place of the time of a folder that has to be looked into again
@@ -52,7 +55,7 @@ class _Listing:
         for entry in entries:
             inner = f"{name}/{entry.name}" if name else entry.name
             if _is_folder(entry):
-                folders += [(inner, around | {this})] if entry.name != LEFT_OUT else []
+                folders += [] if _is_left_out(entry.name) else [(inner, around | {this})]
             elif not _is_file(entry) and entry.is_symlink():  # may lead somewhere later, without a change here
                 self.times[folder] = UNKNOWN
             elif _has_weights(entry.name) and _is_file(entry):
@@ -77,12 +80,16 @@ def names_below(root: str) -> list[str]:
 def path_below(root: str, name: str) -> Path | None:
     """Where one of `names_below` is, without listing all; None where nothing of that name is."""
     parts = name.split("/")
-    if any(part in ("", "..", LEFT_OUT) or Path(part).name != part for part in parts):
+    if any(part in ("", "..") or _is_left_out(part) or Path(part).name != part for part in parts):
         return None
     path = Path(root, *parts)
     if any(_is_model(Path(root, *parts[:inner])) for inner in range(1, len(parts))):
         return None
     return path if _is_model(path) or is_weight_file(path) else None
+
+
+def _is_left_out(name: str) -> bool:
+    return name == LEFT_OUT or name.startswith(UNFINISHED)
 
 
 def is_weight_file(path: Path) -> bool:

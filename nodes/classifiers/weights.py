@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 
 import torch
 
+from ..common.want_of_memory import is_want_of_memory
 from .claims import (
     ZIP,
     Description,
@@ -27,6 +28,7 @@ from .pickles import check_pickle
 from .state_dicts import state_dict_in, unwrapped
 
 SAFETENSORS = (".safetensors", ".sft")
+WANT_OF_MEMORY = "there is not enough free memory to load it: close other programs, or use a smaller model."
 WEIGHT_FILES = (*SAFETENSORS, ".pth", ".pt", ".ckpt")
 NOTES = "entropy_guidance"  # where a saved classifier's metadata, or config.json, says how it was calibrated
 
@@ -60,7 +62,8 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     except (TooMuch, NotRead):
         raise
     except Exception as error:  # damaged files let PyTorch raise anything
-        raise ValueError(f"{path} is damaged, or holds more than weights, which is not run.") from error
+        damaged = f"{path} is damaged, or holds more than weights, which is not run."
+        raise ValueError(WANT_OF_MEMORY if is_want_of_memory(error) else damaged) from error
     weights = state_dict_in(content, str(path))
     check_held(weights, path.stat().st_size)
     return weights

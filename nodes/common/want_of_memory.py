@@ -19,7 +19,7 @@ def is_want_of_memory(error: Exception) -> bool:
     if "illegal memory" in words or "memory location" in words or "memory format" in words:
         return False
     said = ("memory", "alloc_failed", "invalid buffer size")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in words for word in said)
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(word in words for word in said)
 
 
 @contextmanager

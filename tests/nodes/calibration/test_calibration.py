@@ -715,7 +715,7 @@ def test_what_a_folder_holds_is_noticed(home, new_folder):
     first = fingerprints()
     assert fingerprints() == first
     Image.new("RGB", (8, 8)).save(new_folder / "cat" / "new.png")
-    assert not set(fingerprints()) & set(first)
+    assert all(now != before for now, before in zip(fingerprints(), first, strict=True))
 
 
 def test_no_more_are_held_out_than_are_measured_in_a_while():
@@ -772,6 +772,49 @@ def test_files_have_torchvision_s_order(home, new_folder):
     listed = in_process.pack_module("nodes.calibration.files_below").files_below(new_folder).files
     assert [str(new_folder / file) for file in listed] == [path for path, _ in of_torchvision]
     shutil.rmtree(far)
+
+
+def test_linked_folders_are_offered(fresh, home, new_folder):
+    """A folder that is a link, and one whose classes are; neither is looked into further, where a link leads back."""
+    far, root = home / "far", new_folder.parent
+    pictures(far, {"cat": 2, "dog": 2})
+    (far / "back").symlink_to(root)
+    (root / "link").symlink_to(far)
+    for name in ("cat", "dog"):
+        (new_folder / name).symlink_to(far / name)
+    names = in_process.pack_module("nodes.calibration.image_folder").folder_names()
+    assert {"link", "mine"} <= {*names} and len(names) < 10
+    assert len(open_folder("mine", fresh("hugging_face")).everything) == 4
+    (root / "link").unlink()
+    shutil.rmtree(far)
+
+
+@pytest.mark.parametrize("name", ["Calibrate", "CalibrationReport", "DDPMSampler"])
+def test_a_small_decoder_that_has_come_is_noticed(name, tmp_path):
+    """Which decode = auto takes then."""
+    node = nodes.NODE_CLASS_MAPPINGS[f"EntropyGuidance{name}"]
+    before = node.fingerprint_inputs(image_folder="entropy-guidance-demo")
+    (tmp_path / "taesd_decoder.safetensors").touch()
+    folder_paths.add_model_folder_path("vae_approx", str(tmp_path))
+    try:
+        assert node.fingerprint_inputs(image_folder="entropy-guidance-demo") != before
+    finally:
+        folder_paths.folder_names_and_paths["vae_approx"][0].remove(str(tmp_path))
+        folder_paths.filename_list_cache.pop("vae_approx", None)
+
+
+def test_a_full_disk_leaves_no_drawings(monkeypatch, tmp_path):
+    example = in_process.pack_module("demo.example_folder")
+
+    def full(folder):
+        (folder / "some.png").touch()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(example, "_draw", full)
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    with pytest.raises(OSError, match="No space left"):
+        example.example_folder()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_links_in_circles_end(fresh, new_folder, caplog):

@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+import comfy.model_management
 import folder_paths
 import pytest
 import torch
@@ -114,6 +115,69 @@ def test_zero_shot(load, folder):
     )
     assert_agree(classifier.patcher.model(IMAGES), network(**inputs).logits_per_image)
     assert classifier.patcher.model.unread == ("network.text_model.", "network.text_projection.")
+
+
+def test_a_zero_shot_folder_as_transformers_5_saves_it(load, folder):
+    """The image processor stands in processor_config.json alone."""
+    from transformers import AutoProcessor
+
+    path, prompts = folder / "whole", "a red circle\na blue square"
+    shutil.copytree(folder / "zero-shot", path, ignore=shutil.ignore_patterns("preprocessor_config.json"))
+    try:
+        AutoProcessor.from_pretrained(folder / "zero-shot", **with_gradients()).save_pretrained(path)
+        found, expected = (load(name, prompts=prompts).patcher.model(IMAGES) for name in ("whole", "zero-shot"))
+    finally:
+        shutil.rmtree(path)
+    assert torch.equal(found, expected)
+
+
+def test_an_interrupt_ends_the_reading_of_prompts(load):
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        load("zero-shot", prompts="a red circle\na blue square")
+
+
+def of_bytes_from_minus_one():
+    return transformers.ViTImageProcessor(
+        do_resize=False, rescale_factor=1 / 127.5, image_mean=[1.0] * 3, image_std=[1.0] * 3
+    )
+
+
+def of_bytes_as_they_are():
+    return transformers.ViTImageProcessor(
+        do_resize=False, do_rescale=False, image_mean=[127.5] * 3, image_std=[127.5] * 3
+    )
+
+
+def with_an_offset():
+    return transformers.EfficientNetImageProcessor(
+        do_resize=False, do_center_crop=False, rescale_factor=1 / 127.5, rescale_offset=True
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [of_bytes_from_minus_one, of_bytes_as_they_are, with_an_offset, transformers.ViTImageProcessor]
+)
+def test_an_image_processor_scales_bytes_in_its_own_way(make, tmp_path):
+    """Against the library's own reading of the same picture as bytes."""
+    make().save_pretrained(tmp_path)
+    process = transformers.AutoImageProcessor.from_pretrained(tmp_path, **with_gradients())
+    picture = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    prepare = pack_module("nodes.classifiers.hugging_face").prepare
+    expected = process(picture, return_tensors="pt")["pixel_values"]
+    assert_agree(prepare(process, picture / 255)["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18-f37072fd.pth", "animals"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to")])
+def test_a_want_of_memory_is_no_damage(load, monkeypatch, name, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    monkeypatch.setattr(transformers.AutoModelForImageClassification, "from_pretrained", fail)
+    with pytest.raises(ValueError, match="there is not enough free memory to load it: close other programs"):
+        load(name)
 
 
 @pytest.mark.parametrize("save", [save_align, save_siglip])

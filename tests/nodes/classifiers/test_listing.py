@@ -54,6 +54,7 @@ def settle(folder: Path):
 def test_linked_folders_and_all_endings_are_listed(models, tmp_path, below):
     put(models / "a.safetensors", models / "B.PTH", models / "inner" / "c.ckpt", models / "inner" / "deep" / "d.Pt")
     put(models / "e.sft", models / "notes.txt", models / ".git" / "f.pt", models / "config.json")
+    put(models / "inner" / ".unfinished-x1" / "saved" / "config.json")  # ComfyUI was ended while it saved one
     put(models / "model" / "config.json", models / "model" / "model.safetensors", models / "model" / "more" / "g.pt")
     put(tmp_path / "elsewhere" / "h.pt", tmp_path / "elsewhere" / "model" / "config.json")
     (models / "linked").symlink_to(tmp_path / "elsewhere")
@@ -72,6 +73,7 @@ def test_linked_folders_and_all_endings_are_listed(models, tmp_path, below):
         ".",
         "..",
         "../a.safetensors",
+        "inner/.unfinished-x1/saved",
         "/etc",
         "inner/../a.safetensors",
         "inner//c.ckpt",

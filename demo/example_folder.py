@@ -24,10 +24,8 @@ def example_folder() -> Path:
             _draw(drawn)
             try:
                 drawn.replace(folder)
-            except OSError:
-                if (
-                    not folder.is_dir()
-                ):  # else another ComfyUI with this folder for temporary files has drawn it meanwhile
+            except OSError:  # not where another ComfyUI with this folder for temporary files has drawn it meanwhile
+                if not folder.is_dir():
                     raise
     return folder
 

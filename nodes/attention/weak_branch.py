@@ -109,7 +109,9 @@ class WeakBranchAttention:
             self.feedback.warn_without_effect(NAME, effect.why_not(self.window, self.own is not None, guider))
 
     def _new_sampling(self, guider: CFGGuider, latent_shapes: list[Any] | None) -> SamplingState:
-        """latent_shapes: of several latents in one. Raises RuntimeError where a guider has no condition for a weak branch of its own."""
+        """latent_shapes: of several latents in one.
+
+        Raises RuntimeError where a guider has no condition for a weak branch of its own."""
         names = ConditionNames(guider)
         if self.own is None:
             return SamplingState(names)

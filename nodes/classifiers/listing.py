@@ -13,9 +13,7 @@ from .weights import WEIGHT_FILES
 
 CONFIG = "config.json"
 LEFT_OUT = ".git"  # as in ComfyUI
-UNFINISHED = (
-    ".unfinished-"  # how names of folders begin in which a classifier is being saved, or was when ComfyUI ended
-)
+UNFINISHED = ".unfinished-"  # how names of folders begin in which a classifier is being saved
 Folder = tuple[str, frozenset[tuple[int, int]]]  # its name below the root, and which folders it is in
 COARSEST = 2 * 10**9  # ns: file systems tell a folder's time in steps of up to two seconds
 UNKNOWN = -1  # in the place of the time of a folder that has to be looked into again

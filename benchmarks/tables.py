@@ -6,7 +6,7 @@ benchmark by its name (`results.read`), and returns Markdown.
 
 from .jackknife import HALF
 from .markdown import Read, joined, table, with_interval
-from .text_to_image.tables import BEGINNER, EARLIER, LEARNER, OF_PICTURES, PUPIL, UNPROMPTED_IN_THE_PAPER
+from .text_to_image.tables import BEGINNER, EARLIER, LEARNER, OF_PICTURES, PUPIL, UNET, UNPROMPTED_IN_THE_PAPER
 
 CALIBRATED = {
     "CE": "CE alone",
@@ -48,6 +48,7 @@ def _beside_cfg(regimes: dict) -> list[tuple[str, str, str]]:
             (LEARNER, "after 4,000 steps of training", "exact"),
             (PUPIL, "after 2,000 steps", "asked"),
             (BEGINNER, "after 1,000 steps, which hardly draws", "asked"),
+            (UNET, "a U-Net of SD1.5's class, which draws soft shapes", "asked"),
         )
     ]
 

@@ -62,7 +62,7 @@ def _of_two_trainings(trainings: dict) -> tuple[str, str, str]:
         return f"{name}: {', '.join(_ratios(row[baseline], row[name], row[name], 'asked') for row in rows)}"
 
     return (
-        "the same, I-ERG with its defaults at `cfg` 1.5 relative to CFG at two scales, after 2,000 steps of each of two trainings",
+        "the demo model's network, I-ERG with its defaults at `cfg` 1.5 relative to CFG at two scales, after 2,000 steps of each of two trainings",
         "; ".join(beside(name) for name in trainings["0"]["rows"] if name != baseline),
         "–",
     )

@@ -56,14 +56,16 @@ VALUES: Values = {
         "tilt": (-0.5, -0.2, 0.0, 0.2),
     },
 }
-Point = tuple[str, ...]  # node, input, value; or a node without guidance
+BASE = "base"
+Point = tuple[str, ...]  # node, input, value; node, BASE for what the inputs are changed of; or a node without guidance
 
 
 def settings(values: Values) -> dict[Point, Setting]:
-    """Of each value of each input, and of each node without guidance."""
+    """Of each value of each input, of each node's base, and without guidance."""
     score = {name: value for name, value in defaults_of(NODES[SCORE]).items() if name != "labels"}
     ddpm, apply = Setting(SCALE, score), Setting(score=score, apply={})
     bases = {SCORE: ddpm, DDPM: ddpm, APPLY: apply}
+    around = {(node, BASE): setting for node, setting in bases.items()}
     none = {(SCORE,): Setting(), (DDPM,): Setting(), (APPLY,): Setting(apply={"scale": 0.0})}
     points = {
         (node, name, str(value)): _with(bases[node], node, name, value)
@@ -71,7 +73,7 @@ def settings(values: Values) -> dict[Point, Setting]:
         for name, tried in inputs.items()
         for value in tried
     }
-    return none | points
+    return none | around | points
 
 
 def _with(base: Setting, node: str, name: str, value) -> Setting:
@@ -113,7 +115,7 @@ def main() -> None:
     found = {
         "steps": size.steps, "pictures": options.batches * BATCH, "real": REAL, "scale of the sampler": SCALE,
         "defaults": {node: {name: str(value) for name, value in defaults_of(NODES[node]).items()} for node in NODES},
-        "none": {node: rows[node,] for node in NODES},
+        "none": {node: rows[node,] for node in NODES}, "base": {node: rows[node, BASE] for node in NODES},
         "rows": {
             node: {name: {str(value): rows[node, name, str(value)] for value in tried} for name, tried in inputs.items()}
             for node, inputs in values.items()
@@ -131,7 +133,7 @@ def _few(values: Values) -> Values:
 def measured(
     points: dict[Point, Setting], eyes: Eyes, size: Size, options: argparse.Namespace
 ) -> dict[Point, dict[str, dict[str, float]]]:
-    """Each point's measures, and how far they are above those of its node without guidance."""
+    """Each point's measures, and how far they are above those of its node's base."""
     jobs = {
         Job(setting, SEED, n, size).file: Job(setting, SEED, n, size)
         for n in range(options.batches)
@@ -144,7 +146,7 @@ def measured(
     rows = {}
     for node in NODES:
         of_node = {point: measure for point, measure in measures.items() if point[0] == node}
-        rows |= compared(of_node, np.arange(options.batches * BATCH), (node,))
+        rows |= compared(of_node, np.arange(options.batches * BATCH), (node, BASE))
     return rows
 
 
@@ -161,7 +163,9 @@ def draw(found: dict, folder: Path) -> None:
         for node, inputs in found["rows"].items()
     }
     none = {node: shared(node, row) for node, row in found["none"].items()}
-    panels(rows, none, found["defaults"], ("accuracy", "coverage", share), "inputs-of-classifiers", folder)
+    bars = f"the difference from the setting that the others are changed of (the sampler's: scale {SCALE:g}, learned variance)"
+    measures = ("accuracy", "coverage", share)
+    panels(rows, none, found["defaults"], measures, bars, "inputs-of-classifiers", folder)
 
 
 if __name__ == "__main__":

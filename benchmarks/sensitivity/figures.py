@@ -30,12 +30,15 @@ def inputs(results: dict, folder: Path) -> None:
     """What each input of each node does, the others at their defaults."""
     for regime, found in results["rows"].items():
         none = dict.fromkeys(found["inputs"], found["none"])
-        panels(found["inputs"], none, results["defaults"], MEASURES, f"inputs-{_file_name(regime)}", folder)
+        bars, name = "the difference from it", f"inputs-{_file_name(regime)}"
+        panels(found["inputs"], none, results["defaults"], MEASURES, bars, name, folder)
 
 
-def panels(inputs: dict, none: dict, defaults: dict, measures: tuple[str, ...], name: str, folder: Path) -> None:
+def panels(
+    inputs: dict, none: dict, defaults: dict, measures: tuple[str, ...], bars: str, name: str, folder: Path
+) -> None:
     """A panel for each node's input over its values. inputs: rows by node, input and value. none: by node, the row without
-    guidance. defaults: by node and input."""
+    guidance. defaults: by node and input. bars: what they are 95 % of."""
     panels_of = [(node, name) for node, of_node in inputs.items() for name in of_node]
     rows = -(-len(panels_of) // COLUMNS)
     figure, panels = plt.subplots(rows, COLUMNS, figsize=(15, 2.9 * rows), layout="constrained", squeeze=False)
@@ -52,7 +55,7 @@ def panels(inputs: dict, none: dict, defaults: dict, measures: tuple[str, ...], 
     for panel in panels.flat[len(panels_of) :]:
         panel.set_axis_off()
     lines = panels.flat[0].get_legend_handles_labels()
-    title = "dotted: no guidance; bars: 95 % of the difference from it; grey: the default"
+    title = f"dotted: no guidance; bars: 95 % of {bars}; grey: the default"
     figure.legend(*lines, loc="outside lower right", ncols=len(measures), title=title, fontsize=11)
     save(figure, name, folder)
 

@@ -2,7 +2,7 @@
 `python -m benchmarks.class_sensitivity`.
 
 On the class-conditional demo model, as benchmarks.class_conditional draws it; Apply Classifier Guidance with Euler and as many
-steps. The score is the node's own, the DDPM sampler's scale the one that all divergences took there. Pictures and noise are those
+steps. The score is the node's own, the DDPM sampler's scale and variance those that all divergences took there. Pictures and noise are those
 of no table, since defaults follow from this; batches that were drawn are kept. Writes docs/results/class_sensitivity.json and
 docs/inputs-of-classifiers.png and .svg.
 """
@@ -25,7 +25,7 @@ from .density_coverage import coverage, density, within_balls
 from .in_process import defaults_of
 from .jackknife import compared
 from .judge import frechet
-from .sensitivity.figures import panels
+from .sensitivity.figures import input_panels
 
 SEED = 5  # of the pictures; those of real ones are others
 REAL = 1008
@@ -134,13 +134,10 @@ def measured(
     points: dict[Point, Setting], eyes: Eyes, size: Size, options: argparse.Namespace
 ) -> dict[Point, dict[str, dict[str, float]]]:
     """Each point's measures, and how far they are above those of its node's base."""
-    jobs = {
-        Job(setting, SEED, n, size).file: Job(setting, SEED, n, size)
-        for n in range(options.batches)
-        for setting in points.values()
-    }
+    jobs = (Job(setting, SEED, n, size) for n in range(options.batches) for setting in points.values())
+    different = {job.file: job for job in jobs}  # a base is the setting of one value of each of its inputs
     with ProcessPoolExecutor(options.workers, get_context("spawn"), start, (size,)) as workers:
-        run([*jobs.values()], workers, "drawing")
+        run([*different.values()], workers, "drawing")
     real = eyes.real(REAL, seed=6)
     measures = {point: of(real, seen(setting, SEED, options.batches, size)) for point, setting in points.items()}
     rows = {}
@@ -165,7 +162,7 @@ def draw(found: dict, folder: Path) -> None:
     none = {node: shared(node, row) for node, row in found["none"].items()}
     bars = f"the difference from the setting that the others are changed of (the sampler's: scale {SCALE:g}, learned variance)"
     measures = ("accuracy", "coverage", share)
-    panels(rows, none, found["defaults"], measures, bars, "inputs-of-classifiers", folder)
+    input_panels(rows, none, found["defaults"], measures, bars, "inputs-of-classifiers", folder)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def inputs(results: dict, folder: Path) -> None:
     for regime, found in results["rows"].items():
         none = dict.fromkeys(found["inputs"], found["none"])
         bars, name = "the difference from it", f"inputs-{_file_name(regime)}"
-        panels(found["inputs"], none, results["defaults"], MEASURES, bars, name, folder)
+        input_panels(found["inputs"], none, results["defaults"], MEASURES, bars, name, folder)
 
 
-def panels(
+def input_panels(
     inputs: dict, none: dict, defaults: dict, measures: tuple[str, ...], bars: str, name: str, folder: Path
 ) -> None:
     """A panel for each node's input over its values. inputs: rows by node, input and value. none: by node, the row without
@@ -61,7 +61,7 @@ def panels(
 
 
 def _line(panel: Axes, points: dict, measure: str, **style) -> None:
-    """A measure over an input's values, with 95 % intervals of its difference from no guidance."""
+    """A measure over an input's values, with 95 % intervals of a difference."""
     rows = [row[measure] for row in points.values()]
     values, errors = ([row[name] for row in rows] for name in ("value", "error above"))
     panel.errorbar(range(len(rows)), values, [HALF * e for e in errors], capsize=2, elinewidth=0.8, **style)

@@ -48,7 +48,8 @@ class ExampleFolder:
 def folder_names() -> list[str]:
     """What the nodes offer: folders below ComfyUI's input folder that have sub-folders. Links are looked into, once, and not
     what is below them: they may lead in circles."""
-    root, found = folder_paths.get_input_directory(), set()
+    root = folder_paths.get_input_directory()
+    found: set[str] = set()
     for place, folders, _ in os.walk(root):
         links = (os.path.join(place, name) for name in folders if os.path.islink(os.path.join(place, name)))
         with_folders = [*[place] * bool(folders), *filter(_has_folders, links)]

@@ -35,11 +35,8 @@ AT_ONCE = 10  # batches of a method, before the next has its turn
 COLUMNS = 18  # of the picture
 SCALES = (2.0, 4.0, 8.0, 16.0)
 CFG_SCALES = (2.0, 3.5, 5.0, 8.0)
-LATER = {
-    "dtype": "default",
-    "variance": "learned",
-    "apply": None,
-}  # a batch has the name it had before there was a choice
+# What a setting had before there was a choice: a batch keeps the name that it had then.
+LATER = {"dtype": "default", "variance": "learned", "apply": None}
 LAST = "8-9"  # of ten layers: those at 16 × 16 on the way up
 
 

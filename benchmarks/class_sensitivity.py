@@ -2,9 +2,9 @@
 `python -m benchmarks.class_sensitivity`.
 
 On the class-conditional demo model, as benchmarks.class_conditional draws it; Apply Classifier Guidance with Euler and as many
-steps. The score is the node's own, the DDPM sampler's scale and variance those that all divergences took there. Pictures and noise are those
-of no table, since defaults follow from this; batches that were drawn are kept. Writes docs/results/class_sensitivity.json and
-docs/inputs-of-classifiers.png and .svg.
+steps. The score is the node's own, the DDPM sampler's scale and variance those that all divergences took there. Pictures and noise
+are those of no table, since defaults follow from this; batches that were drawn are kept. Writes
+docs/results/class_sensitivity.json and docs/inputs-of-classifiers.png and .svg.
 """
 
 import argparse

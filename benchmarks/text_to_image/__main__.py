@@ -5,7 +5,8 @@ its best setting and, for its front, at other scales. All methods share captions
 kept, so that an interrupted run goes on and a larger --batches adds to what is there. Held-out captions, Euler; three seeds
 of the noise for each caption. Writes docs/results/text_to_image.json, and for each regime docs/text-to-image-REGIME.png,
 docs/unconditional-REGIME.png and docs/text-to-image-fronts-REGIME.png and .svg. Tables that were not asked for stay as they
-are; with --join those that were get the methods, and fronts of methods, which they do not have yet.
+are; with --join those that were get what they do not have yet: methods, fronts of methods, and measures of methods that were
+chosen before these were measured.
 """
 
 import argparse
@@ -51,7 +52,11 @@ def table(
     prompted = kind == PROMPTED
     there = {} if earlier is None else {name: Setting(**setting) for name, setting in earlier["settings"].items()}
     methods = [m for m in SPACES[kind] if m in options.methods and m not in there and _is_possible(m, regime)]
-    if there and not methods:
+    real_pictures = ceiling(options.batches * BATCH, prompted)
+    again = [m for m in there if m in options.methods and real_pictures.keys() - earlier["rows"][m].keys()]
+    fronts_there = earlier["fronts"] if there else {}
+    scaled = [m for m in options.fronts if prompted and m not in fronts_there and (m in there or m in methods)]
+    if there and not (methods or again or scaled):
         return earlier
     what = f"{regime}, {kind}"
     searches = [_search(regime, method, prompted, options) for method in methods]
@@ -59,7 +64,7 @@ def table(
     chosen = {method: rows[0]["setting"] for method, rows in tried.items()}
     baseline = earlier["baseline"] if there else _baseline(chosen)
     if there:
-        chosen[baseline] = there[baseline]
+        chosen |= {method: there[method] for method in (*again, baseline)}
     rows = measured(
         workers,
         regime,
@@ -70,13 +75,13 @@ def table(
         prompted=prompted,
         baseline=baseline,
     )
-    points, fronts = _points(there | chosen, options.fronts if prompted else ()), {}
+    points, fronts = _points(there | chosen, scaled), {}
     if points:
         fronts = measured(
             workers, regime, points, options.front_batches, options.steps, f"{what}: fronts", baseline=NO_GUIDANCE
         )
     found = {
-        **results.origin("text_to_image"), **_terms(regime, options), "real pictures": ceiling(options.batches * BATCH, prompted),
+        **results.origin("text_to_image"), **_terms(regime, options), "real pictures": real_pictures,
         "tried": {name: [{**row, "setting": asdict(row["setting"])} for row in rows] for name, rows in tried.items()},
         "settings": {name: asdict(setting) for name, setting in chosen.items()},
         "rows": rows, "baseline": baseline,

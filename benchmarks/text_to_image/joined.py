@@ -21,23 +21,25 @@ def check_alike(earlier: dict | None, terms: dict, title: str) -> None:
 
 
 def joined(earlier: dict, new: dict, order: Iterable[str]) -> dict:
-    """The earlier table with the new one's further methods, in the given order.
+    """The earlier table with the new one's further methods, and further measures of methods, in the given order.
 
-    Raises ValueError where the baseline, which both have measured, is another one in the new: by versions or by code.
+    Raises ValueError where what both have measured, the baseline at least, is another in the new: by versions or by code.
     """
-    _check_baseline(earlier, new)
+    for name in earlier["rows"].keys() & new["rows"].keys():
+        _check_same(name, earlier, new)
     order = [*order]
     grown = {part: _in_order(new[part] | earlier[part], order) for part in BY_METHOD}
+    grown["rows"] = {name: new["rows"].get(name, {}) | earlier["rows"].get(name, {}) for name in grown["rows"]}
     runs = [*earlier.get("earlier runs", []), {name: earlier[name] for name in ORIGIN if name in earlier}]
     return {**new, **grown, "earlier runs": runs}
 
 
-def _check_baseline(earlier: dict, new: dict) -> None:
-    before, now = (table["rows"][earlier["baseline"]] for table in (earlier, new))
+def _check_same(name: str, earlier: dict, new: dict) -> None:
+    before, now = (table["rows"][name] for table in (earlier, new))
     moved = [name for name in before if abs(now[name]["value"] - before[name]["value"]) > SAME * before[name]["error"]]
     if moved:
         raise ValueError(
-            f"--join: {earlier['baseline']} is measured otherwise than in the table that is there ({', '.join(moved)}): compare "
+            f"--join: {name} is measured otherwise than in the table that is there ({', '.join(moved)}): compare "
             f"the versions, {earlier['versions']} and {new['versions']}, or make the table anew with all its methods."
         )
 

@@ -52,7 +52,10 @@ def text_to_image(found: dict, kind: str, regime: str = SHIPPED) -> str:
 def _measures(of_kind: dict, measures: list[str], with_scale: bool = False) -> str:
     def cells(name: str, row: dict[str, dict[str, float]]) -> list[str]:
         scale = [f"{of_kind['settings'][name]['cfg']:.2f}" if name in of_kind["settings"] else "–"] * with_scale
-        return [*scale, *("–" if name == REAL and m == NOT_OF_REAL else _cell(row[m], m) for m in measures)]
+        return [
+            *scale,
+            *("–" if m not in row or (name, m) == (REAL, NOT_OF_REAL) else _cell(row[m], m) for m in measures),
+        ]
 
     heads = [f"{measure}, ‰" if measure in OF_A_THOUSAND else measure for measure in measures]
     rows = of_kind["rows"] | {REAL: of_kind["real pictures"]}
@@ -83,7 +86,7 @@ def _differences(row: dict[str, dict[str, float]], measures: Iterable[str], sign
         text = f"{above:+.3f} ± {half:.3f}"
         return f"**{text}**" if abs(above) > half else text
 
-    return [cell(row[measure], measure) for measure in measures]
+    return [cell(row[measure], measure) if measure in row else "–" for measure in measures]
 
 
 def text_to_image_beside_paper(read: Read) -> str:

@@ -20,12 +20,14 @@ NAME = "Entropy Rectifying Guidance"
 class Effect:
     """Of the sampling that is running.
 
-    weak, in_time: whether it had a weak branch, and that in the window of steps. spared: for each evaluation how many
-    conditions it took less than it was asked for, by blocks that ran once for two or by another node's cache.
+    weak, in_time: whether it had a weak branch, and that in the window of steps; one of its own is there where the guider's
+    prediction is asked for. evaluated: whether the network was evaluated for such a prediction. spared: for each evaluation
+    how many conditions it took less than it was asked for, by blocks that ran once for two or by another node's cache.
     """
 
     weak: bool = False
     in_time: bool = False
+    evaluated: bool = False
     spared: list[float] = field(default_factory=list)
     _asked: list[int] = field(default_factory=list)  # the conditions of each evaluation
     _layers: set[int] = field(default_factory=set)  # those that were changed
@@ -67,6 +69,11 @@ class Effect:
             )
         if not self.in_time:
             return window.why_no_step
+        if self.evaluated:
+            return (
+                f"its guider ({type(guider).__name__}) or another node evaluates the model without ComfyUI's calc_cond_batch, "
+                "which leaves no place for a weak branch of its own. Use a guider of ComfyUI's, or take that node out."
+            )
         return "another node skipped the network in each of its steps."
 
     def say_once(self, message: str) -> None:

@@ -201,6 +201,7 @@ class WeakBranchAttention:
         sampling.effect.note_evaluation(call)
         weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
+            sampling.effect.evaluated |= sampling.own is not None and sampling.own.is_predicting
             return call.run()
         sampling.effect.weak = True
         # A branch of its own is there in the window alone.

@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy.samplers import sampling_function
+from comfy.samplers import CFGGuider, sampling_function
 from torch import Tensor
 
 from ...guidance_core.named_choice import check_choice
@@ -82,6 +82,10 @@ class GuidanceInterval:
         def as_at_cfg_1(x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None) -> Any:
             conditions = guider.conds.get(weak), guider.conds[positive]
             plain = {name: value for name, value in model_options.items() if name not in OF_BOTH}
+            if (
+                getattr(guider, "uncond_inner", None) is not None
+            ):  # another model predicts the negative (DualModelGuider)
+                return _at_cfg_1(guider, x, timestep, plain, seed)
             return sampling_function(guider.inner_model, x, timestep, *conditions, 1.0, plain, seed)
 
         # The wrappers of other nodes stay around it.
@@ -98,3 +102,12 @@ class GuidanceInterval:
         if not self._said:
             self._said = True
             logging.info("Entropy Rectifying Guidance, outside = 'no guidance': %s", message)
+
+
+def _at_cfg_1(guider: CFGGuider, *args: Any) -> Any:
+    """A guider's own prediction, at cfg 1."""
+    cfg, guider.cfg = guider.cfg, 1.0
+    try:
+        return guider.predict_noise(*args)
+    finally:
+        guider.cfg = cfg

@@ -54,6 +54,11 @@ class OwnBranchOfSampling:
         self._uuids: dict[UUID, UUID] = {}  # caches of other nodes tell conditions by their uuids, step for step
         self._step: _Step | None = None
 
+    @property
+    def is_predicting(self) -> bool:
+        """Whether a prediction is made that is to be led away from the branch."""
+        return self._step is not None
+
     def predict(
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None
     ) -> Tensor:

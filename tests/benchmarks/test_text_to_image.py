@@ -30,6 +30,7 @@ from benchmarks.text_to_image.drawing import SAME, Setting, predict
 from benchmarks.text_to_image.joined import check_alike, joined
 from benchmarks.text_to_image.methods import CLIP_DEFAULTS, ERG_DEFAULTS, METHODS, UNCONDITIONAL
 from benchmarks.text_to_image.search import START, Search, find
+from benchmarks.text_to_image.tables import text_to_image
 from demo.scenes import render, sample_scene
 from tools.environment import DEV, REPOSITORY
 
@@ -230,6 +231,28 @@ def test_a_table_grows_by_methods_that_are_made_alike():
     again["exact"]["value"] = 0.82
     with pytest.raises(ValueError, match="CFG is measured otherwise .*exact"):
         joined(earlier, new, METHODS)
+
+
+def test_a_row_grows_by_measures_that_it_does_not_have_yet():
+    table = {"versions": {}, "baseline": "CFG", "tried": {}, "fronts": {}, "settings": {"CFG": 1, "ERG": 2}}
+    exact, colours = ({"value": value, "error": 0.02} for value in (0.8, 0.1))
+    earlier = table | {"rows": {"CFG": {"exact": exact}, "ERG": {"exact": exact}}}
+    new = table | {"settings": {"CFG": 1}, "rows": {"CFG": {"exact": exact | {"value": 0.801}, "off palette": colours}}}
+    assert joined(earlier, new, METHODS)["rows"] == {
+        "CFG": {"exact": exact, "off palette": colours},
+        "ERG": {"exact": exact},
+    }
+    new["rows"]["ERG"] = {"exact": exact | {"value": 0.9}}
+    with pytest.raises(ValueError, match="ERG is measured otherwise"):
+        joined(earlier, new, METHODS)
+
+
+def test_what_a_row_does_not_have_is_left_open():
+    of = {"value": 0.5, "error": 0.1, "above": 0.2, "error above": 0.1}
+    rows = {"CFG": {"asked": of}, "ERG": {"asked": of, "density": of}}
+    tables = {"rows": rows, "real pictures": {"asked": of, "density": of}, "settings": {}, "baseline": "CFG"}
+    found = {"regimes": {"demo model": {"prompted": tables}}}
+    assert "| CFG | – | 0.500 ± 0.202 | – |" in text_to_image(found, "prompted")
 
 
 def test_a_table_made_otherwise_is_not_joined():

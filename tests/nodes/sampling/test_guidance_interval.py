@@ -1,10 +1,12 @@
 """ERG's `outside`: no guidance outside of the window of steps."""
 
+import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from benchmarks.tolerance import assert_agree
+from benchmarks import small_networks
+from benchmarks.tolerance import agree, assert_agree
 from tests.nodes.sampling.test_guider import GuiderWithoutPositive, conditions, draw, dual_cfg, our_guider, perp_neg  # noqa: F401
 from tests.nodes.sampling.test_own_branch import rows_of_evaluations
 
@@ -52,6 +54,27 @@ def test_outside_it_is_that_beside_nodes_that_make_guidance_of_both(
     assert torch.equal(
         sample(model, *prompts, cfg=3.0, **second_half), sample(demo[0], *prompts, cfg=1.0, **second_half)
     )
+
+
+def test_outside_it_is_the_negative_model_that_a_sampler_reads(node):
+    """A `_cfg_pp` sampler under a guider that has another model for its negative branch."""
+    small = small_networks.NETWORKS["PixArtSigma"]
+    main, negative = (small_networks.build("PixArtSigma") for _ in range(2))
+    with torch.no_grad():
+        for weight in negative.model.diffusion_model.parameters():
+            weight *= 1.5
+    positive, empty = small.conditions()
+
+    def drawn(model, cfg):
+        inputs = {"model": model, "model_negative": negative, "positive": positive, "negative": empty, "cfg": cfg}
+        guider, latent = node("DualModelGuider", **inputs)[0], small.latent()
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+        sampler = comfy.samplers.sampler_object("euler_cfg_pp")
+        return guider.sample(noise, 0 * latent, sampler, torch.tensor([3.0, 1.0, 0.5]), seed=0)
+
+    outside = erg(node, main, temperature=1.0, end_percent=0.01)
+    assert_agree(drawn(outside, 3.0), drawn(main, 1.0 + 1e-6))  # at 1 the guider does not load that model
+    assert not agree(drawn(outside, 3.0), drawn(main, 3.0))
 
 
 def test_momentum_begins_with_the_window(node, demo, prompts, sample):

@@ -411,6 +411,26 @@ def test_a_sampler_that_never_evaluates_is_said(node, demo, prompts, caplog):
     assert "had no effect in this sampling: its sampler asked for no prediction" in caplog.text
 
 
+class GuiderOfItsOwn(comfy.samplers.CFGGuider):
+    """It evaluates the network without ComfyUI's calc_cond_batch."""
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        (entry,) = self.conds["positive"]
+        prompt = entry["model_conds"]["c_crossattn"].cond.expand(len(x), -1, -1)
+        options = {**model_options["transformer_options"], "cond_or_uncond": [0], "sigmas": timestep}
+        return self.inner_model.apply_model(x, timestep, c_crossattn=prompt, transformer_options=options)
+
+
+def test_a_guider_that_leaves_no_place_for_a_branch_is_said(node, demo, prompts, draw, caplog):  # noqa: F811
+    def drawn(model):
+        guider = GuiderOfItsOwn(model)
+        guider.set_conds(*prompts)
+        return draw(guider)
+
+    assert torch.equal(drawn(own(node, demo[0])), drawn(demo[0]))
+    assert "(GuiderOfItsOwn) or another node evaluates the model without ComfyUI's calc_cond_batch" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -17,6 +17,7 @@ QUICK = (
     "class_conditional",
     "flatness",
     "attention_entropy",
+    "encoder_entropy",
     "initial_velocity",
     "class_calibration",
     "judges",

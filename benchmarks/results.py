@@ -9,7 +9,6 @@ known of its certainty: `low` and `high`, the ends of an interval, a `deviation`
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -22,6 +21,7 @@ from comfyui_version import __version__ as comfyui_version
 from tools.environment import DEV, REPOSITORY
 
 from . import in_process
+from .commit import commit
 
 DOCS, QUICK = REPOSITORY / "docs", DEV / "benchmarks" / "quick"
 PACKAGES = ("optuna", "scikit-learn", "scipy", "torch", "torchmetrics")
@@ -39,17 +39,7 @@ def origin(name: str) -> dict:
     """Where results of the running command come from: itself, today, the commit of this repository and the versions."""
     versions = {"ComfyUI": comfyui_version, **{package: version(package) for package in PACKAGES}}
     command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
-    return {"command": command, "date": date.today().isoformat(), "commit": _commit(), "versions": versions}
-
-
-def _commit() -> str:
-    """Its name, with `-dirty` where the code is another one than its."""
-    name = _git("rev-parse", "--short", "HEAD").stdout.decode().strip()
-    return f"{name}-dirty" if _git("diff", "HEAD", "--name-only", "--", "*.py").stdout else name
-
-
-def _git(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["git", *command], cwd=REPOSITORY, check=True, capture_output=True)
+    return {"command": command, "date": date.today().isoformat(), "commit": commit(), "versions": versions}
 
 
 def read(name: str) -> dict:

@@ -47,6 +47,18 @@ def test_pictures_of_help_pages_are_small_and_shown():
     assert max(there.values()) <= LARGEST
 
 
+def test_tests_that_pages_speak_of_are_there():
+    there = {
+        match
+        for file in REPOSITORY.glob("tests/**/test_*.py")
+        for match in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
+    }
+    there |= {file.stem for file in REPOSITORY.glob("tests/**/test_*.py")}
+    for page in PAGES:
+        spoken_of = re.findall(r"`(test_\w+)(?:\.py)?`", page.read_text(encoding="utf-8"))
+        assert not {*spoken_of} - there, name(page)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_of_pages_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Runs graphs at random, finds what neither draws a finite picture nor says clearly why not: `make fuzz`.
 
-Graphs are numbered, and a number is always the same graph. What came of each is kept in `.dev/fuzz`; a later run goes on from
-there. A process that hangs or dies is a failure of its graph. `--graph N` runs one again, `--anew` forgets what was kept.
+Graphs are numbered, and a number is always the same graph. What came of each is kept in `.dev/fuzz`; a later run of the same
+commit goes on from there. A process that hangs or dies is a failure of its graph. `--graph N` runs one again, `--anew` forgets what was kept.
 """
 
 import argparse
@@ -10,17 +10,20 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tools.environment import DEV, REPOSITORY
 
-KEPT = DEV / "fuzz" / "outcomes.jsonl"
+from ..commit import commit
+
+FOLDER = DEV / "fuzz"
 SECONDS = 300  # for one graph; most take a second
 CHECKED_AGAIN = 10  # one graph of so many is drawn anew and compared
 LAST_WORDS = 3000  # letters
-STARTED = KEPT.with_name("started")  # there once a process has come to its first graph
+STARTED = FOLDER / "started"  # there once a process has come to its first graph
 
 
 def main() -> None:
@@ -40,19 +43,25 @@ def main() -> None:
     if options.quick:
         return work(range(options.quick), show, quick=True)
     if options.anew:
-        KEPT.unlink(missing_ok=True)
+        kept().unlink(missing_ok=True)
     while (done := len(outcomes())) < options.graphs:
         _have_worked(done, options.graphs)
     report(outcomes()[: options.graphs])
 
 
+@cache
+def kept() -> Path:
+    """Where what came of graphs is kept: of one state of the code."""
+    return FOLDER / f"outcomes of {commit()}.jsonl"
+
+
 def outcomes() -> list[dict]:
-    return [json.loads(line) for line in KEPT.read_text(encoding="utf-8").splitlines()] if KEPT.exists() else []
+    return [json.loads(line) for line in kept().read_text(encoding="utf-8").splitlines()] if kept().exists() else []
 
 
 def _have_worked(first: int, end: int) -> None:
     """In a process of its own; where it ends early, the graph that it was at has failed."""
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     STARTED.unlink(missing_ok=True)
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.fuzzing", "--work", str(first), str(end)],
@@ -68,7 +77,7 @@ def _have_worked(first: int, end: int) -> None:
 
 
 def keep(outcome: dict) -> None:
-    with KEPT.open("a", encoding="utf-8") as file:
+    with kept().open("a", encoding="utf-8") as file:
         file.write(json.dumps(outcome) + "\n")
 
 

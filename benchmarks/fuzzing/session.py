@@ -12,7 +12,15 @@ from .state import Shared
 from .wiring import BEGINNING, without_ours
 
 # Where in what the loaders give the patchers and networks are that all graphs share.
-LOADED = (["demo", 0], ["demo", 1], ["demo", 2], ["classes", 0], ["classifier", 0], ["classes classifier", 0])
+LOADED = (
+    ["demo", 0],
+    ["demo", 1],
+    ["demo", 2],
+    ["classes", 0],
+    ["classifier", 0],
+    ["classes classifier", 0],
+    ["noise-aware classifier", 0],
+)
 
 
 class Session:

@@ -102,9 +102,8 @@ def _network(auto: Any, folder: Path, config: "PretrainedConfig") -> "PreTrained
             "published or saved."
         )
         raise ValueError(WANT_OF_MEMORY if is_want_of_memory(error) else misfit) from error
-    lacking = [*info["missing_keys"], *info["mismatched_keys"]]
-    if lacking:
-        raise ValueError(f"{len(lacking)} of its weights are missing or of another shape, such as {lacking[0]}.")
+    if lacking := [*info["missing_keys"]]:  # weights of another shape are an error of the library's
+        raise ValueError(f"{len(lacking)} of its weights are missing, such as {lacking[0]}.")
     return network.float()  # gradients of half-precision classifiers underflow
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from benchmarks import (
     attention_entropy,
     class_gradients,
+    encoder_entropy,
     flatness_figure,
     gradient_norm,
     in_process,
@@ -294,6 +295,7 @@ def test_a_quick_run_of_the_inputs_writes_results_and_figures():
     "draw",
     [
         attention_entropy.draw,
+        encoder_entropy.draw,
         initial_velocity.draw,
         class_gradients.draw_figure,
         gradient_norm.draw_figure,

@@ -1042,6 +1042,13 @@ def test_ddpm_with_every_scheduler(node, demo, empty, guided_ddpm, scheduler, va
     assert ddpm(node, demo[0], (empty, empty), sampler, sigmas, ONE_LATENT).isfinite().all()
 
 
+@pytest.mark.parametrize("shift", [0.1, 0.5, 1.15])
+def test_ddpm_with_a_shifted_flow(node, demo, empty, guided_ddpm, shift):
+    (model,) = node("ModelSamplingFlux", model=demo[0], max_shift=shift, base_shift=shift, width=128, height=128)
+    sigmas = node("BasicScheduler", model=model, scheduler="simple", steps=3, denoise=1.0)[0]
+    assert ddpm(node, model, (empty, empty), guided_ddpm(scale=3.0), sigmas, ONE_LATENT).isfinite().all()
+
+
 @pytest.mark.parametrize("repeated", [[1.0, 0.5, 0.0, 0.0], [1.0, 1.0, 0.5, 0.0], [1.0, 0.5, 0.5, 0.0]])
 def test_ddpm_leaves_a_picture_as_it_is_where_the_noise_stays(node, demo, empty, guided_ddpm, repeated):
     drawn, expected = (

@@ -257,10 +257,30 @@ def _over_scales(found: dict, regime: str) -> str:
     )
 
 
+def encoder_as_strong(read: Read) -> str:
+    """How far C-ERG is from CFG where its first step of guidance is as long."""
+    found = read("encoder_entropy")
+    measures = ("asked", "exact", "clean", "density", "coverage", "density, untrained", "Fréchet", "diversity")
+
+    def cosine(name: str) -> str:
+        temperature = name.rpartition("τc ")[2]
+        return f"{found['rows'][temperature]['cosine']:.2f}" if temperature in found["rows"] else "–"
+
+    return table(
+        "|".join([f"less {found['baseline']}", "w", "cosine", *measures]),
+        (
+            (name, f"{found['scales'][name]:.1f}", cosine(name), *_differences(row, measures))
+            for name, row in found["drawn"].items()
+            if name != found["baseline"]
+        ),
+    )
+
+
 OF_PICTURES = (
     text_to_image_prompted, text_to_image_less_cfg, text_to_image_earlier, text_to_image_scales, text_to_image_unconditional,
     text_to_image_beginner, text_to_image_beginner_less_cfg, text_to_image_beginner_scales, text_to_image_learner,
     text_to_image_shipped_scales, text_to_image_settings, text_to_image_pupil, text_to_image_pupil_less_cfg,
     text_to_image_pupil_scales, text_to_image_beside_paper, gentle_cfg,
     text_to_image_shipped_unconditional, text_to_image_unet, text_to_image_unet_less_cfg, text_to_image_unet_scales,
+    encoder_as_strong,
 )  # fmt: skip

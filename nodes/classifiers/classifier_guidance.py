@@ -19,7 +19,7 @@ from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common.percent_window import PercentWindow
 from ..feedback import Feedback, StepCount
-from .score_gradient import ScoreGradient, is_flow, noise_scale, tell_observers
+from .score_gradient import ScoreGradient, is_flow, noise_scale
 
 KEY = "entropy_guidance_apply"
 
@@ -106,7 +106,7 @@ class ClassifierGuidance:
             return x0
         with self.feedback.saying_errors():
             gradient, log_p = self.gradient(x, x0, sigma, model)
-        tell_observers(model_options, sigma, gradient, log_p)
+        self.gradient.tell_observers(model_options, sigma, gradient, log_p)
         strength = self._share(sigma, model.model_sampling)
         if self.normalize:
             gradient = at_scale_of(gradient, x0)

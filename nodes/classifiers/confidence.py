@@ -12,6 +12,10 @@ def how_sure(probabilities: Sequence[float], wanted: Sequence[str]) -> str:
     known = [100 * probability for probability in probabilities if math.isfinite(probability)]
     if not known:
         return "the classifier's values not finite"
-    classes = f"'{wanted[0]}'" if len(set(wanted)) == 1 else "the wanted classes"
     spread = f" ({min(known):.0f} to {max(known):.0f} %)" if len(known) > 1 else ""
-    return f"classifier {sum(known) / len(known):.0f} % sure of {classes}{spread}"
+    return f"classifier {sum(known) / len(known):.0f} % sure of {in_words(wanted)}{spread}"
+
+
+def in_words(wanted: Sequence[str]) -> str:
+    """The wanted classes of some pictures."""
+    return f"'{wanted[0]}'" if len(set(wanted)) == 1 else "the wanted classes"

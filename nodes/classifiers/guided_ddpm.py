@@ -22,7 +22,7 @@ from ...guidance_core.ddpm_variance import variance_bounds
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..feedback import Feedback
 from .guidance_score import GuidanceScore
-from .score_gradient import ScoreGradient, is_flow, noise_scale, score_gradient, tell_observers
+from .score_gradient import ScoreGradient, is_flow, noise_scale, score_gradient
 from .step_variance import LearnedVariance, ScheduledVariance
 
 ROUNDING = 1e-5  # by which ComfyUI's own schedules, with a shift, begin above 1
@@ -120,7 +120,7 @@ class GuidedDDPM:
         sigmas = sigma * x.new_ones(len(x))
         with self.feedback.saying_errors():
             direction, log_p = gradient(x, x0, sigmas, model.inner_model.model_patcher.model)
-        tell_observers(options, sigmas, direction, log_p)
+        gradient.tell_observers(options, sigmas, direction, log_p)
         if self.score.classifier.noise_aware:
             direction = direction / factor  # from a gradient in x to one in √ᾱ x0 + √(1 − ᾱ) n
         weights = self.scale * tilted_weights(log_p, self.tilt)

@@ -26,7 +26,7 @@ from .guidance_score import GuidanceScore
 from .latent_decoder import LatentDecoder, check_mode, latent_decoder
 from .normal_weights import NormalWeights
 
-# In model options: functions that are called with what `tell_observers` is told.
+# In model options: functions that are called with a ScoreGradient and what its `tell_observers` is told.
 OBSERVERS = "entropy_guidance_observers"
 WITH_GRADIENTS = 2  # what a classifier takes, relative to what autograd keeps: its gradients come on top
 GRAPH_MEMORY = 4  # what decoding for a gradient takes, relative to decoding alone: autograd keeps every layer's output
@@ -54,9 +54,19 @@ class ScoreGradient:
     def how_sure(self) -> str:
         """How sure the classifier was the last time that it was asked in this sampling, in words. Reads the device."""
         assert self._log_p is not None  # it has been asked
+        return how_sure(self._log_p.exp().tolist(), self.wanted(len(self._log_p)))
+
+    def wanted(self, count: int) -> list[str]:
+        """The names of the classes that so many pictures are led to."""
         names = self.score.classifier.labels
-        wanted = labels_of_batch(self.score.labels, len(self._log_p))
-        return how_sure(self._log_p.exp().tolist(), [names[label] for label in wanted])
+        return [names[label] for label in labels_of_batch(self.score.labels, count)]
+
+    def tell_observers(
+        self, model_options: dict[str, Any], sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor
+    ) -> None:
+        """Has others see a gradient [B, ...] and log p(y|·) [B] that guidance uses at noise levels σ [B]."""
+        for observer in model_options.get(OBSERVERS, ()):
+            observer(self, sigma, gradient, log_p)
 
     def load(
         self,
@@ -196,14 +206,6 @@ class ScoreGradient:
         beta = self.score.softplus_beta
         with SmoothReLU(beta) if beta else nullcontext():
             return self._call(self.score.classifier.patcher.model, *inputs)
-
-
-def tell_observers(
-    model_options: dict[str, Any], sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor
-) -> None:
-    """Has others see a gradient [B, ...] and log p(y|·) [B] that guidance uses at noise levels σ [B]."""
-    for observer in model_options.get(OBSERVERS, ()):
-        observer(sigma, gradient, log_p)
 
 
 def _check_pictures(x0: torch.Tensor) -> None:

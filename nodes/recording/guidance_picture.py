@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Callable
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,19 @@ IN_A_ROW = 4  # small pictures
 LINE = 86  # characters of a note
 WIDE = 20  # times the median: a range that a linear axis does not show
 THIN = 16  # pictures of a batch at most that have a line of their own
-COLOUR = {"size": "#0072B2", "angle": "#D55E00", "confidence": "#009E73", "gradient": "#CC79A7"}  # Okabe and Ito's
+# Okabe and Ito's; of classifiers each has the next ones.
+COLOUR = {"size": "#0072B2", "angle": "#D55E00", "confidence": "#009E73", "gradient": "#CC79A7"}
+COLOURS = (COLOUR["confidence"], "#E69F00", "#56B4E9", "#000000")
 COLOUR_MAP = "cividis"
 HOW_TO_READ = (
     "Guidance is the guided prediction of the picture less the one of the positive prompt. Near 0° it makes more of what is "
     "there, which burns colours; near 90° it changes what the picture shows."
 )
+NO_GUIDANCE = (
+    "none: in each step the guided prediction is that of the positive prompt (cfg is 1, both inputs have the same prompt, or no "
+    "step is in a node's window)"
+)
+NO_PULL = "none in the predictions: the sampler itself moves the picture along the classifier's gradient"
 ABOUT_ENTROPY = (
     "Attention entropy: 1 looks at everything alike, 0 at a single place. ERG with a temperature below 1 makes its branch "
     "yellower in the layers that it changes."
@@ -79,12 +87,13 @@ def _guidance(record: SamplingRecord) -> list[Panel]:
     if record.size is None or record.angle is None:
         return [_words("Guidance", "not seen: the guider has no positive prompt, or works in context windows")]
     if not record.size.values.any():
-        return [_words("Guidance", "none: cfg is 1, and no other node guides")]
+        return [_words("Guidance", NO_PULL if record.classifiers else NO_GUIDANCE)]
     angle, size = record.angle, Curve(record.size.steps, 100 * record.size.values)
 
     def draw_size(ax: "Axes") -> None:
         _curve(ax, size, COLOUR["size"], record.steps)
-        if size.values.max() > WIDE * size.values.mean(1).median():
+        means = size.values.mean(1)
+        if means.all() and size.values.max() > WIDE * means.median():
             _logarithmic(ax)
         else:
             ax.set_ylim(bottom=0)
@@ -99,17 +108,22 @@ def _guidance(record: SamplingRecord) -> list[Panel]:
 
 
 def _classifier(record: SamplingRecord) -> list[Panel]:
-    if record.confidence is None or record.gradient is None:
+    if not record.classifiers:
         return []
-    gradient, sure = record.gradient, Curve(record.confidence.steps, 100 * record.confidence.values)
+    several = len(record.classifiers) > 1
 
     def draw_confidence(ax: "Axes") -> None:
-        _curve(ax, sure, COLOUR["confidence"], record.steps, marked=True)
+        for one, colour in zip(record.classifiers, cycle(COLOURS)):
+            sure = Curve(one.confidence.steps, 100 * one.confidence.values)
+            _curve(ax, sure, colour, record.steps, marked=True, label=one.wanted)
         ax.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100), ylabel="% sure")
+        if several:
+            ax.legend(fontsize=9)
 
     def draw_gradient(ax: "Axes") -> None:
-        _curve(ax, gradient, COLOUR["gradient"], record.steps, marked=True)
-        if gradient.values.any():
+        for one, colour in zip(record.classifiers, cycle(COLOURS) if several else [COLOUR["gradient"]]):
+            _curve(ax, one.gradient, colour, record.steps, marked=True)
+        if any(one.gradient.values.any() for one in record.classifiers):
             _logarithmic(ax)
 
     return [_plots({"Classifier: its certainty": draw_confidence, "Size of its gradient": draw_gradient})]
@@ -128,25 +142,32 @@ def _plots(plots: dict[str, Callable[..., Any]]) -> Panel:
     return 2.1, draw
 
 
-def _curve(ax: "Axes", curve: Curve, colour: str, steps: int, marked: bool = False) -> None:
+def _curve(ax: "Axes", curve: Curve, colour: str, steps: int, marked: bool = False, label: str | None = None) -> None:
     """The mean of a batch, and thin lines for each picture of it."""
     from matplotlib.ticker import MaxNLocator
 
-    at, values = [step + 1 for step in curve.steps], curve.values.numpy()
+    at, values, mean = [step + 1 for step in curve.steps], curve.values.numpy(), curve.values.nanmean(1)
     if 1 < values.shape[1] <= THIN:
         ax.plot(at, values, color=colour, linewidth=0.8, alpha=0.45)
-    marker = "o" if marked or len(at) == 1 else None
-    ax.plot(at, curve.values.nanmean(1), color=colour, linewidth=2.6, marker=marker, markersize=4)
+    marker = "o" if marked or _has_lonely_points(mean) else None
+    ax.plot(at, mean, color=colour, linewidth=2.6, marker=marker, markersize=4, label=label)
     ax.set_xlim(0.5, steps + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
+def _has_lonely_points(values: torch.Tensor) -> bool:
+    """Whether any of the values [N] is drawn by no line: those beside it are not finite, or not there."""
+    finite = torch.nn.functional.pad(values.isfinite(), (1, 1))
+    return bool((finite[1:-1] & ~finite[:-2] & ~finite[2:]).any())
+
+
 def _logarithmic(ax: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(numticks=6))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _maps(record: SamplingRecord) -> list[Panel]:

@@ -20,12 +20,13 @@ from comfy.samplers import CFGGuider
 from comfy.utils import unpack_latents
 
 from ...guidance_core.guidance_measures import size_and_angle
-from ...guidance_core.sampling_steps import spread_steps, step_at
+from ...guidance_core.sampling_steps import spread_steps, step_taken
 from ..attention.entropy_probe import Entropies, EntropyProbing
 from ..attention.network_call import NetworkCall
-from ..classifiers.score_gradient import OBSERVERS
+from ..classifiers.confidence import in_words
+from ..classifiers.score_gradient import OBSERVERS, ScoreGradient
 from ..sampling.condition_names import ConditionNames, Conditions, is_positive, place_of_positive
-from .sampling_record import Curve, Glimpse, Map, SamplingRecord
+from .sampling_record import ClassifierCurves, Curve, Glimpse, Map, SamplingRecord
 from .small_picture import small_picture
 
 KEY = "entropy_guidance_record"
@@ -33,7 +34,7 @@ MEASURED_STEPS = 8
 PICTURES = 8
 # Entropies by branch, layer and step.
 Cells = dict[tuple[str, int, int], list[float]]
-OWN_BRANCH = "weak (ERG)"  # the name of a branch that no guider has
+OWN_BRANCH = "weak (ERG)"  # how the names of branches begin that no guider has
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Recording:
         # With the sigma of each.
         self._guidance: list[tuple[Any, ...]] = []
         self._entropies: list[tuple[torch.Tensor, list[Entropies]]] = []
-        self._classifier: list[tuple[Any, ...]] = []
+        self._classifiers: dict[ScoreGradient, list[tuple[Any, ...]]] = defaultdict(list)
         self._shown: list[tuple[int, torch.Tensor]] = []
 
     @contextmanager
@@ -156,9 +157,11 @@ class Recording:
             now.entropies.append(found)
         return prediction
 
-    def see_classifier(self, sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor) -> None:
+    def see_classifier(
+        self, source: ScoreGradient, sigma: torch.Tensor, gradient: torch.Tensor, log_p: torch.Tensor
+    ) -> None:
         """One of the `OBSERVERS`."""
-        self._classifier.append((sigma[:1].clone(), log_p.exp(), gradient.flatten(1).norm(dim=1)))
+        self._classifiers[source].append((sigma[:1].clone(), log_p.exp(), gradient.flatten(1).norm(dim=1)))
 
     def counting(self, callback: Callable[..., Any] | None) -> Callable[..., Any]:
         """A sampler's callback, which also tells that a step is over."""
@@ -182,9 +185,9 @@ class Recording:
             drawn.append(self._latent_format.process_out(self._last))
         small = [(step, small_picture(latent, self._latent_format)) for step, latent in self._shown]
         size, angle = self._curves(self._guidance)
-        confidence, gradient = self._curves(self._classifier)
+        classifiers = tuple(self._curves_of_classifier(*each) for each in self._classifiers.items())
         return SamplingRecord(
-            len(self._sigmas) - 1, size, angle, self._maps(), self._probing.why_not, confidence, gradient,
+            len(self._sigmas) - 1, size, angle, self._maps(), self._probing.why_not, classifiers,
             tuple((step, picture) for step, picture in small if picture is not None), self._latent_format,
             tuple(map(Glimpse.of, drawn)),
         )  # fmt: skip
@@ -192,7 +195,7 @@ class Recording:
     def _first_of_steps(self, sigmas: list[torch.Tensor]) -> dict[int, int]:
         """For each step of the sampling, in order, the place of its first sigma."""
         schedule = self._sigmas.tolist()
-        steps = [step_at(sigma, schedule) for sigma in torch.cat(sigmas).tolist()]
+        steps = [step_taken(sigma, schedule) for sigma in torch.cat(sigmas).tolist()]
         return {step: steps.index(step) for step in sorted({*steps})}
 
     def _curves(self, seen: list[tuple[Any, ...]]) -> tuple[Curve | None, Curve | None]:
@@ -205,22 +208,32 @@ class Recording:
         one, other = (Curve(tuple(first), table) for table in tables)
         return one, other
 
+    def _curves_of_classifier(self, source: ScoreGradient, seen: list[tuple[Any, ...]]) -> ClassifierCurves:
+        confidence, gradient = self._curves(seen)
+        assert confidence is not None and gradient is not None  # it has been seen
+        return ClassifierCurves(in_words(source.wanted(confidence.values.shape[1])), confidence, gradient)
+
     def _maps(self) -> dict[str, Map]:
         """The entropy of each branch: in a layer the mean of its calls."""
         if not self._entropies:
             return {}
         first = self._first_of_steps([sigma for sigma, _ in self._entropies])
         cells: Cells = defaultdict(list)
+        measured = {name for _, of_step in self._entropies for found in of_step for _, name in found.places}
+        branches = self._branches(measured)
         for step in self._to_measure & first.keys():
             for found in self._entropies[first[step]][1]:
                 for (layer, name), value in zip(found.places, found.values.tolist()):
-                    cells[self._branch(name), layer, step].append(value)
+                    cells[branches[name], layer, step].append(value)
         steps, layers = sorted({step for *_, step in cells}), self._entropies[0][1][0].layers
         names = sorted({name for name, *_ in cells}, key=lambda name: (not is_positive(name), name))
         return {name: Map(tuple(steps), _table(cells, name, layers, steps)) for name in names}
 
-    def _branch(self, name: str) -> str:
-        return name if name in self._names.of_guider else OWN_BRANCH
+    def _branches(self, names: set[str]) -> dict[str, str]:
+        """What branches are called: as the guider does, or ERG's own, with numbers where there are several."""
+        own = sorted(names - self._names.of_guider, key=lambda name: (len(name), name))
+        numbers = [f" {number}" for number in range(1, len(own) + 1)] if len(own) > 1 else [""]
+        return {name: name for name in names} | {name: f"{OWN_BRANCH}{number}" for name, number in zip(own, numbers)}
 
 
 def _table(cells: Cells, name: str, layers: int, steps: list[int]) -> torch.Tensor:

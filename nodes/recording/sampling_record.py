@@ -27,6 +27,15 @@ class Map:
 
 
 @dataclass(frozen=True)
+class ClassifierCurves:
+    """Of one that guides. wanted: the classes, in words. confidence: its probability of them. gradient: the size of that."""
+
+    wanted: str
+    confidence: Curve
+    gradient: Curve
+
+
+@dataclass(frozen=True)
 class Glimpse:
     """A part of a latent, by which it is known again."""
 
@@ -52,8 +61,7 @@ class Glimpse:
 @dataclass(frozen=True)
 class SamplingRecord:
     """steps: of the sampling. size, angle: of guidance (guidance_core/guidance_measures.py). entropy: by the names of branches,
-    the positive one first; why_no_entropy: in words, where there is none. confidence, gradient: of the classifier, where one
-    guides. predictions: small pictures (small_picture.py) of x0 of the first of the batch after some steps. drawn: what the
+    the positive one first; why_no_entropy: in words, where there is none. classifiers: of those that guide. predictions: small pictures (small_picture.py) of x0 of the first of the batch after some steps. drawn: what the
     sampler gave, and its last prediction."""
 
     steps: int
@@ -61,8 +69,7 @@ class SamplingRecord:
     angle: Curve | None
     entropy: dict[str, Map]
     why_no_entropy: str | None
-    confidence: Curve | None
-    gradient: Curve | None
+    classifiers: tuple[ClassifierCurves, ...]
     predictions: tuple[tuple[int, torch.Tensor], ...]
     latent_format: LatentFormat
     drawn: tuple[Glimpse, ...]

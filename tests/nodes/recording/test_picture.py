@@ -10,6 +10,11 @@ from benchmarks.in_process import pack_module
 from tests.nodes.recording.test_recording import branch_of_its_own, classified, plain
 
 LEGIBLE = 1200  # pixels wide
+NO_GUIDANCE = (
+    "none: in each step the guided prediction is that of the positive prompt (cfg is 1, both inputs have the same prompt, or no "
+    "step is in a node's window)"
+)
+NO_PULL = "none in the predictions: the sampler itself moves the picture along the classifier's gradient"
 
 
 def plotted(node, model, prompts, sample, **options):
@@ -48,7 +53,7 @@ def test_letters_that_one_font_has_not_are_another_ones(monkeypatch):
     ("chain", "cfg", "there", "not_there"),
     [
         (plain, 3.0, {"Size of guidance", "positive branch", "negative branch"}, {"Classifier: its certainty"}),
-        (plain, 1.0, {"Guidance", "none: cfg is 1, and no other node guides"}, {"Size of guidance", "negative branch"}),
+        (plain, 1.0, {"Guidance", NO_GUIDANCE}, {"Size of guidance", "negative branch"}),
         (branch_of_its_own, 1.0, {"Size of guidance", "weak (ERG) branch"}, {"negative branch"}),
         (classified, 1.0, {"Classifier: its certainty", "Size of its gradient", "Size of guidance"}, set()),
     ],
@@ -56,8 +61,60 @@ def test_letters_that_one_font_has_not_are_another_ones(monkeypatch):
 def test_a_plot_has_the_panels_of_what_was_seen(node, demo, prompts, sample, words, chain, cfg, there, not_there):
     picture = plotted(node, chain(node, demo[0]), prompts, sample, cfg=cfg, batch=2)
     assert picture.shape[0] == 1 and picture.shape[2:] == (LEGIBLE, 3) and 0 <= picture.min() and picture.max() <= 1
+    words = {text.replace("\n", " ") for text in words}
     assert {"step 1", "result", "Attention entropy by layer"} | there <= words
     assert not not_there & words
+
+
+def test_what_is_not_guided_says_so(node, demo, prompts, sample, words):
+    plotted(node, demo[0], (prompts[0], prompts[0]), sample, cfg=3.0)
+    assert NO_GUIDANCE in {text.replace("\n", " ") for text in words}
+
+
+def test_the_papers_sampler_guides_outside_of_the_predictions(node, demo, prompts, words):
+    recorded, recorder = node("EntropyGuidanceRecord", model=demo[0])
+    classifier = node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0]
+    score = node("EntropyGuidanceScore", classifier=classifier, labels="blue")[0]
+    drawn = node(
+        "SamplerCustom", model=recorded, add_noise=True, noise_seed=1, cfg=1.0, positive=prompts[0], negative=prompts[1],
+        sampler=node("EntropyGuidanceDDPMSampler", score=score, vae=demo[2])[0],
+        sigmas=node("BasicScheduler", model=recorded, scheduler="simple", steps=2, denoise=1.0)[0],
+        latent_image={"samples": torch.zeros(1, 4, 16, 16)},
+    )[0]  # fmt: skip
+    node("EntropyGuidancePlot", record=recorder, latent=drawn)
+    assert NO_PULL in {text.replace("\n", " ") for text in words}
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """Those of the plots that are drawn from now on, by their titles."""
+    from matplotlib.axes import Axes
+
+    found, draw = {}, Axes.draw
+
+    def drawing(ax, renderer):
+        found[ax.get_title()] = ax
+        return draw(ax, renderer)
+
+    monkeypatch.setattr(Axes, "draw", drawing)
+    return found
+
+
+def test_guidance_in_a_few_steps_is_seen(node, demo, prompts, sample, axes):
+    """As a classifier comes, in every fourth: the other steps have a size of 0, and no angle."""
+    plotted(node, classified(node, demo[0], every=3), prompts, sample, cfg=1.0, steps=9)
+    size, angle = axes["Size of guidance"], axes["Angle to the prediction"]
+    assert size.get_yscale() == "linear" and size.get_ylim()[0] == 0
+    curve = angle.get_lines()[0]
+    assert torch.tensor(curve.get_ydata()).isfinite().sum() == 3 and curve.get_marker() == "o"
+
+
+def test_several_classifiers_have_a_line_each(node, demo, prompts, sample, axes):
+    model = classified(node, classified(node, demo[0], labels="yellow"))
+    plotted(node, model, prompts, sample, cfg=1.0, steps=2)
+    lines = axes["Classifier: its certainty"].get_lines()
+    assert {line.get_label() for line in lines} == {"'yellow'", "'blue'"}
+    assert len({line.get_color() for line in lines}) == 2
 
 
 def test_a_batch_says_what_its_lines_are(node, demo, prompts, sample, words):

@@ -63,9 +63,9 @@ def plain(node, model):
     return model
 
 
-def classified(node, model, every=1, **inputs):
+def classified(node, model, every=1, labels="blue", **inputs):
     classifier = node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")[0]
-    score = node("EntropyGuidanceScore", classifier=classifier, labels="blue")[0]
+    score = node("EntropyGuidanceScore", classifier=classifier, labels=labels)[0]
     vae = node("EntropyGuidanceLoadDemo")[2]
     return node("EntropyGuidanceApply", model=model, score=score, vae=vae, every=every, **inputs)[0]
 
@@ -235,24 +235,72 @@ def test_the_steps_of_a_long_sampling(node, demo, prompts, sample):
     assert tuple(step for step, _ in found.predictions) == chosen and found.size.steps == tuple(range(15))
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_a_classifier_is_seen(node, demo, prompts, sample, every):
-    model = classified(node, demo[0], every=every)
-    (sampling,) = model.get_wrappers(WrappersMP.OUTER_SAMPLE, "entropy_guidance_apply")
-    seen, gradient = [], sampling.__self__.gradient
+def spying_on(kind):
+    """A class that keeps what its objects return, and that."""
+    seen = []
 
-    class Spy(type(gradient)):
+    class Spy(kind):
         def __call__(self, *args):
             seen.append(super().__call__(*args))
             return seen[-1]
 
-    gradient.__class__ = Spy
+    return Spy, seen
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_classifier_is_seen(node, demo, prompts, sample, every):
+    model = classified(node, demo[0], every=every)
+    (sampling,) = model.get_wrappers(WrappersMP.OUTER_SAMPLE, "entropy_guidance_apply")
+    gradient = sampling.__self__.gradient
+    gradient.__class__, seen = spying_on(type(gradient))
     recorded, of = record(node, model)
     found = of(sample(recorded, *prompts, batch=2, steps=6))
-    assert found.confidence.steps == found.gradient.steps == tuple(range(every // 2, 6, every))
+    (curves,) = found.classifiers
+    assert curves.confidence.steps == curves.gradient.steps == tuple(range(every // 2, 6, every))
     for i, (slope, log_p) in enumerate(seen):
-        assert_agree(found.confidence.values[i], log_p.exp())
-        assert_agree(found.gradient.values[i], slope.square().flatten(1).sum(1).sqrt())
+        assert_agree(curves.confidence.values[i], log_p.exp())
+        assert_agree(curves.gradient.values[i], slope.square().flatten(1).sum(1).sqrt())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_each_of_two_classifiers_is_seen_by_itself(node, demo, prompts, sample, every):
+    model, seen = classified(node, demo[0], every=3, labels="yellow"), {}
+    model = classified(node, model, labels="blue", every=every)
+    for wrapper in model.get_wrappers(WrappersMP.OUTER_SAMPLE, "entropy_guidance_apply"):
+        gradient = wrapper.__self__.gradient
+        gradient.__class__, seen[gradient.wanted(1)[0]] = spying_on(type(gradient))
+    recorded, of = record(node, model)
+    found = {curves.wanted: curves for curves in of(sample(recorded, *prompts, steps=6)).classifiers}
+    assert found.keys() == {"'yellow'", "'blue'"}
+    assert found["'blue'"].confidence.steps == tuple(range(every // 2, 6, every))
+    assert found["'yellow'"].confidence.steps == (1, 4)
+    for wanted, values in seen.items():
+        curve = found[f"'{wanted}'"].confidence.values
+        assert_agree(curve, torch.stack([log_p.exp() for _, log_p in values]))
+
+
+def test_each_of_two_branches_of_their_own_is_seen_by_itself(node, demo, prompts, sample):
+    def erg(model, layers):
+        inputs = {"temperature": 0.0, "layers": layers, "scale": 0.5}
+        return node("EntropyGuidanceERG", model=model, **inputs)[0]
+
+    model, of = record(node, erg(erg(demo[0], "7"), "8"))
+    found = of(sample(model, *prompts, steps=1, cfg=1.0)).entropy
+    assert [*found] == ["positive", "weak (ERG) 1", "weak (ERG) 2"]
+    for name, layer in (("weak (ERG) 1", 7), ("weak (ERG) 2", 8)):
+        uniform = found[name].values[:, 0] > 0.999
+        assert uniform[layer] and uniform[7:9].sum() == 1
+
+
+def test_a_sampler_that_evaluates_at_its_end_has_no_step_more(node, demo, prompts):
+    model, of = record(node, demo[0])
+    (drawn,) = node(
+        "KSamplerAdvanced", model=model, add_noise="enable", noise_seed=1, steps=8, cfg=3.0, sampler_name="heun",
+        scheduler="simple", positive=prompts[0], negative=prompts[1], latent_image={"samples": torch.zeros(1, 4, 16, 16)},
+        start_at_step=0, end_at_step=4, return_with_leftover_noise="enable",
+    )  # fmt: skip
+    found = of(drawn["samples"])
+    assert found.steps == 4 and found.size.steps == (0, 1, 2, 3)
 
 
 def test_the_papers_sampler_is_seen(node, demo, prompts):
@@ -266,7 +314,8 @@ def test_the_papers_sampler_is_seen(node, demo, prompts):
         latent_image={"samples": torch.zeros(2, 4, 16, 16)},
     )  # fmt: skip
     found = of(drawn[0]["samples"])
-    assert found.confidence.steps == (0, 1, 2, 3) and found.confidence.values.shape == (4, 2)
+    (curves,) = found.classifiers
+    assert curves.confidence.steps == (0, 1, 2, 3) and curves.confidence.values.shape == (4, 2)
     assert of(drawn[1]["samples"]) is found  # the second output, denoised
 
 

@@ -22,6 +22,9 @@ from ..feedback import Feedback, StepCount
 from .score_gradient import ScoreGradient, is_flow, noise_scale
 
 KEY = "entropy_guidance_apply"
+# Core's LazyCache, which keeps what the wrappers within its own do in a step, and does it again in others.
+LAZY_CACHE = "lazycache"
+AFTER_CFG = "sampler_post_cfg_function"
 
 
 @dataclass
@@ -79,11 +82,13 @@ class ClassifierGuidance:
     @contextmanager
     def _following(self, model_options: dict[str, Any]) -> Iterator[None]:
         """Within, `predict` is in the model options of a sampling: next to the guider, so that guidance by other wrappers
-        comes on top, and behind the classifiers of nodes before. Other packs may sample several times with these options."""
+        comes on top, and behind the classifiers of nodes before. Only a cache is nearer to the guider: it is to keep
+        predictions as they are. Other packs may sample several times with these options."""
         wrappers = model_options["transformer_options"]["wrappers"]
         there = wrappers.get(WrappersMP.PREDICT_NOISE, {})
-        others = {key: of_key for key, of_key in there.items() if key != KEY}
-        wrappers[WrappersMP.PREDICT_NOISE] = {**others, KEY: [self.predict, *there.get(KEY, ())]}
+        others = {key: of_key for key, of_key in there.items() if key not in (KEY, LAZY_CACHE)}
+        caches = {key: of_key for key, of_key in there.items() if key == LAZY_CACHE}
+        wrappers[WrappersMP.PREDICT_NOISE] = {**others, KEY: [self.predict, *there.get(KEY, ())], **caches}
         try:
             yield
         finally:
@@ -98,12 +103,14 @@ class ClassifierGuidance:
         seed: int | None = None,
     ) -> torch.Tensor:
         """A wrapper for ComfyUI's PREDICT_NOISE: the guider's x0 prediction, moved."""
-        x0, sigma = executor(x, timestep, model_options, seed), timestep
-        model = executor.class_obj.inner_model
+        sigma, guider = timestep, executor.class_obj
+        model = guider.inner_model
         factor = self._factor(sigma, model_options, model.model_sampling)
         self._steps.note(sigma, model_options.get("transformer_options", {}), factor > 0)
         if not factor:
-            return x0
+            return executor(x, timestep, model_options, seed)
+        negative = _NegativeOfSampler(guider.model_options, model_options)
+        x0 = executor(x, timestep, negative.model_options, seed)
         with self.feedback.saying_errors():
             gradient, log_p = self.gradient(x, x0, sigma, model)
         self.gradient.tell_observers(model_options, sigma, gradient, log_p)
@@ -111,7 +118,9 @@ class ClassifierGuidance:
         if self.normalize:
             gradient = at_scale_of(gradient, x0)
         strength = strength * self.scale * factor * tilted_weights(log_p, self.tilt)
-        return x0 + (gradient * per_sample(strength, x0)).to(x0.dtype)
+        shift = (gradient * per_sample(strength, x0)).to(x0.dtype)
+        negative.move(shift, x0)
+        return x0 + shift
 
     def _share(self, sigma: torch.Tensor, model_sampling: Any) -> torch.Tensor:
         """How far guidance moves a prediction at noise levels σ, beside a gradient of whatever size."""
@@ -131,6 +140,28 @@ class ClassifierGuidance:
             self._schedule = _Schedule(sigmas, self.window.sigmas(model_sampling), self.every, share)
         # Once a step this waits for the device: which of a sampler's steps it is in, nothing but sigma tells.
         return self._schedule.factor(sigma[0].item())
+
+
+class _NegativeOfSampler:
+    """The negative prediction that a `_cfg_pp` sampler takes beside the guided one, in a function of its own after CFG. Such a
+    sampler takes the noise of a picture from it: were it not moved alike, a step would have all of a shift, not its share."""
+
+    def __init__(self, of_guider: dict[str, Any], model_options: dict[str, Any]) -> None:
+        """of_guider, model_options: without and with what the sampler has added."""
+        self.model_options = model_options
+        self._kept: torch.Tensor | None = None
+        functions = model_options.get(AFTER_CFG, [])
+        if len(functions) > len(of_guider.get(AFTER_CFG, [])):
+            self.model_options = {**model_options, AFTER_CFG: [*functions, self._keep]}
+
+    def _keep(self, args: dict[str, Any]) -> torch.Tensor:
+        self._kept = args["uncond_denoised"]
+        return args["denoised"]
+
+    def move(self, shift: torch.Tensor, x0: torch.Tensor) -> None:
+        """In place: the sampler has the tensor already. x0: the guided prediction, which is not to be moved."""
+        if self._kept is not None and self._kept is not x0:
+            self._kept.add_(shift)
 
 
 class _Schedule:

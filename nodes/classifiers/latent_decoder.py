@@ -14,7 +14,7 @@ import comfy.model_management
 import folder_paths
 import torch
 import torch.nn.functional as F
-from comfy.latent_formats import LatentFormat
+from comfy.latent_formats import LatentFormat, SDXL_Playground_2_5
 from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 
@@ -54,7 +54,7 @@ class LatentDecoder:
         if self.patcher is None:  # pixels
             return self.scale * latent + self.shift
         if self.mode == "half":
-            latent = F.interpolate(latent, scale_factor=0.5, mode="area")
+            latent = F.avg_pool2d(latent, 2)  # a resize by area does not know odd sides on Apple's GPUs
         latent = latent.to(self.patcher.load_device, self.dtype)
         pictures = call(self.decode, latent[:, :, None] if self.frames else latent)
         pictures = pictures[:, :, 0] if self.frames else pictures
@@ -156,6 +156,8 @@ def small_decoders() -> list[str]:
 def _preview_decoder(latent: LatentFormat) -> str | None:
     """The file of the small decoder for a latent format; those for video are of another kind."""
     if latent.taesd_decoder_name is None or latent.latent_dimensions != 2:
+        return None
+    if isinstance(latent, SDXL_Playground_2_5):  # scaled otherwise than the latents that its small decoder reads
         return None
     fitting = next((file for file in small_decoders() if file.startswith(latent.taesd_decoder_name)), None)
     return fitting and folder_paths.get_full_path_or_raise("vae_approx", fitting)

@@ -179,6 +179,27 @@ def test_several_devices(guide, sample, order):
     assert moved.norm() == pytest.approx(expected.norm().item(), rel=0.05)
 
 
+def test_a_latent_of_odd_sides_is_halved_as_one_of_even_ones(demo, guide):
+    """Whatever a device makes of a resize by area: the last row and column are left out."""
+    decoder = gradient_of(guide(decode="half")).decoder
+    seen, x0 = [], torch.randn(1, 4, 17, 16, generator=torch.Generator().manual_seed(0))
+    latent = decoder.latent.process_out(x0)[:, :, :16]
+    decoder.images(lambda module, halved: seen.append(halved) or torch.zeros(1, 3, 64, 64), x0)
+    torch.testing.assert_close(seen[0], torch.nn.functional.interpolate(latent, scale_factor=0.5, mode="area"))
+    assert decoder.size_of(torch.zeros(1, 3, 17 * 8, 16 * 8)) == (64, 64)
+
+
+def test_a_preview_decoder_of_other_latents_is_not_used(demo, guide, tmp_path):
+    """Playground 2.5's are scaled otherwise than those that SDXL's small decoder reads."""
+    save_file({}, tmp_path / "taesdxl_decoder.safetensors")
+    folder_paths.add_model_folder_path("vae_approx", str(tmp_path))
+    try:
+        found = in_process.pack_module("nodes.classifiers.latent_decoder")._preview_decoder
+        assert found(comfy.latent_formats.SDXL()) and not found(comfy.latent_formats.SDXL_Playground_2_5())
+    finally:
+        folder_paths.folder_names_and_paths["vae_approx"][0].remove(str(tmp_path))
+
+
 def test_a_preview_decoder_is_used_where_there_is_one(demo, guide, sample, tmp_path):
     """The demo's decoder in the place of Stable Diffusion 1.5's TAESD."""
     network = demo[2].first_stage_model
@@ -606,6 +627,41 @@ def test_every_sampler(demo, guide, draw, sampler):
     assert guided.isfinite().all() and not torch.equal(plain, guided)
 
 
+# The ancestral ones have a twin of another kind for flow models.
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "res_multistep", "gradient_estimation"])
+def test_a_sampler_that_reads_the_negative_is_guided_as_far_as_its_twin(guide, draw, sampler):
+    """Without CFG both draw the same: a step has its share of the shift, not all of it."""
+    model = in_float64(guide(decode="half"))
+    twins = (draw(model, 1, steps=6, sampler=name) for name in (sampler, f"{sampler}_cfg_pp"))
+    assert_agree(*twins)
+
+
+def test_lazy_cache_keeps_predictions_without_guidance(node, demo, guide, draw):
+    """Else it would do a guided step's again in steps that it spares, with the strength of all that such a step stands for."""
+    outer, inner = [], []
+
+    def spy(seen):
+        def seeing(executor, *args, **kwargs):
+            seen.append(executor(*args, **kwargs))
+            return seen[-1]
+
+        return seeing
+
+    model = demo[0].clone()
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "lazycache", spy(inner))  # around the cache, next to it
+    (model,) = node("LazyCache", model=model, reuse_threshold=0.5, start_percent=0.15, end_percent=0.95, verbose=False)
+    model = guide(model, every=4, decode="half")
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "spy", spy(outer))
+    evaluated = []
+    model.add_wrapper_with_key(
+        WrappersMP.APPLY_MODEL, "count", lambda run, *a, **k: evaluated.append(1) or run(*a, **k)
+    )
+    draw(model, 1, steps=12)
+    assert len(outer) == len(inner) == 12 > len(evaluated)
+    moved = [step for step, (one, other) in enumerate(zip(outer, inner)) if not torch.equal(one, other)]
+    assert moved == [2, 6, 10]
+
+
 def test_inpainting_keeps_what_the_mask_protects(guide, empty, sample):
     latent = {"samples": torch.ones(1, 4, 16, 16), "noise_mask": torch.zeros(1, 1, 128, 128)}
     latent["noise_mask"][..., 64:] = 1
@@ -658,7 +714,7 @@ class Decoder:
 def test_broken_gradients_are_said_once_and_spare_the_other_pictures(demo, guide, draw, caplog):
     broken = torch.tensor([1, torch.nan, 1, 1])[:, None, None, None]
     model, seen = guide(), []
-    model.model_options["entropy_guidance_observers"] = [lambda sigma, gradient, log_p: seen.append(log_p)]
+    model.model_options["entropy_guidance_observers"] = [lambda source, sigma, gradient, log_p: seen.append(log_p)]
     expected = draw(model, 4)
     seen.clear()
     gradient = gradient_of(model)

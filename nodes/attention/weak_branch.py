@@ -34,6 +34,11 @@ from .tempered_evaluation import TemperedEvaluation
 from .trunk_sharing import telling_conditions
 from .weak_condition import names_of_chunks, weak_chunks
 
+# In transformer options: the frames before, of core's sampler ar_video.
+AUTOREGRESSIVE = "ar_state"
+# Core's FluxKVCache keeps the attention's view of reference pictures in the first step for all that follow.
+KEEPS_KEYS = "KV_Attn_Input"
+
 
 @dataclass
 class WeakBranchAttention:
@@ -89,6 +94,7 @@ class WeakBranchAttention:
         with self.feedback.saying_errors():
             outer, sampling = self._sampling, self._new_sampling(executor.class_obj, kwargs.get("latent_shapes"))
         self._sampling = sampling
+        self._say_what_outlasts_the_window(sampling.effect, executor.class_obj.model_options)
         try:
             with self._reaching_negative_model(executor.class_obj):
                 result = executor(*args, **kwargs)
@@ -107,6 +113,14 @@ class WeakBranchAttention:
             self.feedback.say(why)
         else:
             self.feedback.warn_without_effect(NAME, effect.why_not(self.window, self.own is not None, guider))
+
+    def _say_what_outlasts_the_window(self, effect: Effect, model_options: dict[str, Any]) -> None:
+        patches = model_options.get("transformer_options", {}).get("patches", {}).get("attn1_patch", ())
+        if not self.window.is_everything and any(type(patch).__name__ == KEEPS_KEYS for patch in patches):
+            effect.say_once(
+                "Flux KV Cache keeps what the first step has read of reference pictures, with ERG or without, for all steps: "
+                "set start_percent to 0 and end_percent to 1, or take that node out."
+            )
 
     def _new_sampling(self, guider: CFGGuider, latent_shapes: list[Any] | None) -> SamplingState:
         """latent_shapes: of several latents in one.
@@ -135,6 +149,12 @@ class WeakBranchAttention:
         sampling = self._sampling
         if sampling is None or sampling.own is None:
             return executor(x, timestep, model_options, seed)
+        if AUTOREGRESSIVE in model_options.get("transformer_options", {}):
+            with self.feedback.saying_errors():
+                raise RuntimeError(
+                    f"ERG, scale = {self.own.scale:g}: the sampler ar_video keeps what a model has read of earlier frames "
+                    "for one branch alone, and a weak one would write into it. Choose another sampler, or take ERG out."
+                )
         sampling.effect.weak = True
         if not self._is_time(timestep, executor.class_obj.inner_model.model_sampling, sampling):
             return executor(x, timestep, model_options, seed)

@@ -85,8 +85,9 @@ class AnnealedConditions:
         model_options: dict[str, Any],
     ) -> Any:
         with self.feedback.saying_errors():
-            conds = self._annealed(model, conds, x, timestep, model_options)
-        return executor(model, conds, x, timestep, model_options)
+            annealed = self._annealed(model, conds, x, timestep, model_options)
+        options = model_options if annealed is conds else _without_memory_of_prompts(model_options)
+        return executor(model, annealed, x, timestep, options)
 
     def _annealed(
         self,
@@ -121,6 +122,15 @@ class AnnealedConditions:
         if name is None:
             return False
         return self.apply_to == "both" or (self.apply_to == POSITIVE) == is_positive(name)
+
+
+def _without_memory_of_prompts(model_options: dict[str, Any]) -> dict[str, Any]:
+    """Model options for an evaluation with noise on its text, which no later one is to read again: neither with the sampler
+    ar_video, whose models keep what they read of a prompt in the first step, nor with Qwen-Image 2.1."""
+    options = {**model_options["transformer_options"], "qwen_image21_cache": {"device": "off"}}
+    if state := options.get("ar_state"):
+        options["ar_state"] = {**state, "crossattn_caches": [{"is_init": False} for _ in state["crossattn_caches"]]}
+    return {**model_options, "transformer_options": options}
 
 
 @dataclass

@@ -5,6 +5,7 @@ makes the branch weak is the attention's matter, which tells its rows by the bra
 guidance_core/own_weak_branch.py.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ...guidance_core import own_weak_branch
 from ...guidance_core.number_range import check_number, check_share
+from ..common.want_of_memory import is_want_of_memory
 from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, place_of_positive
 
 _numbers = count()
@@ -100,8 +102,26 @@ class OwnBranchOfSampling:
             predictions = [*execute(model, others, *args)]
             predictions[positive], weak = execute(model, [conds[positive], copy], *args)
         else:
-            *predictions, weak = execute(model, [*conds, copy], *args)
+            *predictions, weak = self._at_once(execute, model, conds, copy, *args)
         return predictions, weak
+
+    def _at_once(
+        self, execute: Callable[..., Any], model: BaseModel, conds: Conditions, copy: list[Any], *args: Any
+    ) -> list[Any]:
+        """The predictions of conditions and of a copy in one batch; apart, from then on, where the copy alone makes a batch of
+        what was a single row, and another node in the network knows only such (USO's style pictures, InfiniteTalk's sound)."""
+        try:
+            return [*execute(model, [*conds, copy], *args)]
+        except RuntimeError as error:
+            if is_want_of_memory(error) or sum(map(bool, conds)) > 1:
+                raise
+            apart = [*execute(model, conds, *args), *execute(model, [copy], *args)]
+            self._batch = Batch.ONE_ROW
+            logging.info(
+                "Entropy Rectifying Guidance evaluates its weak branch apart from the positive one: both at once are "
+                "too many for another node (%s).", error,
+            )  # fmt: skip
+            return apart
 
     def _is_better_in_two(self, model: BaseModel, conds: Conditions, copy: list[Any], *args: Any) -> bool:
         """Whether the positive condition and its copy are to be evaluated apart from the others. Context windows evaluate parts

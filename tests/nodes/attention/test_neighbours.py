@@ -331,6 +331,42 @@ def test_kinds_where_self_attention_reads_the_prompt(node):
         assert kinds_that_changed(node, model, kind, small.conditions(), small.latent()) == expected
 
 
+@pytest.mark.parametrize("longer", [0, 1])
+def test_kinds_where_the_prompt_is_as_long_as_the_video(node, longer):
+    """LTX's modules tell, whatever the lengths."""
+    small, model = small_networks.NETWORKS["LTXV"], small_networks.build("LTXV")
+    latent = small.latent(1)
+    tokens = latent[0, 0].numel() + longer
+    conditions = [
+        [[torch.randn(1, tokens, text.shape[-1]), {**more, "attention_mask": torch.ones(1, tokens, dtype=torch.long)}]]
+        for ((text, more),) in small.conditions()
+    ]
+    modules = {name for name, _ in model.model.diffusion_model.named_modules()}
+    for kind, ending in (("self", ".attn1"), ("cross", ".attn2")):
+        expected = {name for name in modules if name.endswith(ending)}
+        assert kinds_that_changed(node, model, kind, conditions, latent) == expected
+
+
+@pytest.mark.parametrize("name", ["HiDreamO1", "Stable_Cascade_C", "Flux"])
+def test_joint_attention_is_self_attention_whatever_its_lengths(node, name):
+    small, model = small_networks.NETWORKS[name], small_networks.build(name)
+    negative, latent = (None, small.conditions()[1]), small.latent(1)
+    plain, everything, self_attention = (
+        predict(one, negative, latent)[1] for one in (model, erg(node, model), erg(node, model, attention="self"))
+    )
+    assert_agree(self_attention, everything)
+    assert not agree(everything, plain)
+    with pytest.raises(RuntimeError, match="have no cross-attention"):
+        predict(erg(node, model, attention="cross"), negative, latent)
+
+
+@pytest.mark.parametrize(("window", "said"), [({}, 0), ({"start_percent": 0.4}, 1)])
+def test_a_cache_of_reference_pictures_outlasts_a_window(node, demo, prompts, sample, caplog, window, said):
+    (model,) = node("FluxKVCache", model=demo[0])
+    sample(erg(node, model, **window), *prompts, steps=2)
+    assert caplog.text.count("Flux KV Cache keeps what the first step has read") == said
+
+
 def test_kinds_beside_attention_that_another_node_replaces(node):
     """As IP-Adapter: the prompt's attention and further calls of attention in the place of one."""
     model = random_models.build("SD15")

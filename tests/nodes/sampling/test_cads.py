@@ -5,6 +5,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import comfy.conds
+import comfy.sample
 import comfy.samplers
 import pytest
 import torch
@@ -671,3 +672,24 @@ def test_the_seed_of_the_node_has_control_after_generate(node):
     inputs = NODE_CLASS_MAPPINGS["EntropyGuidanceCADS"].INPUT_TYPES()["required"]
     assert list(inputs) == ["model", "noise_scale", "mixing", "tau1", "tau2", "apply_to", "seed"]
     assert inputs["seed"][1]["control_after_generate"] and inputs["seed"][1]["max"] == 2**64 - 1
+
+
+def test_a_sampler_that_remembers_the_prompt_reads_it_without_noise(node):
+    """ar_video keeps what the first step reads of a prompt for all frames, and that step has noise alone."""
+    small, model = small_networks.NETWORKS["WAN21_CausalAR_T2V"], small_networks.build("WAN21_CausalAR_T2V")
+    latent, prompts = small.latent(1), small.conditions()
+    sampler = comfy.samplers.ksampler("ar_video", {"num_frame_per_block": 1})
+
+    def difference_of_prompts(model):
+        first, second = (
+            comfy.sample.sample_custom(
+                model, latent, 1.0, sampler, torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), *conditions, 0 * latent, seed=3
+            )
+            for conditions in (prompts, prompts[::-1])
+        )
+        return (first - second).abs().mean()
+
+    with torch.inference_mode():
+        plain = difference_of_prompts(model)
+        (noisy,) = node("EntropyGuidanceCADS", model=model, noise_scale=0.25, tau1=0.6, tau2=0.9)
+        assert difference_of_prompts(noisy) > 0.5 * plain

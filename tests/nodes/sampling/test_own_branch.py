@@ -2,6 +2,7 @@
 
 import comfy.context_windows
 import comfy.hooks
+import comfy.sample
 import comfy.samplers
 import pytest
 import torch
@@ -445,3 +446,44 @@ def test_a_guider_that_leaves_no_place_for_a_branch_is_said(node, demo, prompts,
 def test_bad_input(node, demo, inputs, message):
     with pytest.raises(ValueError, match=message):
         node("EntropyGuidanceERG", model=demo[0], **inputs)
+
+
+def test_a_node_that_knows_a_single_row(node):
+    """As USO's style pictures and InfiniteTalk's sound: the weak branch is evaluated apart from the positive one."""
+    small = small_networks.NETWORKS["Flux"]
+    positive, _ = small.conditions()
+    row = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(5))
+
+    def further_text(inputs):
+        text = torch.cat([row, inputs["txt"]], dim=1)  # fails with more rows than one
+        ids = torch.cat([inputs["txt_ids"][:, :3], inputs["txt_ids"]], dim=1)
+        return {**inputs, "txt": text, "txt_ids": ids}
+
+    def for_any_number(inputs):
+        rows = row.expand(len(inputs["txt"]), -1, -1)
+        ids = torch.cat([inputs["txt_ids"][:, :3], inputs["txt_ids"]], dim=1)
+        return {**inputs, "txt": torch.cat([rows, inputs["txt"]], dim=1), "txt_ids": ids}
+
+    def drawn(patch, **inputs):
+        model = small_networks.build("Flux").clone()
+        model.set_model_post_input_patch(patch)
+        if inputs:
+            (model,) = node("EntropyGuidanceERG", model=model, layers="50%-100%", temperature=0.1, **inputs)
+        latent = small.latent(1)
+        return comfy.sample.sample(model, latent, 2, 1.0, "euler", "simple", positive, positive, 0 * latent, seed=3)
+
+    with torch.inference_mode():
+        guided = drawn(further_text, scale=0.5)
+        assert_agree(guided, drawn(for_any_number, scale=0.5))
+        assert not agree(guided, drawn(further_text))
+
+
+def test_a_sampler_that_remembers_frames_of_one_branch_is_an_error(node):
+    small, model = small_networks.NETWORKS["WAN21_CausalAR_T2V"], small_networks.build("WAN21_CausalAR_T2V")
+    (model,) = node("EntropyGuidanceERG", model=model, layers="all", scale=0.5)
+    sampler = comfy.samplers.ksampler("ar_video", {"num_frame_per_block": 1})
+    latent, (positive, negative) = small.latent(1), small.conditions()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="scale = 0.5: the sampler ar_video keeps"):
+        comfy.sample.sample_custom(
+            model, latent, 1.0, sampler, torch.tensor([1.0, 0.5, 0.0]), positive, negative, 0 * latent, seed=3
+        )

@@ -73,6 +73,7 @@ KEYS = {
     "model_function_wrapper": "comfy.samplers",
     "sampler_calc_cond_batch_function": "comfy.samplers",
     "sampler_pre_cfg_function": "comfy.samplers",
+    "sampler_post_cfg_function": "comfy.samplers",
     # conditions
     "uuid": "comfy.sampler_helpers",
     "model_conds": "comfy.samplers",
@@ -89,6 +90,7 @@ KEYS = {
     "conditioning_byt5small": "comfy.model_base",
     # what a post CFG function gets
     "args.denoised": "comfy.samplers",
+    "args.uncond_denoised": "comfy.samplers",
     # arguments of attention
     "skip_reshape": "comfy.ldm.modules.attention",
     "skip_output_reshape": "comfy.ldm.modules.attention",
@@ -99,7 +101,7 @@ KEYS = {
     "compiled_module_dict": "comfy_api.torch_helpers.torch_compile",
 }
 # Keys that the pack asks for and does without: not every release that it works with has them.
-ASKED_FOR = {"multigpu_clones", "multigpu_thread_device", "qwen_image21_cache", "animate2_cache"}
+ASKED_FOR = {"multigpu_clones", "multigpu_thread_device", "qwen_image21_cache", "animate2_cache", "ar_state"}
 
 # What ComfyUI calls by position, and the pack takes or replaces by position: its first parameters, and the symbol or key
 # by which the pack takes part.

@@ -1,7 +1,7 @@
 """`make bench`: every benchmark in order, the short ones first, then the numbers of the pages and the report.
 
 Each is a command of its own, `python -m benchmarks.NAME`. After an interrupted run those that were finished are left out, and
-the long ones go on in their middle. --quick: those that have a --quick, in some minutes, into `.dev/benchmarks/quick`.
+the long ones go on in their middle. What is of a training's weights is left out where these are not here. --quick: those that have a --quick, in some minutes, into `.dev/benchmarks/quick`.
 """
 
 import argparse
@@ -26,10 +26,12 @@ QUICK = (
     "text_to_image",
 )
 ALL = (
-    "evaluations", "guidance_cost", "attention_entropy", "initial_velocity", "class_gradients", "class_calibration", "judges", "step_cost",
+    "evaluations", "guidance_cost", "attention_entropy", "encoder_entropy", "initial_velocity", "class_gradients", "class_calibration", "judges", "step_cost",
     "train_unet_twin", "flatness",
-    "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "class_sensitivity", "sensitivity", "text_to_image",
+    "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "class_sensitivity", "sensitivity", "gentle_cfg", "text_to_image",
 )  # fmt: skip
+# What is measured of weights that are not in the repository, and after how many steps of a training these are.
+OF_A_TRAINING = {"gentle_cfg": 2000}
 FINISHED = DEV / "benchmarks" / "finished.txt"
 
 
@@ -52,7 +54,15 @@ def main() -> None:
 
 def unfinished() -> list[str]:
     finished = FINISHED.read_text().split() if FINISHED.exists() else ()
-    return [name for name in ALL if name not in finished]
+    return [name for name in ALL if name not in finished and _can_run(name)]
+
+
+def _can_run(name: str) -> bool:
+    steps = OF_A_TRAINING.get(name)
+    if steps is None or (DEV / "training" / f"step-{steps}").exists():
+        return True
+    print(f"{name} is left out: `python -m demo.train_diffusion --until {steps}` makes what it measures.")
+    return False
 
 
 def run(name: str, *options: str) -> None:

@@ -69,7 +69,17 @@ def test_an_interrupted_run_goes_on_where_it_stopped(monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         bench.main()
     bench.main()
-    assert ran == [*bench.ALL[:3], *bench.ALL[2:], "numbers", "report"]
+    possible = bench.unfinished()  # all of them anew
+    assert {*bench.ALL} - {*possible} <= bench.OF_A_TRAINING.keys()
+    assert ran == [*possible[:3], *possible[2:], "numbers", "report"]
+
+
+def test_what_is_of_a_training_is_left_out_without_its_weights(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "DEV", tmp_path)
+    monkeypatch.setattr(bench, "FINISHED", tmp_path / "finished.txt")
+    assert bench.unfinished() == [name for name in bench.ALL if name != "gentle_cfg"]
+    assert "gentle_cfg is left out: `python -m demo.train_diffusion --until 2000`" in capsys.readouterr().out
+    (tmp_path / "training" / "step-2000").mkdir(parents=True)
     assert bench.unfinished() == [*bench.ALL]
 
 

@@ -29,12 +29,20 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=126, help=f"of {BATCH} pictures, for each row")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     options = parser.parse_args()
+    _check_seed(str(options.seed))
     with processes(options.workers, quick=False) as workers:
         rows = measured(workers, REGIME, SETTINGS, options.batches, STEPS, "drawing", baseline=BASELINE)
     found = {"networks": fingerprint(REGIME), "pictures": options.batches * BATCH, "baseline": BASELINE, "rows": rows}
     results.write(
         "gentle_cfg", {"trainings": _others() | {str(options.seed): {**results.origin("gentle_cfg"), **found}}}
     )
+
+
+def _check_seed(seed: str) -> None:
+    """Ends the run where the weights that are here are known to be another seed's."""
+    for other, training in _others().items():
+        if other != seed and training["networks"] == fingerprint(REGIME):
+            raise SystemExit(f"--seed {seed}: the weights that are here are of a training with --seed {other}.")
 
 
 def _others() -> dict[str, dict]:

@@ -6,11 +6,11 @@ commit goes on from there. A process that hangs or dies is a failure of its grap
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from tools.environment import DEV, REPOSITORY
 from ..commit import commit
 
 FOLDER = DEV / "fuzz"
+COMMIT = "ENTROPY_GUIDANCE_FUZZING_COMMIT"
 SECONDS = 300  # for one graph; most take a second
 CHECKED_AGAIN = 10  # one graph of so many is drawn anew and compared
 LAST_WORDS = 3000  # letters
@@ -42,17 +43,16 @@ def main() -> None:
         return work([options.graph], show)
     if options.quick:
         return work(range(options.quick), show, quick=True)
-    if options.anew:
+    if options.anew or "-dirty" in kept().stem:  # changes that are in no commit may be others than the last time
         kept().unlink(missing_ok=True)
     while (done := len(outcomes())) < options.graphs:
         _have_worked(done, options.graphs)
     report(outcomes()[: options.graphs])
 
 
-@cache
 def kept() -> Path:
-    """Where what came of graphs is kept: of one state of the code."""
-    return FOLDER / f"outcomes of {commit()}.jsonl"
+    """Where what came of graphs is kept: of the commit at which the run began, which its further processes are told."""
+    return FOLDER / f"outcomes of {os.environ.get(COMMIT) or os.environ.setdefault(COMMIT, commit())}.jsonl"
 
 
 def outcomes() -> list[dict]:

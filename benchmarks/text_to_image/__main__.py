@@ -202,7 +202,11 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--join", action="store_true", help="add methods to tables that are there and were made alike")
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help="add methods, fronts and measures to tables that are there and were made alike",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a few pictures of three methods, in minutes; not into docs"
     )

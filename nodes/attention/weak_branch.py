@@ -218,7 +218,11 @@ class WeakBranchAttention:
     def _evaluate(self, call: NetworkCall) -> Tensor:
         """The network's prediction, with another attention energy for the rows of the weak branch, if it has any now."""
         sampling = self._sampling or SamplingState()
-        sampling.effect.note_evaluation(call)
+        prediction = self._predicted(call, sampling)
+        sampling.effect.note_evaluation(call)  # one that failed may be asked for again
+        return prediction
+
+    def _predicted(self, call: NetworkCall, sampling: SamplingState) -> Tensor:
         weak = self._weak_chunks(call.options, sampling)
         if not any(weak):
             sampling.effect.evaluated |= sampling.own is not None and sampling.own.is_predicting

@@ -82,13 +82,14 @@ class ClassifierGuidance:
     @contextmanager
     def _following(self, model_options: dict[str, Any]) -> Iterator[None]:
         """Within, `predict` is in the model options of a sampling: next to the guider, so that guidance by other wrappers
-        comes on top, and behind the classifiers of nodes before. Only a cache is nearer to the guider: it is to keep
-        predictions as they are. Other packs may sample several times with these options."""
+        comes on top, and behind the classifiers of nodes before; but around a cache, which is to keep predictions without it.
+        Other packs may sample several times with these options."""
         wrappers = model_options["transformer_options"]["wrappers"]
         there = wrappers.get(WrappersMP.PREDICT_NOISE, {})
-        others = {key: of_key for key, of_key in there.items() if key not in (KEY, LAZY_CACHE)}
-        caches = {key: of_key for key, of_key in there.items() if key == LAZY_CACHE}
-        wrappers[WrappersMP.PREDICT_NOISE] = {**others, KEY: [self.predict, *there.get(KEY, ())], **caches}
+        others = [(key, of_key) for key, of_key in there.items() if key != KEY]
+        place = next((i for i, (key, _) in enumerate(others) if key == LAZY_CACHE), len(others))
+        ours = (KEY, [self.predict, *there.get(KEY, ())])
+        wrappers[WrappersMP.PREDICT_NOISE] = dict([*others[:place], ours, *others[place:]])
         try:
             yield
         finally:
@@ -119,7 +120,7 @@ class ClassifierGuidance:
             gradient = at_scale_of(gradient, x0)
         strength = strength * self.scale * factor * tilted_weights(log_p, self.tilt)
         shift = (gradient * per_sample(strength, x0)).to(x0.dtype)
-        negative.move(shift, x0)
+        negative.move(shift)
         return x0 + shift
 
     def _share(self, sigma: torch.Tensor, model_sampling: Any) -> torch.Tensor:
@@ -149,19 +150,27 @@ class _NegativeOfSampler:
     def __init__(self, of_guider: dict[str, Any], model_options: dict[str, Any]) -> None:
         """of_guider, model_options: without and with what the sampler has added."""
         self.model_options = model_options
-        self._kept: torch.Tensor | None = None
-        functions = model_options.get(AFTER_CFG, [])
-        if len(functions) > len(of_guider.get(AFTER_CFG, [])):
-            self.model_options = {**model_options, AFTER_CFG: [*functions, self._keep]}
+        self._given: torch.Tensor | None = None
+        functions, nodes = model_options.get(AFTER_CFG, []), len(of_guider.get(AFTER_CFG, []))
+        if len(functions) > nodes:
+            of_sampler = [self._giving_a_copy(function) for function in functions[nodes:]]
+            self.model_options = {**model_options, AFTER_CFG: [*functions[:nodes], *of_sampler]}
 
-    def _keep(self, args: dict[str, Any]) -> torch.Tensor:
-        self._kept = args["uncond_denoised"]
-        return args["denoised"]
+    def _giving_a_copy(
+        self, function: Callable[[dict[str, Any]], torch.Tensor]
+    ) -> Callable[[dict[str, Any]], torch.Tensor]:
+        """The sampler's function, with a negative prediction of its own, which may be moved when it has it."""
 
-    def move(self, shift: torch.Tensor, x0: torch.Tensor) -> None:
-        """In place: the sampler has the tensor already. x0: the guided prediction, which is not to be moved."""
-        if self._kept is not None and self._kept is not x0:
-            self._kept.add_(shift)
+        def with_a_copy(args: dict[str, Any]) -> torch.Tensor:
+            if self._given is None:
+                self._given = args["uncond_denoised"].clone()
+            return function({**args, "uncond_denoised": self._given})
+
+        return with_a_copy
+
+    def move(self, shift: torch.Tensor) -> None:
+        if self._given is not None:
+            self._given.add_(shift)
 
 
 class _Schedule:

@@ -33,6 +33,7 @@ TEXT = {
     "txt_byt5": "conditioning_byt5small",  # HunyuanImage
 }
 TOKENS = "input_ids"  # HiDream-O1 reads the prompt within its network: what it gets as an embedding is not used
+KEEPS_PROMPTS = "QwenImage21Transformer2DModel"  # from the first step to the last, unless it is told not to
 FRAMES = "num_video_frames"  # of models whose batch is one video (SVD, SV3D), which has one noise
 
 
@@ -86,7 +87,7 @@ class AnnealedConditions:
     ) -> Any:
         with self.feedback.saying_errors():
             annealed = self._annealed(model, conds, x, timestep, model_options)
-        options = model_options if annealed is conds else _without_memory_of_prompts(model_options)
+        options = model_options if annealed is conds else _without_memory_of_prompts(model, model_options)
         return executor(model, annealed, x, timestep, options)
 
     def _annealed(
@@ -124,12 +125,17 @@ class AnnealedConditions:
         return self.apply_to == "both" or (self.apply_to == POSITIVE) == is_positive(name)
 
 
-def _without_memory_of_prompts(model_options: dict[str, Any]) -> dict[str, Any]:
+def _without_memory_of_prompts(model: BaseModel, model_options: dict[str, Any]) -> dict[str, Any]:
     """Model options for an evaluation with noise on its text, which no later one is to read again: neither with the sampler
     ar_video, whose models keep what they read of a prompt in the first step, nor with Qwen-Image 2.1."""
-    options = {**model_options["transformer_options"], "qwen_image21_cache": {"device": "off"}}
+    options = model_options["transformer_options"]
     if state := options.get("ar_state"):
-        options["ar_state"] = {**state, "crossattn_caches": [{"is_init": False} for _ in state["crossattn_caches"]]}
+        options = {
+            **options,
+            "ar_state": {**state, "crossattn_caches": [{"is_init": False} for _ in state["crossattn_caches"]]},
+        }
+    if type(model.diffusion_model).__name__ == KEEPS_PROMPTS:
+        options = {**options, "qwen_image21_cache": {"device": "off"}}
     return {**model_options, "transformer_options": options}
 
 

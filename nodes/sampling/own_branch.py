@@ -23,6 +23,7 @@ from torch import Tensor
 from ...guidance_core import own_weak_branch
 from ...guidance_core.number_range import check_number, check_share
 from ..common.want_of_memory import is_want_of_memory
+from ..feedback import SAID
 from .condition_names import BRANCH, COPY_OF, ConditionNames, Conditions, place_of_positive
 
 _numbers = count()
@@ -113,15 +114,17 @@ class OwnBranchOfSampling:
         try:
             return [*execute(model, [*conds, copy], *args)]
         except RuntimeError as error:
-            if is_want_of_memory(error) or sum(map(bool, conds)) > 1:
+            if is_want_of_memory(error) or SAID in vars(error) or sum(map(bool, conds)) > 1:
                 raise
-            apart = [*execute(model, conds, *args), *execute(model, [copy], *args)]
-            self._batch = Batch.ONE_ROW
-            logging.info(
-                "Entropy Rectifying Guidance evaluates its weak branch apart from the positive one: both at once are "
-                "too many for another node (%s).", error,
-            )  # fmt: skip
-            return apart
+            reason = str(error)
+        # Not before the error has gone, and with it what was computed until then.
+        apart = [*execute(model, conds, *args), *execute(model, [copy], *args)]
+        self._batch = Batch.ONE_ROW
+        logging.info(
+            "Entropy Rectifying Guidance evaluates its weak branch apart from the positive one, since both at once failed, "
+            "as with nodes that know a single row: %s", reason,
+        )  # fmt: skip
+        return apart
 
     def _is_better_in_two(self, model: BaseModel, conds: Conditions, copy: list[Any], *args: Any) -> bool:
         """Whether the positive condition and its copy are to be evaluated apart from the others. Context windows evaluate parts

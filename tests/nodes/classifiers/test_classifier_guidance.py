@@ -648,10 +648,10 @@ def test_lazy_cache_keeps_predictions_without_guidance(node, demo, guide, draw):
         return seeing
 
     model = demo[0].clone()
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "spy", spy(outer))
     model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "lazycache", spy(inner))  # around the cache, next to it
     (model,) = node("LazyCache", model=model, reuse_threshold=0.5, start_percent=0.15, end_percent=0.95, verbose=False)
     model = guide(model, every=4, decode="half")
-    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "spy", spy(outer))
     evaluated = []
     model.add_wrapper_with_key(
         WrappersMP.APPLY_MODEL, "count", lambda run, *a, **k: evaluated.append(1) or run(*a, **k)
@@ -660,6 +660,35 @@ def test_lazy_cache_keeps_predictions_without_guidance(node, demo, guide, draw):
     assert len(outer) == len(inner) == 12 > len(evaluated)
     moved = [step for step, (one, other) in enumerate(zip(outer, inner)) if not torch.equal(one, other)]
     assert moved == [2, 6, 10]
+
+
+def test_other_wrappers_stay_where_they_are_beside_a_cache(node, demo, guide, draw):
+    """ERG's own branch behind LazyCache guides as often with a classifier as without."""
+
+    def evaluations(classified):
+        (model,) = node(
+            "LazyCache", model=demo[0], reuse_threshold=0.5, start_percent=0.15, end_percent=0.95, verbose=False
+        )
+        (model,) = node("EntropyGuidanceERG", model=model, scale=1.0)
+        seen = []
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "spy", lambda run, *a, **k: seen.append(1) or run(*a, **k))
+        draw(guide(model, every=4, scale=1e-6, decode="half") if classified else model, 1, steps=12)
+        return len(seen)
+
+    assert evaluations(True) == evaluations(False) < 12
+
+
+def test_what_a_sampler_reads_is_its_own(demo, guide, draw):
+    """A node may keep the negative prediction; a guided step of a sampler that reads it leaves that as it was."""
+    model, kept = guide(decode="half"), []
+
+    def keeping(args):
+        kept.append((args["uncond_denoised"], args["uncond_denoised"].clone()))
+        return args["denoised"]
+
+    model.set_model_sampler_post_cfg_function(keeping)
+    draw(model, 1, steps=3, sampler="euler_cfg_pp")
+    assert len(kept) == 3 and all(torch.equal(*pair) for pair in kept)
 
 
 def test_inpainting_keeps_what_the_mask_protects(guide, empty, sample):

@@ -149,7 +149,7 @@ class WeakBranchAttention:
         sampling = self._sampling
         if sampling is None or sampling.own is None:
             return executor(x, timestep, model_options, seed)
-        if AUTOREGRESSIVE in model_options.get("transformer_options", {}):
+        if self.own is not None and AUTOREGRESSIVE in model_options.get("transformer_options", {}):
             with self.feedback.saying_errors():
                 raise RuntimeError(
                     f"ERG, scale = {self.own.scale:g}: the sampler ar_video keeps what a model has read of earlier frames "

@@ -44,13 +44,12 @@ def inside(captions: list[str]) -> dict[str, dict]:
     for temperature in TEMPERATURES:
         encoding, entropies = _encoding(temperature, captions)
         weak = predict(REGIME, Setting(0.0, SAME, clip={"temperature": temperature}), captions, 0)
+        ways = [(other - positive).flatten(1) for other in (weak, empty)]
         rows[str(temperature)] = {
             "entropy": entropies,
             "encoding": (_distance(encoding, ordinary) / to_another).mean().item(),
             "prediction": (_distance(weak, positive) / _distance(empty, positive)).mean().item(),
-            "cosine": torch.cosine_similarity((weak - positive).flatten(1), (empty - positive).flatten(1))
-            .mean()
-            .item(),
+            "cosine": torch.cosine_similarity(*ways).mean().item(),
         }
     return rows
 

@@ -1,7 +1,8 @@
 """Runs graphs at random, finds what neither draws a finite picture nor says clearly why not: `make fuzz`.
 
 Graphs are numbered, and a number is always the same graph. What came of each is kept in `.dev/fuzz`; a later run of the same
-commit goes on from there. A process that hangs or dies is a failure of its graph. `--graph N` runs one again, `--anew` forgets what was kept.
+commit goes on from there. A process that hangs or dies is a failure of its graph. `--graph N` runs one again, `--anew` forgets
+what was kept.
 """
 
 import argparse

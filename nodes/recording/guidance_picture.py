@@ -22,9 +22,9 @@ IN_A_ROW = 4  # small pictures
 LINE = 86  # characters of a note
 WIDE = 20  # times the median: a range that a linear axis does not show
 THIN = 16  # pictures of a batch at most that have a line of their own
-# Okabe and Ito's; of classifiers each has the next ones.
+# Okabe and Ito's.
 COLOUR = {"size": "#0072B2", "angle": "#D55E00", "confidence": "#009E73", "gradient": "#CC79A7"}
-COLOURS = (COLOUR["confidence"], "#E69F00", "#56B4E9", "#000000")
+OF_CLASSIFIERS = (COLOUR["confidence"], "#E69F00", "#56B4E9", "#000000")
 COLOUR_MAP = "cividis"
 HOW_TO_READ = (
     "Guidance is the guided prediction of the picture less the one of the positive prompt. Near 0° it makes more of what is "
@@ -113,7 +113,7 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
     several = len(record.classifiers) > 1
 
     def draw_confidence(ax: "Axes") -> None:
-        for one, colour in zip(record.classifiers, cycle(COLOURS)):
+        for one, colour in zip(record.classifiers, cycle(OF_CLASSIFIERS)):
             sure = Curve(one.confidence.steps, 100 * one.confidence.values)
             _curve(ax, sure, colour, record.steps, marked=True, label=one.wanted)
         ax.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100), ylabel="% sure")
@@ -121,7 +121,7 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
             ax.legend(fontsize=9)
 
     def draw_gradient(ax: "Axes") -> None:
-        for one, colour in zip(record.classifiers, cycle(COLOURS) if several else [COLOUR["gradient"]]):
+        for one, colour in zip(record.classifiers, cycle(OF_CLASSIFIERS) if several else [COLOUR["gradient"]]):
             _curve(ax, one.gradient, colour, record.steps, marked=True)
         if any(one.gradient.values.any() for one in record.classifiers):
             _logarithmic(ax)

@@ -61,8 +61,9 @@ class Glimpse:
 @dataclass(frozen=True)
 class SamplingRecord:
     """steps: of the sampling. size, angle: of guidance (guidance_core/guidance_measures.py). entropy: by the names of branches,
-    the positive one first; why_no_entropy: in words, where there is none. classifiers: of those that guide. predictions: small pictures (small_picture.py) of x0 of the first of the batch after some steps. drawn: what the
-    sampler gave, and its last prediction."""
+    the positive one first; why_no_entropy: in words, where there is none. classifiers: of those that guide. predictions: small
+    pictures (small_picture.py) of x0 of the first of the batch after some steps. drawn: what the sampler gave, and its last
+    prediction."""
 
     steps: int
     size: Curve | None

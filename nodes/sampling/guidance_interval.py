@@ -82,10 +82,8 @@ class GuidanceInterval:
         def as_at_cfg_1(x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None) -> Any:
             conditions = guider.conds.get(weak), guider.conds[positive]
             plain = {name: value for name, value in model_options.items() if name not in OF_BOTH}
-            of_two_models = (
-                getattr(guider, "uncond_inner", None) is not None
-            )  # DualModelGuider's negative is another one's
-            if of_two_models:
+            # DualModelGuider has a model of its own for the negative branch.
+            if getattr(guider, "uncond_inner", None) is not None:
                 return _at_cfg_1(guider, x, timestep, plain, seed)
             return sampling_function(guider.inner_model, x, timestep, *conditions, 1.0, plain, seed)
 

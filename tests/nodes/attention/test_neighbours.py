@@ -5,6 +5,7 @@ import weakref
 from unittest import mock
 
 import comfy.model_management
+import comfy.sample
 import comfy.samplers
 import pytest
 import torch
@@ -336,9 +337,14 @@ def test_kinds_where_the_prompt_is_as_long_as_the_video(node, longer):
     """LTX's modules tell, whatever the lengths."""
     small, model = small_networks.NETWORKS["LTXV"], small_networks.build("LTXV")
     latent = small.latent(1)
-    tokens = latent[0, 0].numel() + longer
+    tokens, generator = latent[0, 0].numel() + longer, torch.Generator().manual_seed(1)
     conditions = [
-        [[torch.randn(1, tokens, text.shape[-1]), {**more, "attention_mask": torch.ones(1, tokens, dtype=torch.long)}]]
+        [
+            [
+                torch.randn(1, tokens, text.shape[-1], generator=generator),
+                {**more, "attention_mask": torch.ones(1, tokens, dtype=torch.long)},
+            ]
+        ]
         for ((text, more),) in small.conditions()
     ]
     modules = {name for name, _ in model.model.diffusion_model.named_modules()}
@@ -358,6 +364,23 @@ def test_joint_attention_is_self_attention_whatever_its_lengths(node, name):
     assert not agree(everything, plain)
     with pytest.raises(RuntimeError, match="have no cross-attention"):
         predict(erg(node, model, attention="cross"), negative, latent)
+
+
+def test_joint_attention_that_keeps_keys_of_reference_pictures(node):
+    """Beside Flux KV Cache keys are longer than queries from the second step on."""
+    small, klein = small_networks.NETWORKS["Flux2"], small_networks.build("Flux2", guidance_embed=False)
+    (model,) = node("FluxKVCache", model=klein)
+    latent = small.latent(1)
+    reference = torch.randn(latent.shape, generator=torch.Generator().manual_seed(7))
+    conditions = [[[text, {**more, "reference_latents": [reference]}]] for ((text, more),) in small.conditions()]
+
+    def drawn(model):
+        return comfy.sample.sample(model, latent, 3, 3.0, "euler", "simple", *conditions, 0 * latent, seed=3)
+
+    with torch.inference_mode():
+        plain, everything, self_attention = map(drawn, (model, erg(node, model), erg(node, model, attention="self")))
+    assert_agree(self_attention, everything)
+    assert not agree(everything, plain)
 
 
 @pytest.mark.parametrize(("window", "said"), [({}, 0), ({"start_percent": 0.4}, 1)])

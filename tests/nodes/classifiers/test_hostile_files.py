@@ -16,11 +16,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 SUPPORT = Path(__file__).parents[2] / "support"
 SECONDS = 10  # of the processor; most take hundredths
 BYTES = 200 * 2**20
-OF_LIBRARIES = (
-    "weights_only",
-    "trust_remote_code",
-    "ignore_mismatched_sizes",
-)  # what these advise, which no one should do
+# What libraries advise, and no one should do.
+OF_LIBRARIES = ("weights_only", "trust_remote_code", "ignore_mismatched_sizes")
 INPUTS = {"adm": "model_name", "dit": "model_name"}
 
 

@@ -101,7 +101,7 @@ def axes(monkeypatch):
 
 
 def test_guidance_in_a_few_steps_is_seen(node, demo, prompts, sample, axes):
-    """As a classifier comes, in every fourth: the other steps have a size of 0, and no angle."""
+    """A classifier in every third: the other steps have a size of 0, and no angle."""
     plotted(node, classified(node, demo[0], every=3), prompts, sample, cfg=1.0, steps=9)
     size, angle = axes["Size of guidance"], axes["Angle to the prediction"]
     assert size.get_yscale() == "linear" and size.get_ylim()[0] == 0

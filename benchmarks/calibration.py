@@ -15,16 +15,16 @@ from random import Random
 from statistics import mean, median, stdev
 
 import torch
-from comfy.cli_args import args
 
 from demo.train_classifier import batch_of
-from tools.environment import DEV
 
 from . import in_process, results
-from .classifier_guidance import COLUMNS, METHODS, Bench
+from .classifier_guidance import REAL, pool, rows_of
+from .guided_bench import CLEAN, Setting, classifier, demo
+from .guided_bench import FINE_TUNED as FOLDER
+from .guided_measures import real
 from .in_process import pack_module
 
-FOLDER = DEV / "benchmarks" / "calibration"
 PERCENTS = (0.25, 0.5, 0.75, 1.0)
 TRAINING = {"steps": 300, "learning_rate": 3e-4, "batch_size": 16}
 OBJECTIVES = {
@@ -35,7 +35,7 @@ OBJECTIVES = {
 }
 AS_IT_CAME = "as it came"
 SEEDS = (0, 1, 2)
-TEST, SAMPLES = 1000, 1020  # pictures: measured on, drawn with guidance
+TEST = 1000  # pictures that are measured on
 SCALE = 0.1
 
 
@@ -53,13 +53,18 @@ class Drawn:
         return self.pictures[index], self.labels[index]
 
 
+def name_of(objective: str, seed: int) -> str:
+    """As guided_bench.py knows classifiers."""
+    return CLEAN if objective == AS_IT_CAME else f"{objective}-{seed}"
+
+
 class Calibrations:
     """Classifiers by objective and seed, trained where they are not there yet."""
 
-    def __init__(self, bench: Bench):
-        self.clean = bench.clean
+    def __init__(self):
+        self.clean = classifier(CLEAN)
         view = pack_module("nodes.calibration.guidance_view").guidance_view
-        self.view = view(bench.clean, bench.model, bench.empty, bench.vae, "full")
+        self.view = view(self.clean, *demo(), "full")
 
     @cached_property
     def folder(self):
@@ -80,17 +85,9 @@ class Calibrations:
             self.view, pictures, percents, self.clean.patcher.load_device, seed
         )
 
-    def classifier(self, objective: str, seed: int):
-        if objective == AS_IT_CAME:
-            return self.clean
-        load = pack_module("nodes.classifiers.hugging_face").load
-        with torch.inference_mode(False):
-            module, labels, _ = load(self._path(objective, seed), ())
-            return pack_module("nodes.classifiers.guidance_classifier").guidance_classifier(objective, module, labels)
-
     def train(self, seed: int) -> None:
         """All objectives on the same views."""
-        missing = [objective for objective in OBJECTIVES if not self._path(objective, seed).exists()]
+        missing = [objective for objective in OBJECTIVES if not (FOLDER / name_of(objective, seed)).exists()]
         examples = self._views(self.folder.training, f"training {seed}")
         for objective in missing:
             self._train(objective, seed, examples)
@@ -101,14 +98,11 @@ class Calibrations:
         training = wing.Training(formula, **TRAINING, seed=seed)
         module, tuning = wing.fine_tune(self.clean, training, examples, self.held_out)
         print(f"{objective}, seed {seed}: best step {tuning.best_step}. {tuning.stopped}", flush=True)
-        module.save(self._path(objective, seed), self.clean.labels, training.settings)
-
-    def _path(self, objective: str, seed: int):
-        return FOLDER / f"{objective}-{seed}"
+        module.save(FOLDER / name_of(objective, seed), self.clean.labels, training.settings)
 
     def measure(self, objective: str, seed: int) -> dict[str, float]:
         """Means over the shares of the sampling, and each share's own."""
-        errors = pack_module("nodes.calibration.measurement").measure(self.classifier(objective, seed), self.test)
+        errors = pack_module("nodes.calibration.measurement").measure(classifier(name_of(objective, seed)), self.test)
         row = {}
         for key in ("accuracy", "confidence", "ece", "smooth_ece", "interval"):
             values = {percent: getattr(error, key) for percent, error in errors.items()}
@@ -155,17 +149,11 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"value": mean(values)} | ({"deviation": stdev(values)} if len(values) > 1 else {})
 
 
-def measure_guidance(bench: Bench, calibrations: Calibrations, objectives) -> dict[str, dict]:
-    print(f"\nGuidance (ma2023, scale {SCALE}), {SAMPLES} pictures a row")
-    found = {}
-    print(f"{'':20}" + "".join(f"{column:>11}" for column in COLUMNS))
-    for objective in objectives:
-        row = found[objective] = kept(
-            "guidance", {"objective": objective, "scale": SCALE, "noise": f"of {SAMPLES}"},
-            lambda o=objective: bench.measure(METHODS["ma2023"], SCALE, SAMPLES, calibrations.classifier(o, 0)),
-        )  # fmt: skip
-        print(f"{objective:20}" + "".join(f"{row[column]:11.3f}" for column in COLUMNS), flush=True)
-    return found
+def measure_guidance(pictures: int, workers: int) -> dict[str, dict]:
+    """By each objective's first classifier, and how far that is from guidance by the classifier as it came."""
+    settings = {name: Setting(SCALE, classifier=name_of(name, SEEDS[0])) for name in (AS_IT_CAME, *OBJECTIVES)}
+    with pool(workers) as processes:
+        return rows_of(settings, pictures, real(REAL), AS_IT_CAME, processes)
 
 
 def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]:
@@ -190,35 +178,29 @@ def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]
     return {name: {"ms": time_of_one, "ratio": time_of_one / ms["CE"]} for name, time_of_one in ms.items()}
 
 
-def prepare() -> None:
-    """Before a Bench and Calibrations are made."""
-    args.bf16_vae = True  # half the time of decoding on a CPU
-    FOLDER.mkdir(parents=True, exist_ok=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    everything = (AS_IT_CAME, *OBJECTIVES)
-    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="to train")
-    parser.add_argument("--guidance", nargs="*", choices=everything, default=everything, help="to guide with")
-    parser.add_argument("--only", choices=("train", "rows", "guidance", "step time"), help="print this alone")
+    parser.add_argument(
+        "--guided", type=int, default=1020, help="pictures drawn with each objective's first classifier"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each, for these")
+    parser.add_argument("--only-train", action="store_true")
     options = parser.parse_args()
     in_process.load_nodes()
-    prepare()
+    FOLDER.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        bench = Bench()
-        calibrations = Calibrations(bench)
-        parts = {
-            "train": lambda: [calibrations.train(seed) for seed in options.seeds],
-            "rows": lambda: measure_calibration(calibrations),
-            "guidance": lambda: measure_guidance(bench, calibrations, options.guidance),
-            "step time": lambda: measure_step_time(calibrations),
-        }
-        found = {name: part() for name, part in parts.items() if options.only in (None, name)}
-    if not options.only:
-        del found["train"]
-        settings = {"training": TRAINING, "pictures": TEST, "guided pictures": SAMPLES, "scale": SCALE}
-        results.write("calibration", settings | found)
+        calibrations = Calibrations()
+        for seed in SEEDS:
+            calibrations.train(seed)
+        if options.only_train:
+            return
+        found = {
+            "training": TRAINING, "pictures": TEST, "guided pictures": options.guided, "scale": SCALE,
+            "rows": measure_calibration(calibrations),
+            "guidance": measure_guidance(options.guided, options.workers),
+            "step time": measure_step_time(calibrations),
+        }  # fmt: skip
+    results.write("calibration", found)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,27 @@ import nodes
 from demo.train_classifier import CLASSES
 
 from . import in_process, results
-from .calibration import AS_IT_CAME, OBJECTIVES, Calibrations, prepare
-from .classifier_guidance import STEPS, Bench
+from .calibration import AS_IT_CAME, FOLDER, OBJECTIVES, Calibrations, name_of
 from .earlier_scores import PLAIN
 from .figure_style import LINES, save
+from .guided_bench import STEPS, classifier, demo
 from .in_process import pack_module, run_node
 
 PICTURES = 36
 SEED = 0  # of the calibrations
 
 
-def trace(bench: Bench, calibrations: Calibrations) -> dict[str, dict[str, list[float]]]:
+def trace() -> dict[str, dict[str, list[float]]]:
     """For each classifier and step: median and lowest tenth of the norms over the same pictures, and the mean of p(y | x̂0)."""
+    unguided, empty, vae = demo()
     labels = ",".join(str(i % len(CLASSES)) for i in range(PICTURES))
     gradients = {}
     for objective in (AS_IT_CAME, *OBJECTIVES):
         (score,) = run_node(
-            "EntropyGuidanceScore", classifier=calibrations.classifier(objective, SEED), labels=labels, **PLAIN
+            "EntropyGuidanceScore", classifier=classifier(name_of(objective, SEED)), labels=labels, **PLAIN
         )
         wing = pack_module("nodes.classifiers.score_gradient")
-        gradients[objective] = wing.score_gradient(score, bench.model, bench.vae, "full")
+        gradients[objective] = wing.score_gradient(score, unguided, vae, "full")
     rows = {name: {"median": [], "lowest tenth": [], "p(y | x̂0)": []} for name in gradients}
 
     def look(args: dict) -> torch.Tensor:
@@ -45,10 +46,10 @@ def trace(bench: Bench, calibrations: Calibrations) -> dict[str, dict[str, list[
             rows[name]["p(y | x̂0)"].append(log_p.exp().mean().item())
         return args["denoised"]
 
-    model = bench.model.clone()
+    model = unguided.clone()
     model.set_model_sampler_post_cfg_function(look)
     latent = {"samples": torch.zeros(PICTURES, 4, 16, 16)}
-    nodes.common_ksampler(model, 0, STEPS, 1.0, "euler", "simple", bench.empty, bench.empty, latent)
+    nodes.common_ksampler(model, 0, STEPS, 1.0, "euler", "simple", empty, empty, latent)
     return rows
 
 
@@ -64,11 +65,10 @@ def draw_figure(found: dict, folder: Path) -> None:
 
 def main() -> None:
     in_process.load_nodes()
-    prepare()
+    FOLDER.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        calibrations = Calibrations(bench := Bench())
-        calibrations.train(SEED)
-        rows = trace(bench, calibrations)
+        Calibrations().train(SEED)
+        rows = trace()
     found = {"steps": STEPS, "pictures": PICTURES, "seed": SEED, "rows": rows}
     results.write("gradient_norm", found)
     draw_figure(found, results.folder())

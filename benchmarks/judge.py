@@ -19,7 +19,6 @@ from tqdm import trange
 from transformers import ResNetConfig, ResNetModel
 
 from demo.scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, Scene, clear_scenes, render
-from demo.train_classifier import CLASSES, largest
 from tools.environment import DEV
 
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
@@ -88,36 +87,6 @@ def _train(network: torch.nn.Module, steps: int, batch_loss: Callable[[torch.nn.
         batch_loss(network).backward()
         optimizer.step()
         schedule.step()
-
-
-class Reference:
-    """Real pictures, and how far others are from them."""
-
-    def __init__(self, count: int):
-        self.judge = judge()
-        scenes = clear_scenes(Random("reference"), count)
-        self.features = self._see(torch.stack([render(scene) for scene in scenes]))
-        self.labels = torch.tensor([largest(scene) for scene in scenes])
-
-    def compare(self, pictures: Tensor, labels: Tensor) -> dict[str, float]:
-        """Fréchet distance, joint Fréchet distance, precision and recall of pictures [N, 3, 128, 128] in 0..1, drawn
-        for labels [N]."""
-        features = self._see(pictures)
-        return {
-            "Fréchet": frechet(self.features, features),
-            "joint": frechet(self._joined(self.features, self.labels), self._joined(features, labels)),
-            "precision": is_within(features, self.features).float().mean().item(),
-            "recall": is_within(self.features, features).float().mean().item(),
-        }
-
-    @torch.no_grad()
-    def _see(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self.judge(batch) for batch in pictures.split(BATCH)])
-
-    def _joined(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Features beside their class, which weighs as much as they do: https://arxiv.org/abs/1907.08175."""
-        weight = self.features.norm(dim=1).mean()
-        return torch.cat([features, weight * F.one_hot(labels, len(CLASSES))], 1)
 
 
 class _Features(torch.nn.Identity):

@@ -78,9 +78,17 @@ def guidance_classifier(
             "its preprocessing may not be those that it was trained with.",
             name, EXAMPLES,
         )  # fmt: skip
-    device = comfy.model_management.get_torch_device()
-    patcher = comfy.model_patcher.ModelPatcher(module, device, comfy.model_management.unet_offload_device())
+    offload = comfy.model_management.unet_offload_device()
+    patcher = comfy.model_patcher.ModelPatcher(module, _device_for(module), offload)
     return GuidanceClassifier(name, patcher, tuple(labels), notes or {}, kept)
+
+
+def _device_for(module: torch.nn.Module) -> torch.device:
+    """ComfyUI's device; the CPU for classifiers of clean pictures in the place of Apple's GPUs, where PyTorch has no gradient
+    of their antialiased resize, and older ones not the resize itself."""
+    device = comfy.model_management.get_torch_device()
+    resizes = not isinstance(module, NoiseAwareClassifier)
+    return torch.device("cpu") if device.type == "mps" and resizes else device
 
 
 def _examples(module: torch.nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:

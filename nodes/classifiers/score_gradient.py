@@ -102,15 +102,8 @@ class ScoreGradient:
     @property
     def patchers(self) -> list[Any]:
         """What ComfyUI has to load for a sampling."""
-        classifier, decoder = self.score.classifier.patcher, self.decoder and self.decoder.patcher
-        is_there = self.decoder is None or classifier.load_device == self._device
-        return [patcher for patcher in (classifier if is_there else None, decoder) if patcher is not None]
-
-    @property
-    def _device(self) -> torch.device:
-        """Where a classifier of clean pictures runs. On Apple's GPUs PyTorch has no gradient of an antialiased resize."""
-        device = self.score.classifier.patcher.load_device
-        return torch.device("cpu") if device.type == "mps" else device
+        patchers = self.score.classifier.patcher, self.decoder and self.decoder.patcher
+        return [patcher for patcher in patchers if patcher is not None]
 
     def __enter__(self) -> None:
         self._outer.append(self._log_p)
@@ -154,7 +147,8 @@ class ScoreGradient:
     @torch.enable_grad()
     def _at_once(self, x0: torch.Tensor) -> int:
         """How many pictures to look at at once: as many as there is memory for, beside the weights."""
-        patcher, device = self.score.classifier.patcher, self._device if self.decoder else x0.device
+        patcher = self.score.classifier.patcher
+        device = patcher.load_device if self.decoder else x0.device
         self._call.prepare(patcher.model, device)
         if self.decoder is not None and self.decoder.patcher is not None and self.decoder.decode is not None:
             patcher, device = self.decoder.patcher, self.decoder.patcher.load_device
@@ -194,7 +188,7 @@ class ScoreGradient:
 
     def _see_clean(self, decoder: LatentDecoder, x0: torch.Tensor) -> torch.Tensor:
         pictures = decoder.images(self._call, x0)
-        return self._classify(pictures.to(self._device))
+        return self._classify(pictures.to(self.score.classifier.patcher.load_device))
 
     def _see_noisy(self, x: torch.Tensor, sigma: torch.Tensor, model: BaseModel) -> torch.Tensor:
         sampling = model.model_sampling

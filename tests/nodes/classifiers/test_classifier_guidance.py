@@ -769,14 +769,6 @@ def test_pictures_are_looked_at_one_by_one_where_memory_is_short(guide, monkeypa
     assert counts == [1, 1, 1]
 
 
-def test_a_device_without_the_gradient_of_a_resize_is_left_to_others(demo, guide, draw, classifier, monkeypatch):
-    """Apple's: the classifier runs on the CPU, and nothing is asked of the device, which is not there."""
-    model = guide()
-    expected = draw(model)
-    monkeypatch.setattr(classifier.patcher, "load_device", torch.device("mps"))
-    assert_agree(draw(guide()), expected)
-
-
 @pytest.mark.parametrize("kind", ["apply", "ddpm"])
 def test_weights_are_moved_outside_of_inference_mode(
     node, demo, guide, draw, empty, guided_ddpm, classifier, monkeypatch, kind

@@ -1,5 +1,6 @@
 """Guidance by classifiers that read the noisy latents themselves, as Dhariwal & Nichol have it."""
 
+import comfy.model_management
 import folder_paths
 import pytest
 import torch
@@ -116,3 +117,13 @@ def test_models_of_another_space_are_refused(guide):
 def test_latents_of_another_size_are_refused(guide, prompts, sample):
     with pytest.raises(ValueError, match="reads 4 channels of 16 × 16, and what is sampled has 4 × 24 × 16"):
         sample(guide(), *prompts, cfg=1.0, latent={"samples": torch.zeros(1, 4, 24, 16)})
+
+
+def test_classifiers_that_resize_stay_off_apples_gpus(node, classifier, monkeypatch):
+    """The clean ones do, for which PyTorch has no gradient there; this one reads latents as they are."""
+    module = in_process.pack_module("nodes.classifiers.guidance_classifier")
+    monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("mps"))
+    (clean,) = node("EntropyGuidanceLoadClassifier", classifier_name="entropy-guidance-demo")
+    with torch.inference_mode(False):
+        again = [module.guidance_classifier("again", of.patcher.model, of.labels) for of in (clean, classifier)]
+    assert [of.patcher.load_device.type for of in again] == ["cpu", "mps"]

@@ -335,7 +335,9 @@ def calibration_guidance(read: Read) -> str:
 
     paper = "*paper, ImageNet 128: before → Smooth ECE*|–|–|6.15 → 5.94|–|.77 → .79|.68 → .66|0.97".split("|")
     labels = {AS_IT_CAME: "the classifier as it came", **CALIBRATED}
-    return table(f"guided by | {GUIDED_COLUMNS} | Fréchet / as it came", [*(cells(*item) for item in labels.items()), paper])
+    return table(
+        f"guided by | {GUIDED_COLUMNS} | Fréchet / as it came", [*(cells(*item) for item in labels.items()), paper]
+    )
 
 
 def guidance_steps(read: Read) -> str:

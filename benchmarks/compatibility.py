@@ -231,6 +231,8 @@ runs it.
   poolers, encoders of lyrics and music). ERG does not touch it on purpose: a flatter reading of the prompt is what ERG Text
   Encoder is for.
 - a model with a colon is a mode of it: with reference pictures, keyframes and the like.
+  `ar_state` is what the sampler ar_video tells a network, its memory of earlier frames made anew in each evaluation; the
+  sampler itself keeps one for a single branch, so that ERG's own (`scale`) is an error there.
 - *general energy*: whether `alpha`, `step_size` and `iterations` other than 1 work.
 - *shared blocks*: where both branches have one prompt, how many blocks of the small network run once for both
   (`share_trunk`) with its last layer changed, seen in the arithmetic that each block does. Both predictions then agree

@@ -111,11 +111,12 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
     if not record.classifiers:
         return []
     several = len(record.classifiers) > 1
+    names = told_apart([one.wanted for one in record.classifiers])
 
     def draw_confidence(ax: "Axes") -> None:
-        for one, colour in zip(record.classifiers, cycle(OF_CLASSIFIERS)):
+        for one, name, colour in zip(record.classifiers, names, cycle(OF_CLASSIFIERS)):
             sure = Curve(one.confidence.steps, 100 * one.confidence.values)
-            _curve(ax, sure, colour, record.steps, marked=True, label=one.wanted)
+            _curve(ax, sure, colour, record.steps, marked=True, label=name)
         ax.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100), ylabel="% sure")
         if several:
             ax.legend(fontsize=9)
@@ -127,6 +128,11 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
             _logarithmic(ax)
 
     return [_plots({"Classifier: its certainty": draw_confidence, "Size of its gradient": draw_gradient})]
+
+
+def told_apart(names: list[str]) -> list[str]:
+    """Names, those numbered that come more than once: two classifiers may lead to the same class."""
+    return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _plots(plots: dict[str, Callable[..., Any]]) -> Panel:

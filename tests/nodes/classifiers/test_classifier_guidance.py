@@ -975,6 +975,20 @@ def test_what_no_decoding_reads_is_not_copied(make):
     assert normal._copies[decode].keys() == read and len(read) < len(everything)
 
 
+def test_weights_that_move_between_two_gradients_are_copied_then():
+    """As where ComfyUI, in its inference mode, moves some for a preview's decoder."""
+    normal = in_process.pack_module("nodes.classifiers.normal_weights").NormalWeights()
+    with torch.inference_mode(False), torch.enable_grad():
+        module, x = torch.nn.Linear(4, 3).requires_grad_(False), torch.randn(2, 4, requires_grad=True)
+        (before,) = torch.autograd.grad(normal(module, x).square().sum(), x)
+        assert not normal._copies[module]
+        with torch.inference_mode():
+            module.weight = torch.nn.Parameter(module.weight.clone(), requires_grad=False)
+        (after,) = torch.autograd.grad(normal(module, x).square().sum(), x)
+        assert normal._copies[module].keys() == {"weight"}
+    assert before.any() and torch.equal(after, before)
+
+
 def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):
     model, before = guide(), draw(demo[0])
 

@@ -3,14 +3,16 @@
 A table stands between `<!-- numbers: NAME -->` and `<!-- /numbers -->`, NAME a function of tables.py. In a page of another
 language `<!-- cells: NAME -->` and `<!-- /cells -->` keep the first line and column of what is there. A number in a sentence:
 `<!-- n: evaluations/rows/CFG .1f -->2.0<!-- /n -->`, the name of the results, the keys that lead to it, and its format; not
-at the start of a line, where Markdown would take the whole line for HTML. --check changes nothing and fails where a page
-differs from the results.
+at the start of a line, where Markdown would take the whole line for HTML. What follows from several numbers is computed from
+left to right, by `minus`, `times` and `over`: `<!-- n: NAME/KEY over NAME/KEY minus 1 times 100 .0f -->`. --check changes
+nothing and fails where a page differs from the results.
 """
 
 import argparse
 import re
 import sys
 from difflib import ndiff
+from operator import mul, sub, truediv
 from pathlib import Path
 
 from tools.environment import REPOSITORY
@@ -21,6 +23,9 @@ from .tables import TABLES
 
 MARK = re.compile(r"<!-- (?P<kind>numbers|cells|n): (?P<what>.+?) -->(?P<there>[^<]*)<!-- /(?P=kind) -->")
 HALF_A_MARK = re.compile(r"<!-- /?(numbers|cells|n)\b.*")
+ARITHMETIC = {"minus": sub, "times": mul, "over": truediv}
+OPERATION = re.compile(f" ({'|'.join(ARITHMETIC)}) ")
+WRITTEN_OUT = re.compile(r"\d+(\.\d+)?")
 
 
 def pages() -> dict[str, Path]:
@@ -64,9 +69,9 @@ def _wanted(page: str, mark: re.Match, read: Read) -> str:
             return f"\n\n{TABLES[mark['what']](read)}\n\n"
         if mark["kind"] == "cells":
             return f"\n\n{_in_words_of(mark['there'].strip(), TABLES[mark['what']](read))}\n\n"
-        path, form = mark["what"].rsplit(maxsplit=1)
-        return f"{number(path, read):{form}}"
-    except (KeyError, IndexError, TypeError, ValueError, FileNotFoundError) as error:
+        expression, form = mark["what"].rsplit(maxsplit=1)
+        return f"{computed(expression, read):{form}}"
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, FileNotFoundError) as error:
         raise ValueError(
             f"{_place(page, mark)}: {error!r}. It takes a table of benchmarks/tables.py, or the keys of a number in "
             "docs/results and its format."
@@ -87,9 +92,20 @@ def _place(page: str, mark: re.Match) -> str:
     return f"{page}, line {mark.string.count(chr(10), 0, mark.start()) + 1}, `{mark['what']}`"
 
 
-def number(path: str, read: Read) -> float:
-    """The number at `results/key/key`; of a measure its value."""
-    name, *keys = path.split("/")
+def computed(expression: str, read: Read) -> float:
+    """What an expression such as `results/key over results/other key minus 1` comes to, from left to right."""
+    first, *rest = OPERATION.split(expression)
+    found = number(first, read)
+    for operation, operand in zip(rest[::2], rest[1::2], strict=True):
+        found = ARITHMETIC[operation](found, number(operand, read))
+    return found
+
+
+def number(operand: str, read: Read) -> float:
+    """The number at `results/key/key`, of a measure its value; or one that is written out."""
+    if WRITTEN_OUT.fullmatch(operand):
+        return float(operand)
+    name, *keys = operand.split("/")
     found = read(name)
     for key in keys:
         found = found[int(key) if isinstance(found, list) else key]

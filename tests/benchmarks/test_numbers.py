@@ -68,6 +68,10 @@ def test_a_changed_page_is_found_and_filled_in():
     ("So <!-- n: evaluations/rows/CFG .1q -->2.0<!-- /n -->", "line 2"),
     ("So <!-- n: evaluations/rows/CFG -->2.0<!-- /n -->", "line 2"),
     ("So <!-- n: unheard_of/rows/CFG .1f -->2.0<!-- /n -->", "`python -m benchmarks.unheard_of` writes it"),
+    ("So <!-- n: evaluations/rows/CFG over evaluations/rows/cfg .1f -->1.0<!-- /n -->", "KeyError('cfg')"),
+    ("So <!-- n: evaluations/rows/CFG over 0 .1f -->2.0<!-- /n -->", "ZeroDivisionError"),
+    ("So <!-- n: evaluations/rows/CFG by 2 .1f -->2.0<!-- /n -->", "KeyError('CFG by 2')"),
+    ("So <!-- n: evaluations/date minus 1 s -->2<!-- /n -->", "TypeError"),
     ("<!-- numbers: unheard_of -->\n\n<!-- /numbers -->", "tables.py"),
     ("<!-- cells: evaluations_of_modes -->\n\n| |\n|---|\n| CFG |\n\n<!-- /cells -->", "1 rows are there, and the table has 4"),
     ("So <!-- n: evaluations/rows/CFG .1f -->2.0", "half a mark"),
@@ -76,6 +80,27 @@ def test_a_changed_page_is_found_and_filled_in():
 def test_a_mark_that_leads_nowhere_is_named(text, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         fill("page.md", f"# Title\n{text}\n", results.read)
+
+
+@pytest.mark.parametrize(("expression", "shown"), [
+    ("a/rows/1/time minus a/rows/0 .2f", "1.50"),
+    ("a/rows/0 minus a/rows/1/time .2f", "-1.50"),
+    ("a/rows/1 over a/rows/0 .1f", "5.0"),
+    ("a/rows/1 over a/rows/0 minus 1 times 100 .0f", "400"),
+    ("a/rows/1/time/low times 2 .1f", "2.0"),
+    ("a/rows/0 minus 0.5 over a/rows/0 .1f", "0.0"),
+    ("1 minus a/rows/0 .0%", "50%"),
+    ("a/pictures ,d", "2,016"),
+])  # fmt: skip
+def test_arithmetic_goes_from_left_to_right(expression, shown):
+    found = {"rows": [0.5, {"value": 2.5, "time": {"value": 2.0, "low": 1.0}}], "pictures": 2016}
+    text = "So <!-- n: {} -->{}<!-- /n -->".format
+
+    def read(name: str) -> dict:
+        return {"a": found}[name]
+
+    assert fill("page.md", text(expression, ""), read) == text(expression, shown)
+    assert not differences("page.md", text(expression, shown), read)
 
 
 def test_the_class_conditional_table():

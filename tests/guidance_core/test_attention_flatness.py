@@ -58,6 +58,21 @@ def test_is_the_root_that_a_library_finds(seed, size, flatness):
     assert found == pytest.approx(math.exp(brentq(missing, -12, 0)), rel=0.03)
 
 
+@given(seeds, st.floats(10, 50), shares, st.sampled_from(["sink", "itself", "half of the queries"]), st.booleans())
+def test_keys_that_stand_out_are_no_obstacle(seed, gap, flatness, kind, causal):
+    """Where attention falls from uniform on one key within a small range of temperatures."""
+    logits = draw(seed, 1.0, queries=32, keys=77 if kind == "half of the queries" else 256)
+    places = torch.arange(32)
+    if kind == "itself":
+        logits[..., places, places] += gap
+    else:
+        logits[..., :: 1 if kind == "sink" else 2, 0] += gap
+    bias = triangle(*logits.shape[2:]) if causal else None
+    temperature = temperature_for(logits, flatness, bias)
+    share = share_of_the_way(logits, temperature, 0.0 if bias is None else bias.double())
+    torch.testing.assert_close(share, torch.full_like(share, flatness), rtol=0, atol=0.03)
+
+
 @given(seeds, sizes, shares)
 def test_keys_that_are_masked_are_as_if_they_were_not_there(seed, size, flatness):
     logits = draw(seed, size)

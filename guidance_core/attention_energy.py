@@ -20,6 +20,7 @@ import torch
 from .number_range import check_number, whole_number
 
 MOST_ITERATIONS = 1000
+MOST_GROWTH = 1000.0  # of a query in its descent: half precision ends at 65,504
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class AttentionEnergy:
             check_number(name, getattr(self, name), lowest=0)
         whole = whole_number("iterations", self.iterations, 1, MOST_ITERATIONS)
         object.__setattr__(self, "iterations", whole)  # a linked one may be 2.0
+        if self.step_size > 2 and whole * math.log(self.step_size - 1) > math.log(MOST_GROWTH):
+            raise ValueError(
+                f"step_size = {self.step_size:g}, iterations = {self.iterations}: with a step_size above 2 a query grows in each "
+                f"iteration, here beyond {MOST_GROWTH:,.0f} times in all. Lower one of them."
+            )
         if not (self.flatness == -1 or 0 <= self.flatness <= 1):
             raise ValueError(f"flatness = {self.flatness}: it must be -1 (use temperature) or between 0 and 1.")
 

@@ -116,9 +116,7 @@ def _mean_entropy(logits: torch.Tensor) -> torch.Tensor:
     return of_keys.sum(-1).mean(-1)
 
 
-def _without_logits(
-    logits: torch.Tensor, bias: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _without_logits(logits: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of τ = 0: H(0), a mean over the queries, [rows, heads] or what expands to that; the mean of each query's logits there; and
     their variance, a mean over the queries again."""
     if bias is None:

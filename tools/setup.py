@@ -58,7 +58,12 @@ def _environment() -> None:
     if not _works(PYTHON, "-c", same_python):
         print(f"==> Making a Python environment in {VENV}", flush=True)
         shutil.rmtree(VENV, ignore_errors=True)
-        venv.create(VENV, with_pip=True)
+        try:  # a copied program, venv's own default, does not find the libraries of some Pythons
+            venv.create(VENV, with_pip=True, symlinks=sys.platform != "win32")
+        except subprocess.CalledProcessError as error:
+            sys.exit(
+                f"{sys.executable} made no environment with pip ({error}). Try another Python: make setup PYTHON=python3.12"
+            )
 
 
 def _works(*command) -> bool:

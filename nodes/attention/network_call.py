@@ -122,7 +122,14 @@ class NetworkCall:
         return any(_origin(change) is not None for change in self._changes(within=True))
 
     def _without_compiled_code(self) -> AbstractContextManager[Any]:
-        return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
+        if not self.is_compiled:
+            return nullcontext()
+        if not hasattr(torch.compiler, "set_stance"):
+            raise RuntimeError(
+                f"ERG changes a compiled model with PyTorch 2.6 or newer, and this is {torch.__version__}. Update PyTorch, or take "
+                "out the node that compiles the model."
+            )
+        return torch.compiler.set_stance("force_eager")
 
 
 def _origin(change: object) -> str | None:

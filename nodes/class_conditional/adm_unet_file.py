@@ -10,6 +10,7 @@ import comfy.latent_formats
 from comfy.model_base import ModelType
 from torch import Tensor
 
+from ...guidance_core.named_choice import check_choice
 from ..classifiers.adm_levels import levels_of
 from ..classifiers.rehearsal import on_meta
 from ..classifiers.weights import check_weights, count_in_metadata, weight_shape
@@ -51,6 +52,7 @@ def _shape(weights: dict[str, Tensor], metadata: dict[str, str]) -> AdmShape:
     width, multipliers, attention_levels = levels_of(weights, levels, depth)
     four_heads = multipliers == OF_128 and "num_head_channels" not in metadata
     new_order = metadata.get("use_new_attention_order", str(multipliers == OF_64))
+    check_choice("use_new_attention_order in the metadata", new_order, ("True", "False"))
     return AdmShape(
         width=width,
         depth=depth,
@@ -88,6 +90,11 @@ def _channels(weights: dict[str, Tensor]) -> int:
 
 def _levels_and_depth(weights: dict[str, Tensor]) -> tuple[int, int]:
     """All levels but the first end, on the way up, in a residual block more; each has `depth` blocks and a way down."""
+    if any(key.endswith(".0.op.weight") for key in weights):
+        raise ValueError(
+            "its levels are joined by plain convolutions, as guided-diffusion's training has them without --resblock_updown True. "
+            "Load ADM reads models that were trained with it, as those that guided-diffusion published."
+        )
     blocks = {key.split(".")[1] for key in weights if key.startswith("input_blocks.")}
     ways_up = {
         key.split(".")[1]

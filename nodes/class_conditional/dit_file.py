@@ -90,7 +90,7 @@ def _prediction(metadata: dict[str, str], stem: str) -> str:
             f"'{stem}' does not say whether this is a DiT or a SiT, whose weights look the same: rename the file, such as "
             f"DiT-{stem} or SiT-{stem}, or save it as safetensors with 'prediction' (eps or flow) in the metadata."
         )
-    prediction = metadata.get("prediction") or named.pop()
+    prediction = metadata["prediction"] if "prediction" in metadata else named.pop()
     if prediction not in PREDICTIONS.values():
         raise ValueError(f"prediction = '{prediction}' is unknown: use eps (DiT) or flow (SiT).")
     return prediction

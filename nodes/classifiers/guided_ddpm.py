@@ -17,7 +17,7 @@ from comfy.samplers import CFGGuider
 from tqdm.auto import trange
 
 from ...guidance_core.classifier_guidance import per_sample
-from ...guidance_core.ddpm_sine import ddpm_schedule, kept_signal
+from ...guidance_core.ddpm_sine import DDPMSchedule, ddpm_schedule, kept_signal
 from ...guidance_core.ddpm_variance import variance_bounds
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..feedback import Feedback
@@ -60,15 +60,16 @@ class GuidedDDPM:
                 "sigmas holds a single noise level, which is no step. That is as it should be where another sampler does them."
             )
             return x
-        gradient = self._loaded_gradient(model.inner_model, x)
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.
         kept, lost, factor = kept_signal(levels, is_flow(sampling), noise_scale(sampling))
-        schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large").to(sigmas)
+        schedule = ddpm_schedule(kept, lost, self.gamma, large=self.variance == "large")
+        gradient = self._loaded_gradient(model.inner_model, x) if self._weighs_gradients(schedule) else None
+        schedule = schedule.to(x)
         variances: LearnedVariance | ScheduledVariance = ScheduledVariance(schedule.variance)
         if self.variance == "learned":
-            variances = LearnedVariance(model.inner_model, variance_bounds(kept, lost), sigmas)
-        factor, sigmas = factor.to(sigmas), levels.to(sigmas)
+            variances = LearnedVariance(model.inner_model, variance_bounds(kept, lost), x)
+        factor, sigmas = factor.to(x), levels.to(x)
         with gradient or nullcontext():
             for i in trange(len(levels) - 1, disable=disable):
                 x0 = model(x, sigmas[i] * x.new_ones(len(x)), **variances.asking(extra_args))
@@ -86,6 +87,16 @@ class GuidedDDPM:
             if gradient is not None:
                 self.feedback.say(f"{len(levels) - 1} steps, {gradient.how_sure()} in the last of them")
         return x
+
+    def _weighs_gradients(self, schedule: DDPMSchedule) -> bool:
+        """Whether any step has a weight for them; where it should and none has, the node says so."""
+        if self.variance == "learned" or (schedule.variance + schedule.added).any():
+            return True
+        if self.scale:
+            self.feedback.say_without_effect(
+                "a single step to the picture has no variance, which is what weighs the classifier's gradient. Give it more steps."
+            )
+        return False
 
     def _loaded_gradient(self, guider: CFGGuider, x: torch.Tensor) -> ScoreGradient | None:
         """Of the score, its models beside those of the sampling on their devices; None where nothing is to be guided."""

@@ -7,7 +7,8 @@ import torch
 
 AVERAGED = ("ema", "model_ema", "state_dict_ema", "ema_state_dict")
 PLAIN = ("model", "state_dict", "model_state_dict", "net")
-WRAPPERS = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel and averages, torch.compile, Lightning
+# Of DistributedDataParallel and averages, torch.compile, Lightning, and, within the last, of checkpoints that ComfyUI saves.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "diffusion_model.")
 COUNT = "n_averaged"  # what torch.optim.swa_utils.AveragedModel has beside its network
 
 

@@ -106,6 +106,19 @@ def test_rejects_numbers_out_of_range(name, value):
         AttentionEnergy(**{name: value})
 
 
+@pytest.mark.parametrize(("step_size", "iterations"), [(10.0, 4), (4.0, 10), (2000.0, 1), (1e6, 1000)])
+def test_rejects_a_query_that_grows_beyond_half_precision(step_size, iterations):
+    with pytest.raises(ValueError, match="a query grows"):
+        AttentionEnergy(step_size=step_size, iterations=iterations)
+
+
+@pytest.mark.parametrize(("step_size", "iterations"), [(10.0, 3), (4.0, 6), (2.0, 1000)])
+def test_what_is_accepted_stays_finite_in_half_precision(step_size, iterations):
+    query, keys, values = (20 * part.half() for part in draw(0))
+    parameters = AttentionEnergy(step_size=step_size, iterations=iterations)
+    assert descend(query, attention(keys, values), parameters).isfinite().all()
+
+
 def test_rejects_no_iterations():
     with pytest.raises(ValueError, match="iterations = 0"):
         AttentionEnergy(iterations=0)

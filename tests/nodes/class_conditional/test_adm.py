@@ -4,10 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import comfy.sd
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.in_process import pack_module
 
@@ -347,6 +348,33 @@ def test_other_files_are_refused_by_name(load, change, message):
     with pytest.raises(ValueError, match=message) as refused:
         load("a file.safetensors", change(shrunk("64x64_diffusion")), num_head_channels="32")
     assert "model_name = 'a file.safetensors' cannot be loaded from" in str(refused.value)
+
+
+def test_levels_that_plain_convolutions_join_are_named(load):
+    """guided-diffusion's own default for a training, which none of the published models has."""
+    weights = {
+        key.replace("input_blocks.2.0.in_layers.2", "input_blocks.2.0.op"): w
+        for key, w in shrunk("64x64_diffusion").items()
+    }
+    with pytest.raises(ValueError, match="joined by plain convolutions"):
+        load("a file.safetensors", weights, num_head_channels="32")
+
+
+def test_an_attention_order_that_is_neither_is_refused(small):
+    with pytest.raises(
+        ValueError, match="use_new_attention_order in the metadata = 'true': it must be one of True, False"
+    ):
+        small(use_new_attention_order="true")
+
+
+def test_a_checkpoint_that_comfyui_saved_is_read(twin, load, pixels, tmp_path):
+    """As by its node Save Model, which keeps no labels."""
+    model, positive, null = twin
+    comfy.sd.save_checkpoint(str(tmp_path / "saved.safetensors"), model)
+    metadata = {"num_head_channels": "16"}
+    again = load("again.safetensors", load_file(tmp_path / "saved.safetensors"), **metadata)
+    ours, theirs = (of.model.diffusion_model.state_dict() for of in (model, again))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_nothing_in_a_file_is_executed(load):

@@ -354,9 +354,10 @@ def unchanged(weights):
         (reshaped("x_embedder.proj.weight", 24, 16, 2, 2), {}, "latents of 16 channels; those of .* have 4"),
         (reshaped("final_layer.linear.weight", 12, 24), {}, r"'final_layer.linear.weight' is \(12, 24\)"),
         (reshaped("y_embedder.embedding_table.weight", 0, 24), {}, "some of its weights are empty"),
-        (unchanged, {"num_heads": ""}, "width of 24 is none of the published 384, 768, 1024, 1152"),
+        (unchanged, {"num_heads": None}, "width of 24 is none of the published 384, 768, 1024, 1152"),
         (unchanged, {"num_heads": "7"}, "num_heads = 7 does not divide its width of 24"),
         (unchanged, {"num_heads": "some"}, "num_heads = 'some' is not a whole number"),
+        (unchanged, {"prediction": ""}, "prediction = '' is unknown"),
         (unchanged, {"prediction": "v"}, r"prediction = 'v' is unknown: use eps \(DiT\) or flow \(SiT\)"),
         (unchanged, {"labels": '["a"]'}, "its metadata names 1 classes, and its weights have 11"),
     ],
@@ -365,7 +366,7 @@ def test_bad_files_are_refused(dit, folder, load, change, metadata, message):
     case = CASES["DiT-S/2 256"]
     metadata = {"num_heads": "6", **metadata}
     path = folder / "DiT-bad.safetensors"
-    save_file(change(weights_of(dit, case)), path, {key: text for key, text in metadata.items() if text})
+    save_file(change(weights_of(dit, case)), path, {key: text for key, text in metadata.items() if text is not None})
     with pytest.raises(ValueError, match=f"model_name = 'DiT-bad.safetensors' cannot be loaded from .*{message}"):
         load(path)
 

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import comfy.latent_formats
 import comfy.model_management
@@ -187,6 +188,28 @@ def test_a_latent_of_odd_sides_is_halved_as_one_of_even_ones(demo, guide):
     decoder.images(lambda module, halved: seen.append(halved) or torch.zeros(1, 3, 64, 64), x0)
     torch.testing.assert_close(seen[0], torch.nn.functional.interpolate(latent, scale_factor=0.5, mode="area"))
     assert decoder.size_of(torch.zeros(1, 3, 17 * 8, 16 * 8)) == (64, 64)
+
+
+def test_a_decoder_s_transparency_is_left_out(guide):
+    decoder = gradient_of(guide(decode="full")).decoder
+    four = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    shown = decoder.images(lambda module, latent: four, torch.zeros(1, 4, SMALL, SMALL))
+    assert torch.equal(shown, decoder.scale * four[:, :3] + decoder.shift)
+
+
+def test_a_small_gradient_comes_through_half_precision(classifier):
+    """A sure classifier's slope of its logits is less than half precision can hold."""
+    weights = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    slope = 1e-9 * torch.tensor([[3.0, -1.0, -1.0, -0.5, -0.5, 0.0]])
+    formula = SimpleNamespace(logit_gradient=lambda logits, labels: slope)
+    score = SimpleNamespace(classifier=classifier, formula=formula, softplus_beta=0.0)
+    decoder = SimpleNamespace(images=lambda call, x0: x0)
+    gradient = in_process.pack_module("nodes.classifiers.score_gradient").ScoreGradient(score, decoder)
+    with torch.inference_mode(False):
+        of_inputs = weights.clone().half()
+        gradient._call = lambda module, pictures: (pictures.mean((2, 3)).half() @ of_inputs).float()
+        found, _ = gradient._gradient(torch.zeros(1, 3, 2, 2), torch.tensor([0.5]), torch.tensor([0]), None)
+    torch.testing.assert_close(found[0, :, 0, 0], (slope @ weights.T)[0] / 4, rtol=5e-3, atol=0)
 
 
 def test_a_preview_decoder_of_other_latents_is_not_used(demo, guide, tmp_path):
@@ -629,11 +652,12 @@ def test_every_sampler(demo, guide, draw, sampler):
 
 # The ancestral ones have a twin of another kind for flow models.
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "res_multistep", "gradient_estimation"])
-def test_a_sampler_that_reads_the_negative_is_guided_as_far_as_its_twin(guide, draw, sampler):
+def test_a_sampler_that_reads_the_negative_is_guided_as_far_as_its_twin(demo, guide, draw, sampler):
     """Without CFG both draw the same: a step has its share of the shift, not all of it."""
     model = in_float64(guide(decode="half"))
-    twins = (draw(model, 1, steps=6, sampler=name) for name in (sampler, f"{sampler}_cfg_pp"))
-    assert_agree(*twins)
+    one, twin = (draw(model, 1, steps=6, sampler=name) for name in (sampler, f"{sampler}_cfg_pp"))
+    assert_agree(one, twin)
+    assert not agree(one, draw(demo[0], 1, steps=6, sampler=sampler))
 
 
 def test_lazy_cache_keeps_predictions_without_guidance(node, demo, guide, draw):
@@ -1082,6 +1106,15 @@ def guided_ddpm(node, demo, classifier):
         return node("EntropyGuidanceDDPMSampler", score=score, vae=demo[2], **inputs)[0]
 
     return sampler
+
+
+def test_a_single_step_of_ddpm_to_the_picture_says_that_nothing_guides(node, demo, guided_ddpm, empty, monkeypatch):
+    said = []
+    monkeypatch.setattr(in_process.pack_module("nodes.feedback").Feedback, "say", lambda _, text: said.append(text))
+    sigmas = torch.tensor([0.5, 0.0])
+    drawn = [ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=scale), sigmas, ONE_LATENT) for scale in (0.0, 9.0)]
+    assert torch.equal(*drawn)
+    assert said[-1].startswith("No effect: a single step to the picture has no variance")
 
 
 def test_ddpm_without_guidance_is_comfyui_s_own(node, guided_ddpm):

@@ -118,6 +118,19 @@ def test_noise_has_the_positive_condition_s_variance(node, adm, stepped, classes
     assert key() not in model.model_options["transformer_options"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_noise_levels_of_any_number_format(node, adm, ddpm, classes, dtype):
+    sigmas = adm.get_model_object("model_sampling").sigmas[STEP].bfloat16()
+    drawn = [
+        node(
+            "SamplerCustom", model=adm, add_noise=False, noise_seed=1, cfg=1.0, positive=classes[0], negative=classes[1],
+            sampler=ddpm, sigmas=sigmas.to(of), latent_image={"samples": X},
+        )[0]["samples"]
+        for of in (torch.float32, dtype)
+    ]  # fmt: skip
+    assert_agree(*drawn)
+
+
 def half(node, condition):
     return node("ConditioningSetArea", conditioning=condition, width=64, height=128, x=0, y=0, strength=1.0)[0]
 

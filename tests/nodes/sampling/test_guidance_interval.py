@@ -41,6 +41,7 @@ def test_outside_it_is_the_positive_prediction(node, demo, prompts, sample):
         ("APG", {"eta": 0.0, "norm_threshold": 28.0, "momentum": -0.75}),
         ("VideoLinearCFGGuidance", {"min_cfg": 2.0}),
         ("RescaleCFG", {"multiplier": 0.7}),
+        ("PerpNeg", {"neg_scale": 1.0}),
     ],
 )
 @pytest.mark.parametrize("erg_first", [False, True])
@@ -48,6 +49,8 @@ def test_outside_it_is_that_beside_nodes_that_make_guidance_of_both(
     node, demo, prompts, sample, name, inputs, erg_first
 ):
     model = erg(node, demo[0], temperature=1.0) if erg_first else demo[0]
+    if name == "PerpNeg":
+        inputs = {**inputs, "empty_conditioning": prompts[1]}
     (model,) = node(name, model=model, **inputs)
     model = model if erg_first else erg(node, model, temperature=1.0)
     second_half = {"latent": {"samples": torch.zeros(1, 4, 16, 16)}, "denoise": 0.4}

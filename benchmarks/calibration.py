@@ -2,8 +2,8 @@
 
 Four objectives, three seeds each, fine-tuned as the node does it: on the bundled folder of pictures, finished and as the
 demo model sees them at a quarter, half and three quarters of the sampling. Measured on 1,000 new pictures at the same
-shares. Then guidance by each objective's first classifier, and the time of a training step. Two hours on one core; finished
-rows are kept in `.dev/benchmarks`.
+shares. Then guidance by each objective's first classifier, drawn and measured as in benchmarks.classifier_guidance, and the time
+of a training step. Two hours on two cores; what is finished is kept in `.dev/benchmarks`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from demo.train_classifier import batch_of
 
 from . import in_process, results
 from .classifier_guidance import REAL, pool, rows_of
-from .guided_bench import CLEAN, Setting, classifier, demo
+from .guided_bench import BATCH, CLEAN, Setting, classifier, demo
 from .guided_bench import FINE_TUNED as FOLDER
 from .guided_measures import real
 from .in_process import pack_module
@@ -149,11 +149,11 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"value": mean(values)} | ({"deviation": stdev(values)} if len(values) > 1 else {})
 
 
-def measure_guidance(pictures: int, workers: int) -> dict[str, dict]:
+def measure_guidance(batches: int, workers: int) -> dict[str, dict]:
     """By each objective's first classifier, and how far that is from guidance by the classifier as it came."""
     settings = {name: Setting(SCALE, classifier=name_of(name, SEEDS[0])) for name in (AS_IT_CAME, *OBJECTIVES)}
     with pool(workers) as processes:
-        return rows_of(settings, pictures, real(REAL), AS_IT_CAME, processes)
+        return rows_of(settings, batches, real(REAL), AS_IT_CAME, processes)
 
 
 def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]:
@@ -180,11 +180,8 @@ def measure_step_time(calibrations: Calibrations) -> dict[str, dict[str, float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--guided", type=int, default=1020, help="pictures drawn with each objective's first classifier"
-    )
+    parser.add_argument("--batches", type=int, default=17, help=f"of {BATCH} pictures, with each one's guidance")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each, for these")
-    parser.add_argument("--only-train", action="store_true")
     options = parser.parse_args()
     in_process.load_nodes()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -192,12 +189,10 @@ def main() -> None:
         calibrations = Calibrations()
         for seed in SEEDS:
             calibrations.train(seed)
-        if options.only_train:
-            return
         found = {
-            "training": TRAINING, "pictures": TEST, "guided pictures": options.guided, "scale": SCALE,
+            "training": TRAINING, "pictures": TEST, "guided pictures": options.batches * BATCH, "scale": SCALE,
             "rows": measure_calibration(calibrations),
-            "guidance": measure_guidance(options.guided, options.workers),
+            "guidance": measure_guidance(options.batches, options.workers),
             "step time": measure_step_time(calibrations),
         }  # fmt: skip
     results.write("calibration", found)

@@ -13,6 +13,8 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from demo.train_classifier import CLASSES
+
 from . import in_process, results
 from .earlier_scores import MA2023, PLAIN
 from .guided_bench import BATCH, CLEAN, EVERY, NOISE_AWARE, STEPS, TEST, TRIAL, Setting, classifier, run, seen, start
@@ -56,25 +58,25 @@ METHODS = {
 }
 
 
-def best_scales(pictures: int, real: Seen, workers: ProcessPoolExecutor) -> tuple[dict[str, dict], dict[str, Setting]]:
+def best_scales(batches: int, real: Seen, workers: ProcessPoolExecutor) -> tuple[dict[str, dict], dict[str, Setting]]:
     """For each method the measures at its scales, and the setting with the lowest joint distance."""
-    run([setting for method in METHODS.values() for setting in method.settings], TRIAL, pictures, workers, "trials")
+    run([setting for method in METHODS.values() for setting in method.settings], TRIAL, batches, workers, "trials")
     tried, chosen = {}, {}
     for name, method in METHODS.items():
-        rows = [measures(real, seen(s, TRIAL, pictures))(np.arange(pictures)) for s in method.settings]
+        rows = [measures(real, seen(s, TRIAL, batches))(np.arange(batches * BATCH)) for s in method.settings]
         tried[name] = {f"{scale:g}": row for scale, row in zip(method.scales, rows)}
         chosen[name] = min(zip(method.settings, rows), key=lambda of: of[1]["joint"])[0]
     return tried, chosen
 
 
 def rows_of(
-    settings: dict[str, Setting], pictures: int, real: Seen, baseline: str, workers: ProcessPoolExecutor
+    settings: dict[str, Setting], batches: int, real: Seen, baseline: str, workers: ProcessPoolExecutor
 ) -> dict[str, dict]:
     """For each setting its scale, its measures and how far they are above the baseline's."""
-    run([*settings.values()], TEST, pictures, workers, "rows")
+    run([*settings.values()], TEST, batches, workers, "rows")
     found = compared(
-        {name: measures(real, seen(setting, TEST, pictures)) for name, setting in settings.items()},
-        np.arange(pictures), baseline,
+        {name: measures(real, seen(setting, TEST, batches)) for name, setting in settings.items()},
+        np.arange(batches * BATCH) // len(CLASSES), baseline,  # a block of the jackknife has all colours
     )  # fmt: skip
     return {name: {"scale": settings[name].scale, **row} for name, row in found.items()}
 
@@ -85,21 +87,19 @@ def pool(workers: int) -> ProcessPoolExecutor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--few", type=int, default=120, help=f"pictures that a scale is tried on, in batches of {BATCH}"
-    )
-    parser.add_argument("--many", type=int, default=1020, help="pictures of the row at the best scale")
+    parser.add_argument("--trial-batches", type=int, default=2, help=f"of {BATCH} pictures, that a scale is tried on")
+    parser.add_argument("--batches", type=int, default=17, help="of each row, at the best scale")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     options = parser.parse_args()
     in_process.load_nodes()
     classifier(NOISE_AWARE)  # trained where it is not there, by one process alone
     real_ones = real(REAL)
     with pool(options.workers) as workers:
-        tried, chosen = best_scales(options.few, real_ones, workers)
-        rows = rows_of(chosen, options.many, real_ones, BASELINE, workers)
+        tried, chosen = best_scales(options.trial_batches, real_ones, workers)
+        rows = rows_of(chosen, options.batches, real_ones, BASELINE, workers)
     found = {
-        "sampler": "euler, simple", "steps": STEPS, "every": EVERY, "pictures": options.many, "real": REAL,
-        "pictures of a trial": options.few, "tried": tried,
+        "sampler": "euler, simple", "steps": STEPS, "every": EVERY, "pictures": options.batches * BATCH, "real": REAL,
+        "pictures of a trial": options.trial_batches * BATCH, "tried": tried,
         "rows": {name: {**row, "paper": METHODS[name].paper} for name, row in rows.items()},
     }  # fmt: skip
     results.write("classifier_guidance", found)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import nodes
+from demo.architecture import WEIGHTS
 from demo.train_classifier import CLASSES
 from tools.environment import DEV
 
@@ -20,10 +21,11 @@ from . import in_process
 from .earlier_scores import MA2023
 from .guided_measures import Seen, look
 from .in_process import pack_module, run_node
+from .judge import WEIGHTS as JUDGE
 from .noise_aware_twin import noise_aware_twin
 
 FOLDER = DEV / "benchmarks" / "classifier_guidance"
-FINE_TUNED = DEV / "benchmarks" / "calibration"
+FINE_TUNED = DEV / "benchmarks" / "fine_tuned"
 STEPS, EVERY = 16, 4
 BATCH = 60
 CLEAN, NOISE_AWARE = "clean", "noise-aware"
@@ -51,7 +53,7 @@ class Job:
 
     @property
     def file(self) -> Path:
-        how = json.dumps([asdict(self.setting), STEPS, EVERY, BATCH])
+        how = json.dumps([asdict(self.setting), STEPS, EVERY, BATCH, fingerprint(self.setting.classifier)])
         return FOLDER / f"{sha256(how.encode()).hexdigest()[:16]}-{self.noise}" / f"{self.number:04}.safetensors"
 
     def do(self) -> None:
@@ -61,6 +63,14 @@ class Job:
         unfinished = self.file.with_suffix(".unfinished")
         save_file(vars(look(pictures, labels)), unfinished)
         unfinished.replace(self.file)
+
+
+@cache
+def fingerprint(classifier: str) -> str:
+    """Of the networks that a batch is drawn and judged with. The noise-aware classifier is trained once and stays."""
+    of_classifier = {CLEAN: WEIGHTS / "classifier", NOISE_AWARE: None}.get(classifier, FINE_TUNED / classifier)
+    files = [*WEIGHTS.glob("*.safetensors"), JUDGE, *(of_classifier.glob("*.safetensors") if of_classifier else ())]
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in sorted(files))).hexdigest()
 
 
 @torch.inference_mode()
@@ -106,14 +116,14 @@ def start() -> None:
     in_process.quiet()
 
 
-def run(settings: list[Setting], noise: int, pictures: int, workers: ProcessPoolExecutor, name: str) -> None:
+def run(settings: list[Setting], noise: int, batches: int, workers: ProcessPoolExecutor, name: str) -> None:
     """Draws what is not there yet; the first batches of all settings, then the next."""
-    jobs = {(job := Job(s, noise, number)).file: job for number in range(pictures // BATCH) for s in settings}
+    jobs = {(job := Job(s, noise, number)).file: job for number in range(batches) for s in settings}
     waiting = [workers.submit(job.do) for file, job in jobs.items() if not file.exists()]
     for done in tqdm(as_completed(waiting), desc=name, total=len(waiting)):
         done.result()
 
 
-def seen(setting: Setting, noise: int, pictures: int) -> Seen:
-    parts = [load_file(Job(setting, noise, number).file) for number in range(pictures // BATCH)]
+def seen(setting: Setting, noise: int, batches: int) -> Seen:
+    parts = [load_file(Job(setting, noise, number).file) for number in range(batches)]
     return Seen(*(torch.cat([part[f.name] for part in parts]) for f in fields(Seen)))

@@ -17,7 +17,7 @@ import torch
 PASSES = 5
 BISECTIONS = 14  # leave τ within 2⁻¹⁵
 FAR = 1.0  # from what is wanted, in v: the line is not to be trusted there
-LONGEST = 4.0  # step in u
+LONGEST = 4.0  # step in u, after the first
 SLOPES = 1 / 3, 30.0  # that two points may have: where rounding is all that they differ by, any would come out
 EPSILON = 1e-6  # a share nearer to 0 or 1 is rounding of float32
 
@@ -68,7 +68,9 @@ def _by_secants(logits: torch.Tensor, flatness: float, bias: torch.Tensor | None
     way = torch.where(way.abs() < EPSILON, EPSILON, way)
     wanted = math.log(flatness / (1 - flatness))
     u = wanted + (variance / (2 * way)).abs().clamp(EPSILON, 1 / EPSILON).log()
-    fall = _coordinate(highest / (biased.amax(-1) - mean).mean(-1).clamp(min=EPSILON))
+    # A query without any key has lost its logits to the lowest bias, and with it what stands out.
+    stands_out = (biased.amax(-1) - mean).clamp(min=0).mean(-1)
+    fall = _coordinate(highest / stands_out.clamp(min=EPSILON))
     slope, before = torch.ones_like(u), None
     for _ in range(PASSES):
         share = (_entropy_at(logits, _temperature(u), bias) - own) / way

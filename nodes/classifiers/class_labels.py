@@ -21,7 +21,7 @@ def distinct_labels(values: Sequence[Any], source: str) -> list[str]:
             raise ValueError(
                 f"{source} names class {number} {value!r:.80}, with half a character: write the name anew."
             )
-    labels = _told_apart([_text(value, number) for number, value in enumerate(values)])
+    labels = told_apart([_text(value, number) for number, value in enumerate(values)])
     changed = [f"'{label}'" for value, label in zip(values, labels) if value != label]
     if changed:
         logging.warning(
@@ -31,8 +31,8 @@ def distinct_labels(values: Sequence[Any], source: str) -> list[str]:
     return labels
 
 
-def _told_apart(labels: list[str]) -> list[str]:
-    """A number behind each of the names that several classes have, and once more where another class is called so."""
+def told_apart(labels: list[str]) -> list[str]:
+    """A number behind each of the names that come several times, and once more where another is called so."""
     counts, taken = Counter(labels), {*labels}
     for number, label in enumerate(labels):
         if counts[label] > 1:

@@ -94,7 +94,8 @@ class GuidedDDPM:
             return True
         if self.scale:
             self.feedback.say_without_effect(
-                "a single step to the picture has no variance, which is what weighs the classifier's gradient. Give it more steps."
+                "a single step to the picture has no variance, which is what weighs the classifier's gradient. That is as it should "
+                "be where another sampler does the steps before; else give it more, or choose variance = large."
             )
         return False
 

@@ -26,14 +26,17 @@ class NormalWeights:
     def prepare(self, module: torch.nn.Module, device: torch.device) -> None:
         """Makes the copies that a call with inputs on this device takes, with gradients where they are enabled now."""
         copies = self._copies.setdefault(module, {})
-        copies |= _copies(module, torch.empty(0, device=device).device, copies)  # with its number
+        device = torch.empty(0, device=device).device  # with its number
+        copies |= _copies(module, device, torch.is_grad_enabled(), copies)
 
     def clear(self) -> None:
         self._copies.clear()
 
 
 @torch.inference_mode(False)
-def _copies(module: torch.nn.Module, device: torch.device, there: Container[str]) -> dict[str, torch.Tensor]:
+def _copies(
+    module: torch.nn.Module, device: torch.device, with_gradients: bool, there: Container[str]
+) -> dict[str, torch.Tensor]:
     """Those that are wanted and not there yet."""
     unread = getattr(module, "unread", ())
     return {
@@ -41,5 +44,5 @@ def _copies(module: torch.nn.Module, device: torch.device, there: Container[str]
         for name, weight in (*module.named_parameters(), *module.named_buffers())
         if name not in there
         and not name.startswith(unread)
-        and (torch.is_grad_enabled() and weight.is_inference() or weight.device != device)
+        and (with_gradients and weight.is_inference() or weight.device != device)
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..classifiers.class_labels import told_apart
 from ..drawing.figure import image_of
 from .sampling_record import Curve, Map, SamplingRecord
 from .small_picture import small_picture
@@ -111,7 +112,7 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
     if not record.classifiers:
         return []
     several = len(record.classifiers) > 1
-    names = told_apart([one.wanted for one in record.classifiers])
+    names = told_apart([one.wanted for one in record.classifiers])  # two may lead to the same class
 
     def draw_confidence(ax: "Axes") -> None:
         for one, name, colour in zip(record.classifiers, names, cycle(OF_CLASSIFIERS)):
@@ -128,11 +129,6 @@ def _classifier(record: SamplingRecord) -> list[Panel]:
             _logarithmic(ax)
 
     return [_plots({"Classifier: its certainty": draw_confidence, "Size of its gradient": draw_gradient})]
-
-
-def told_apart(names: list[str]) -> list[str]:
-    """Names, those numbered that come more than once: two classifiers may lead to the same class."""
-    return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _plots(plots: dict[str, Callable[..., Any]]) -> Panel:

@@ -73,6 +73,15 @@ def test_keys_that_stand_out_are_no_obstacle(seed, gap, flatness, kind, causal):
     torch.testing.assert_close(share, torch.full_like(share, flatness), rtol=0, atol=0.03)
 
 
+@given(seeds, st.floats(10, 50), shares)
+def test_nor_are_queries_without_a_key_beside_them(seed, gap, flatness):
+    logits, bias = draw(seed, 1.0, queries=32, keys=256), torch.zeros(1, 1, 32, 256)
+    logits[..., 0] += gap
+    bias[:, :, 28:] = NOT_ALLOWED
+    found, alone = temperature_for(logits, flatness, bias), temperature_for(logits[:, :, :28], flatness)
+    torch.testing.assert_close(found, alone, rtol=0.03, atol=0)
+
+
 @given(seeds, sizes, shares)
 def test_keys_that_are_masked_are_as_if_they_were_not_there(seed, size, flatness):
     logits = draw(seed, size)

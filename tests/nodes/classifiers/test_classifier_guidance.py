@@ -1013,6 +1013,15 @@ def test_weights_that_move_between_two_gradients_are_copied_then():
     assert before.any() and torch.equal(after, before)
 
 
+def test_weights_are_copied_for_gradients_alone(classifier):
+    normal = in_process.pack_module("nodes.classifiers.normal_weights").NormalWeights()
+    module, picture = torch.nn.Linear(4, 3).requires_grad_(False), torch.randn(2, 4)
+    assert all(weight.is_inference() for weight in module.parameters())
+    with torch.no_grad():
+        normal(module, picture)
+    assert not normal._copies[module]
+
+
 def test_interrupt_and_exception_leave_nothing_behind(demo, guide, draw):
     model, before = guide(), draw(demo[0])
 
@@ -1115,6 +1124,8 @@ def test_a_single_step_of_ddpm_to_the_picture_says_that_nothing_guides(node, dem
     drawn = [ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=scale), sigmas, ONE_LATENT) for scale in (0.0, 9.0)]
     assert torch.equal(*drawn)
     assert said[-1].startswith("No effect: a single step to the picture has no variance")
+    large = ddpm(node, demo[0], (empty, empty), guided_ddpm(scale=9.0, variance="large"), sigmas, ONE_LATENT)
+    assert not agree(large, drawn[0])
 
 
 def test_ddpm_without_guidance_is_comfyui_s_own(node, guided_ddpm):

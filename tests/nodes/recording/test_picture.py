@@ -120,7 +120,7 @@ def test_several_classifiers_have_a_line_each(node, demo, prompts, sample, axes)
 def test_two_classifiers_of_one_class_are_told_apart(node, demo, prompts, sample, words):
     model = classified(node, classified(node, demo[0], labels="blue"), labels="blue")
     plotted(node, model, prompts, sample, steps=6)
-    assert {"'blue' (1)", "'blue' (2)"} <= words
+    assert {"'blue' (0)", "'blue' (1)"} <= words
 
 
 def test_a_batch_says_what_its_lines_are(node, demo, prompts, sample, words):

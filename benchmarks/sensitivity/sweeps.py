@@ -1,4 +1,4 @@
-"""One input at a time: what each input of ERG, ERG Text Encoder and CADS does around its default, and τc at several scales."""
+"""One input at a time: what each input of ERG, ERG Text Encoder, ERG Guider and CADS does around its default, and τc at several scales."""
 
 from dataclasses import replace
 
@@ -21,6 +21,7 @@ AROUND = {  # around what, which input of which node, and its values
             "alpha": (0.5, 0.8, 1.0, 1.2),
             "step_size": (0.5, 1.0, 1.5, 2.0),
             "iterations": (1, 2, 3),
+            "attention": ("all", "self", "cross"),
         },
     ),
     "ERG of its own": (
@@ -33,6 +34,13 @@ AROUND = {  # around what, which input of which node, and its values
         "clip",
         {"temperature": (0.01, 0.3, 0.6, 0.9), "layers": ENCODER_LAYERS, "flatness": (0.1, 0.2, 0.4, 0.8)},
     ),
+    "ERG Guider": (
+        Setting(
+            negative=SAME, erg={"temperature": 0.3, "layers": "40%-50%"}, guider={"scale": 1.5, "negative_scale": 1.5}
+        ),
+        "guider",
+        {"scale": (1.0, 1.25, 1.5, 2.0, 3.0), "negative_scale": (1.0, 1.25, 1.5, 2.0, 3.0)},
+    ),
     "CADS": (
         Setting(2.0, cads={"noise_scale": 0.25, "mixing": 1.0, "tau1": 0.6, "tau2": 0.9}),
         "cads",
@@ -41,6 +49,7 @@ AROUND = {  # around what, which input of which node, and its values
             "mixing": (0.0, 0.5, 1.0),
             "tau1": (0.4, 0.6, 0.8),
             "tau2": (0.8, 0.9, 1.0),
+            "apply_to": ("positive", "negative", "both"),
         },
     ),
 }
@@ -48,6 +57,7 @@ NODES = {
     "ERG": "EntropyGuidanceERG",
     "ERG of its own": "EntropyGuidanceERG",
     "ERG Text Encoder": "EntropyGuidanceCLIP",
+    "ERG Guider": "EntropyGuidanceGuider",
     "CADS": "EntropyGuidanceCADS",
 }
 Point = tuple[str, str, str]  # node, input, value

@@ -17,7 +17,8 @@ EMPTY, SAME = "empty", "same"
 class Setting:
     """cfg: of the sampling, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
     `clip`. Inputs of nodes, or None for none of it: erg (ERG), clip (ERG Text Encoder), cads (CADS), apg (core's APG).
-    rival: inputs of rivals.add. weak_model: the negative branch is that of the same network earlier in its training, text
+    rival: inputs of rivals.add. guider: the scales of ERG Guider, whose weak branch is `negative`, beside an empty prompt as an
+    artist's negative; cfg has no part in it. weak_model: the negative branch is that of the same network earlier in its training, text
     encoder and all (autoguidance)."""
 
     cfg: float = 1.0
@@ -28,6 +29,7 @@ class Setting:
     apg: dict | None = None
     rival: dict | None = None
     weak_model: bool = False
+    guider: dict | None = None
 
 
 @cache
@@ -103,5 +105,10 @@ def _guider(name: str, setting: Setting, model, positive, negative):
         weak, _ = regime(EARLIER_ONE[name])
         return run_node(
             "DualModelGuider", model=model, model_negative=weak, positive=positive, negative=negative, cfg=setting.cfg
+        )[0]
+    if setting.guider is not None:
+        empty = encode(regime(name)[1], [""])
+        return run_node(
+            "EntropyGuidanceGuider", model=model, positive=positive, weak=negative, negative=empty, **setting.guider
         )[0]
     return run_node("CFGGuider", model=model, positive=positive, negative=negative, cfg=setting.cfg)[0]

@@ -26,21 +26,25 @@ def joined(earlier: dict, new: dict, order: Iterable[str]) -> dict:
     Raises ValueError where what both have measured, the baseline at least, is another in the new: by versions or by code.
     """
     for name in earlier["rows"].keys() & new["rows"].keys():
-        _check_same(name, earlier, new)
+        check_same(name, earlier["rows"][name], new["rows"][name])
     order = [*order]
     grown = {part: _in_order(new[part] | earlier[part], order) for part in BY_METHOD}
     grown["rows"] = {name: new["rows"].get(name, {}) | earlier["rows"].get(name, {}) for name in grown["rows"]}
-    runs = [*earlier.get("earlier runs", []), {name: earlier[name] for name in ORIGIN if name in earlier}]
-    return {**new, **grown, "earlier runs": runs}
+    return {**new, **grown, "earlier runs": earlier_runs(earlier)}
 
 
-def _check_same(name: str, earlier: dict, new: dict) -> None:
-    before, now = (table["rows"][name] for table in (earlier, new))
-    moved = [name for name in before if abs(now[name]["value"] - before[name]["value"]) > SAME * before[name]["error"]]
+def earlier_runs(earlier: dict) -> list[dict]:
+    """Where what stands beside a new run's rows comes from, the oldest first."""
+    return [*earlier.get("earlier runs", []), {name: earlier[name] for name in ORIGIN if name in earlier}]
+
+
+def check_same(name: str, before: dict, now: dict) -> None:
+    """Raises ValueError for a row that was drawn again and has other measures. name: the row's."""
+    moved = [m for m in before if abs(now[m]["value"] - before[m]["value"]) > SAME * before[m]["error"]]
     if moved:
         raise ValueError(
-            f"--join: {name} is measured otherwise than in the table that is there ({', '.join(moved)}): compare "
-            f"the versions, {earlier['versions']} and {new['versions']}, or make the table anew with all its methods."
+            f"--join: {name} is measured otherwise than in the results that are there ({', '.join(moved)}): by other versions, or "
+            "by other code. Make them anew, without --join."
         )
 
 

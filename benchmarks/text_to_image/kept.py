@@ -24,6 +24,7 @@ from .measures import Seen, look, open_eyes
 FOLDER = DEV / "benchmarks" / "text_to_image"
 BATCH = 16
 SEEDS = 3  # of the sampling, for the same captions
+LATER = {"guider": None}  # what a setting had before there was a choice: a batch keeps the name that it had then
 ONE_CAPTION = 8  # every so many batches of captions, all pictures show one
 
 
@@ -42,7 +43,8 @@ class Job:
     @property
     def file(self) -> Path:
         measured = [field.name for field in fields(Seen)]
-        how = [asdict(self.setting), self.steps, BATCH, SEEDS, ONE_CAPTION, fingerprint(self.regime), measured]
+        setting = {name: value for name, value in asdict(self.setting).items() if LATER.get(name, ...) != value}
+        how = [setting, self.steps, BATCH, SEEDS, ONE_CAPTION, fingerprint(self.regime), measured]
         name = sha256(json.dumps(how).encode()).hexdigest()[:16]
         prompt = "prompted" if self.prompted else "unconditional"
         return FOLDER / self.regime / f"{prompt} {self.purpose}" / name / f"{self.number:04}.safetensors"

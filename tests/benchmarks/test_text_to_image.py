@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -26,6 +27,7 @@ from benchmarks import (
 )
 from benchmarks.demo_models import CHECKPOINT
 from benchmarks.initial_velocity import METHODS as OF_VELOCITY
+from benchmarks.sensitivity import __main__ as sensitivity_command
 from benchmarks.sensitivity import sweeps
 from benchmarks.text_to_image import kept, measures, rivals
 from benchmarks.text_to_image.drawing import SAME, Setting, predict
@@ -282,6 +284,32 @@ def test_a_quick_run_writes_results_and_figures():
     assert [row["pictures"] for row in tables["prompted"]["tried"]["CFG"]] == [32, 32]
     pictures = ("text-to-image", "unconditional", "text-to-image-fronts")
     assert all((folder / f"{name}-demo-model.png").stat().st_size > 10_000 for name in pictures)
+
+
+def test_rows_of_inputs_are_read_as_they_were_written():
+    rows = results.read("sensitivity")["rows"]["demo model"]
+    before = sensitivity_command._measured_before(results.read("sensitivity"), "demo model")
+    assert before[sensitivity_command.NONE] == rows["none"]
+    assert before.keys() - {sensitivity_command.NONE} <= {*sweeps.of_inputs(), *sweeps.of_encoder_temperature()}
+    again = {point: row for point, row in before.items() if len(point) == 3}
+    assert sensitivity_command._nested(again) == rows["inputs"]
+
+
+def test_a_setting_without_what_came_later_keeps_its_batches():
+    setting = Setting(1.5, guider=None)
+    older = {name: value for name, value in vars(setting).items() if name != "guider"}
+    how = [
+        older,
+        8,
+        kept.BATCH,
+        kept.SEEDS,
+        kept.ONE_CAPTION,
+        kept.fingerprint("demo model"),
+        [f.name for f in fields(measures.Seen)],
+    ]
+    name = sha256(json.dumps(how).encode()).hexdigest()[:16]
+    assert kept.Job("demo model", setting, "test", 0, 8).file.parent.name == name
+    assert kept.Job("demo model", replace(setting, guider={"scale": 2.0}), "test", 0, 8).file.parent.name != name
 
 
 def test_a_quick_run_of_the_inputs_writes_results_and_figures():

@@ -36,7 +36,7 @@ OBJECTIVES = {
 AS_IT_CAME = "as it came"
 SEEDS = (0, 1, 2)
 TEST = 1000  # pictures that are measured on
-SCALE = 0.1
+SCALE = 0.2  # what benchmarks.classifier_guidance found best for guidance by the classifier as it came
 
 
 @dataclass(frozen=True)

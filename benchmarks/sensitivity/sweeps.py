@@ -21,7 +21,6 @@ AROUND = {  # around what, which input of which node, and its values
             "alpha": (0.5, 0.8, 1.0, 1.2),
             "step_size": (0.5, 1.0, 1.5, 2.0),
             "iterations": (1, 2, 3),
-            "attention": ("all", "self", "cross"),
         },
     ),
     "ERG of its own": (

@@ -126,8 +126,8 @@ class NetworkCall:
             return nullcontext()
         if not hasattr(torch.compiler, "set_stance"):
             raise RuntimeError(
-                f"A compiled model is run without its compiled code with PyTorch 2.6 or newer, and this is {torch.__version__}. Update PyTorch, or take "
-                "out the node that compiles the model."
+                "A compiled model is run without its compiled code with PyTorch 2.6 or newer, and this is "
+                f"{torch.__version__}. Update PyTorch, or take out the node that compiles the model."
             )
         return torch.compiler.set_stance("force_eager")
 

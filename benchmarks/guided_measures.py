@@ -21,8 +21,6 @@ from demo.train_classifier import CLASSES, largest
 
 from .judge import BATCH, frechet, is_within, judge
 
-MEASURES = ("accuracy", "clean", "Fréchet", "joint", "precision", "recall")
-
 
 @dataclass(frozen=True)
 class Seen:

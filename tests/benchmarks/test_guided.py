@@ -1,5 +1,7 @@
 """Benchmarks of classifier guidance on latents: what is measured, and what is kept."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 import torch
@@ -40,15 +42,13 @@ class Here:
         self.done = 0
 
     def submit(self, work):
-        from concurrent.futures import Future
-
         self.done += 1
         future = Future()
         future.set_result(work())
         return future
 
 
-def test_what_was_drawn_is_not_drawn_again(monkeypatch, tmp_path, real):
+def test_what_was_drawn_is_not_drawn_again(monkeypatch, tmp_path):
     monkeypatch.setattr(guided_bench, "FOLDER", tmp_path)
     monkeypatch.setattr(
         guided_bench, "draw", lambda setting, labels, seed: torch.full((BATCH, 3, 128, 128), 0.1 * setting.scale)

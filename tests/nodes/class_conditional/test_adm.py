@@ -367,9 +367,9 @@ def test_an_attention_order_that_is_neither_is_refused(small):
         small(use_new_attention_order="true")
 
 
-def test_a_checkpoint_that_comfyui_saved_is_read(twin, load, pixels, tmp_path):
+def test_a_checkpoint_that_comfyui_saved_is_read(twin, load, tmp_path):
     """As by its node Save Model, which keeps no labels."""
-    model, positive, null = twin
+    model, *_ = twin
     comfy.sd.save_checkpoint(str(tmp_path / "saved.safetensors"), model)
     metadata = {"num_head_channels": "16"}
     again = load("again.safetensors", load_file(tmp_path / "saved.safetensors"), **metadata)

@@ -20,13 +20,14 @@ QUICK = (
     "encoder_entropy",
     "initial_velocity",
     "class_calibration",
+    "calibration_inputs",
     "judges",
     "class_sensitivity",
     "sensitivity",
     "text_to_image",
 )
 ALL = (
-    "evaluations", "guidance_cost", "attention_entropy", "encoder_entropy", "initial_velocity", "class_gradients", "class_calibration", "judges", "step_cost",
+    "evaluations", "guidance_cost", "attention_entropy", "encoder_entropy", "initial_velocity", "class_gradients", "class_calibration", "calibration_inputs", "judges", "step_cost",
     "train_unet_twin", "flatness",
     "classifier_guidance", "calibration", "gradient_norm", "class_conditional", "class_sensitivity", "sensitivity", "gentle_cfg", "text_to_image",
 )  # fmt: skip

@@ -132,15 +132,15 @@ class _Drawn:
         return self.pixels[index], self.labels[index]
 
 
-def views(count: int, seed: int):
-    """Example views of real pictures: finished, and as the model sees them in the course of a sampling."""
+def views(count: int, seed: int, percents: str = PERCENTS):
+    """Example views of real pictures: finished, and as the model sees them at shares of a sampling."""
     clean = classifier(CLEAN)
     null = run_node("EntropyGuidanceClassCondition", model=model(), labels="")[0]
     view = pack_module("nodes.calibration.guidance_view").guidance_view(clean, model(), null)
     pictures = world.sample(count, torch.Generator().manual_seed(seed))
     make = pack_module("nodes.calibration.example_views").example_views
     drawn = _Drawn(pictures.pixels, pictures.labels.tolist())
-    return make(view, drawn, PERCENTS, clean.patcher.load_device, f"{count} {seed}")
+    return make(view, drawn, percents, clean.patcher.load_device, f"{count} {seed}")
 
 
 @torch.inference_mode()

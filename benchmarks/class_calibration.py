@@ -18,18 +18,20 @@ def measure(quick: bool) -> dict:
     """quick: of the classifier as it came alone."""
     count = 36 if quick else TEST
     test = views(count, SEED)
-    of_classifier = pack_module("nodes.calibration.measurement").measure
-    rows: dict[str, dict[str, float]] = {}
+    rows = {}
     for name in (CLEAN,) if quick else (CLEAN, *OBJECTIVES):
-        errors = of_classifier(classifier(name), test)
-        rows[name] = {measure: mean(getattr(error, measure) for error in errors.values()) for measure in MEASURES}
-        rows[name] |= {
-            f"{measure} {percent:.0%}": getattr(error, measure)
-            for percent, error in errors.items()
-            for measure in MEASURES
-        }
+        rows[name] = of_all_percents(classifier(name), test)
         print(name, rows[name], flush=True)
     return {"pictures": count, "rows": rows}
+
+
+def of_all_percents(guidance_classifier, test) -> dict[str, float]:
+    """Means over the shares of the sampling that example views have, and each share's own."""
+    errors = pack_module("nodes.calibration.measurement").measure(guidance_classifier, test)
+    means = {measure: mean(getattr(error, measure) for error in errors.values()) for measure in MEASURES}
+    return means | {
+        f"{measure} {percent:.0%}": getattr(error, measure) for percent, error in errors.items() for measure in MEASURES
+    }
 
 
 if __name__ == "__main__":

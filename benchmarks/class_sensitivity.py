@@ -160,7 +160,7 @@ def draw(found: dict, folder: Path) -> None:
         for node, inputs in found["rows"].items()
     }
     none = {node: shared(node, row) for node, row in found["none"].items()}
-    bars = f"the difference from the setting that the others are changed of (the sampler's: scale {SCALE:g}, learned variance)"
+    bars = f"95 % of the difference from the setting that the others are changed of (the sampler's: scale {SCALE:g}, learned variance)"
     measures = ("accuracy", "coverage", share)
     input_panels(rows, none, found["defaults"], measures, bars, "inputs-of-classifiers", folder)
 

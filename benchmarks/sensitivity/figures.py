@@ -30,15 +30,22 @@ def inputs(results: dict, folder: Path) -> None:
     """What each input of each node does, the others at their defaults."""
     for regime, found in results["rows"].items():
         none = dict.fromkeys(found["inputs"], found["none"])
-        bars, name = "the difference from it", f"inputs-{_file_name(regime)}"
+        bars, name = "95 % of the difference from it", f"inputs-{_file_name(regime)}"
         input_panels(found["inputs"], none, results["defaults"], MEASURES, bars, name, folder)
 
 
 def input_panels(
-    inputs: dict, none: dict, defaults: dict, measures: tuple[str, ...], bars: str, name: str, folder: Path
+    inputs: dict,
+    none: dict,
+    defaults: dict,
+    measures: tuple[str, ...],
+    bars: str,
+    name: str,
+    folder: Path,
+    dotted: str = "no guidance",
 ) -> None:
-    """A panel for each node's input over its values. inputs: rows by node, input and value. none: by node, the row without
-    guidance. defaults: by node and input. bars: what they are 95 % of."""
+    """A panel for each node's input over its values. inputs: rows by node, input and value. none: by node, the row of the
+    dotted lines. defaults: by node and input. bars, dotted: what they are."""
     panels_of = [(node, name) for node, of_node in inputs.items() for name in of_node]
     rows = -(-len(panels_of) // COLUMNS)
     figure, panels = plt.subplots(rows, COLUMNS, figsize=(15, 2.9 * rows), layout="constrained", squeeze=False)
@@ -55,16 +62,23 @@ def input_panels(
     for panel in panels.flat[len(panels_of) :]:
         panel.set_axis_off()
     lines = panels.flat[0].get_legend_handles_labels()
-    title = f"dotted: no guidance; bars: 95 % of {bars}; grey: the default"
+    title = f"dotted: {dotted}; bars: {bars}; grey: the default"
     figure.legend(*lines, loc="outside lower right", ncols=len(measures), title=title, fontsize=11)
     save(figure, name, folder)
 
 
 def _line(panel: Axes, points: dict, measure: str, **style) -> None:
-    """A measure over an input's values, with 95 % intervals of a difference."""
+    """A measure over an input's values, with its interval, or else that of its difference from a baseline."""
     rows = [row[measure] for row in points.values()]
-    values, errors = ([row[name] for row in rows] for name in ("value", "error above"))
-    panel.errorbar(range(len(rows)), values, [HALF * e for e in errors], capsize=2, elinewidth=0.8, **style)
+    below, above = zip(*map(_bar, rows))
+    panel.errorbar(range(len(rows)), [row["value"] for row in rows], (below, above), capsize=2, elinewidth=0.8, **style)
+
+
+def _bar(row: dict) -> tuple[float, float]:
+    """How far it goes below and above a value."""
+    if "low" in row:
+        return row["value"] - row["low"], row["high"] - row["value"]
+    return (HALF * row["error above"],) * 2
 
 
 def _file_name(regime: str) -> str:

@@ -23,6 +23,11 @@ AROUND = {  # around what, which input of which node, and its values
             "iterations": (1, 2, 3),
         },
     ),
+    "ERG in a window": (
+        Setting(1.5, erg={"temperature": 0.3, "layers": "40%-50%", "start_percent": 0.2, "end_percent": 0.8}),
+        "erg",
+        {"outside": ("ordinary", "no guidance")},
+    ),
     "ERG of its own": (
         Setting(1.0, erg={"temperature": 0.3, "layers": "40%-50%", "scale": 0.5}),
         "erg",
@@ -54,6 +59,7 @@ AROUND = {  # around what, which input of which node, and its values
 }
 NODES = {
     "ERG": "EntropyGuidanceERG",
+    "ERG in a window": "EntropyGuidanceERG",
     "ERG of its own": "EntropyGuidanceERG",
     "ERG Text Encoder": "EntropyGuidanceCLIP",
     "ERG Guider": "EntropyGuidanceGuider",

@@ -49,6 +49,17 @@ def test_class_sensitivity_quick_compares_each_node_with_its_base():
     assert (QUICK / "inputs-of-classifiers.png").stat().st_size > 5_000
 
 
+def test_calibration_inputs_quick_trains_for_each_value():
+    command = (sys.executable, "-m", "benchmarks.calibration_inputs", "--quick")
+    subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    found = json.loads((QUICK / "calibration_inputs.json").read_text(encoding="utf-8"))
+    measures = [found["as it came"], *found["rows"]["steps"].values()]
+    assert len({row["confidence"]["value"] for row in measures}) == len(measures) == 3
+    for row in found["rows"]["steps"].values():
+        assert all(measure["low"] == measure["value"] == measure["high"] for measure in row.values())  # of one seed
+    assert (QUICK / "inputs-of-calibration.png").stat().st_size > 5_000
+
+
 def test_batches_of_full_runs_keep_their_names():
     """What was drawn in hours is found again."""
     file = Job(METHODS["none"].settings[0], 2, 7, FULL).file

@@ -21,7 +21,7 @@ from .in_process import defaults_of, pack_module
 from .sensitivity.figures import input_panels
 
 NODE, NODE_NAME = "EntropyGuidanceCalibrate", "Calibrate Classifier"
-TEST, HELD_OUT = 1008, 500  # pictures
+TEST, HELD_OUT = 1008, 496  # pictures
 TEST_SEED, HELD_OUT_SEED = 9, 10  # of no table; 0 is that of the training pictures
 MEASURES = ("accuracy", "confidence", "smooth_ece")
 VALUES = {
@@ -42,8 +42,8 @@ Measured = dict[str, float]
 
 def measure(quick: bool) -> dict:
     """quick: two values of the first input, with few pictures and a single seed."""
-    tests, few, held_out = (36, 72, 36) if quick else (TEST, FEW, HELD_OUT)
-    values = {"steps": (1, 2)} if quick else VALUES
+    tests, few, held_out = (32, 64, 32) if quick else (TEST, FEW, HELD_OUT)
+    values = {"steps": (20, 40)} if quick else VALUES
     seeds = SEEDS[:1] if quick else SEEDS
     defaults = {name: value for name, value in defaults_of(NODE).items() if name in VALUES}
     train, test = trainer(few, held_out), views(tests, TEST_SEED)

@@ -19,9 +19,9 @@ def joined(values: Iterable[float], form: str) -> str:
     return " / ".join(f"{value:{form}}" for value in values)
 
 
-def with_interval(measured: dict[str, float], half: float = HALF, form: str = ".3f") -> str:
+def with_interval(measured: dict[str, float], form: str = ".3f") -> str:
     """A value and 95 %: so many standard errors, or half of a bootstrap's interval."""
     value = f"{measured['value']:{form}}"
     if "error" in measured:
-        return f"{value} ± {half * measured['error']:{form}}"
+        return f"{value} ± {HALF * measured['error']:{form}}"
     return f"{value} ± {(measured['high'] - measured['low']) / 2:{form}}" if "high" in measured else value

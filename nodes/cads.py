@@ -52,7 +52,8 @@ class EntropyGuidanceCADS(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "apply_to", options=list(BRANCHES), default=POSITIVE,
-                    tooltip="Which prompt gets the noise: the positive one, the negative one, or both, each its own.",
+                    tooltip="Which prompt gets the noise: the positive one, the negative one, or both, each its own. The same noise "
+                    "on both is for ERG with one prompt on both inputs.",
                 ),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,

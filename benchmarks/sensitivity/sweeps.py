@@ -7,7 +7,7 @@ from ..text_to_image.drawing import SAME, Setting
 from ..text_to_image.methods import ENCODER_LAYERS, LAYERS
 
 SCALES = (1.5, 2.0, 3.0)
-ENCODER_TEMPERATURES = (0.0, 0.1, 0.3, 0.5, 0.8, 1.5, 3.0)
+ENCODER_TEMPERATURES = (0.0, 0.01, 0.03, 0.1, 0.3, 0.5, 0.8, 1.5, 3.0)
 AROUND = {  # around what, which input of which node, and its values
     "ERG": (
         Setting(1.5, SAME, erg={"temperature": 0.3, "layers": "40%-50%"}),

@@ -12,7 +12,7 @@ chosen before these were measured.
 import argparse
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import fill
 
@@ -119,7 +119,7 @@ def _baseline(methods: Iterable[str]) -> str:
 
 def _points(chosen: dict[str, Setting], names: Iterable[str]) -> dict[tuple[str, float], Setting]:
     """Of fronts: each method's best setting at other scales, and no guidance."""
-    points = {(name, w): replace(chosen[name], cfg=w) for name in names if name in chosen for w in FRONT}
+    points = {(name, w): chosen[name].at(w) for name in names if name in chosen for w in FRONT}
     return points | {NO_GUIDANCE: Setting()} if points else {}
 
 

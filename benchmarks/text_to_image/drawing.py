@@ -1,7 +1,8 @@
 """One way of drawing a caption with the demo model, through ComfyUI's nodes and the pack's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from math import isclose
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ EMPTY, SAME = "empty", "same"
 
 @dataclass(frozen=True)
 class Setting:
-    """cfg: of the sampling, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
+    """cfg: the sampler's, against `negative`: the empty prompt, or the same one once more, read by the text encoder of
     `clip`. Inputs of nodes, or None for none of it: erg (ERG), clip (ERG Text Encoder), cads (CADS), apg (core's APG).
     rival: inputs of rivals.add. guider: the scales of ERG Guider, whose weak branch is `negative`, beside an empty prompt as an
     artist's negative; cfg has no part in it. weak_model: the negative branch is that of the same network earlier in its training, text
@@ -30,6 +31,23 @@ class Setting:
     rival: dict | None = None
     weak_model: bool = False
     guider: dict | None = None
+
+    @property
+    def scale(self) -> float:
+        """w, as the papers write it: what guides is w - 1 times the difference."""
+        return self.cfg + (self.apg is not None)
+
+    def at(self, scale: float) -> "Setting":
+        """The same at another w."""
+        return replace(self, cfg=scale if self.apg is None else apg_cfg(scale))
+
+
+def apg_cfg(scale: float) -> float:
+    """The sampler's cfg for core's APG at a w of its paper's. Core's node adds the whole (changed) difference cfg times, where CFG
+    and the paper add it w - 1 times: with nothing changed, at cfg 2 it draws what CFG draws at 3. Not 1, which is without a
+    negative branch to ComfyUI."""
+    cfg = scale - 1
+    return cfg + 1e-6 if isclose(cfg, 1) else cfg
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from optuna import Trial
 
-from .drawing import SAME, Setting
+from .drawing import SAME, Setting, apg_cfg
 
 LAYERS = ("5", "40%-50%", "30%-60%", "50%-80%", "0%-30%", "all")
 ENCODER_LAYERS = ("all", "0%-50%", "50%-100%", "40%-80%")
@@ -56,11 +56,12 @@ def _apg(trial: Trial) -> dict:
     }
 
 
-def _cads(trial: Trial) -> dict:
+def _cads(trial: Trial, **more) -> dict:
     return {
         "noise_scale": trial.suggest_float("s", 0.1, 1.2, step=0.1),
         "tau1": trial.suggest_float("τ1", 0.5, 0.8, step=0.1),
         "tau2": trial.suggest_float("τ2", 0.8, 1.0, step=0.1),
+        **more,
     }
 
 
@@ -98,7 +99,7 @@ METHODS: dict[str, Space] = {
     "none": lambda trial: Setting(),
     "CFG": lambda trial: Setting(_scale(trial)),
     "CFG with interval": _with_interval,
-    "APG": lambda trial: Setting(_scale(trial), apg=_apg(trial)),
+    "APG": lambda trial: Setting(apg_cfg(_scale(trial)), apg=_apg(trial)),
     "PAG": _beside_cfg("PAG"),
     "SEG": _beside_cfg("SEG"),
     "SAG": _beside_cfg("SAG"),
@@ -111,8 +112,10 @@ METHODS: dict[str, Space] = {
     "ERG, defaults": lambda trial: Setting(_scale(trial), SAME, ERG_DEFAULTS, CLIP_DEFAULTS),
     "ERG": lambda trial: Setting(_scale(trial), SAME, _erg(trial), _clip(trial)),
     "ERG, γ tuned": lambda trial: Setting(_scale(trial), SAME, _erg(trial, step_size=_step_size(trial)), _clip(trial)),
-    "ERG + APG": lambda trial: Setting(_scale(trial), SAME, _erg(trial), _clip(trial), apg=_apg(trial)),
-    "ERG + CADS": lambda trial: Setting(_scale(trial), SAME, _erg(trial), _clip(trial), _cads(trial)),
+    "ERG + APG": lambda trial: Setting(apg_cfg(_scale(trial)), SAME, _erg(trial), _clip(trial), apg=_apg(trial)),
+    "ERG + CADS": lambda trial: Setting(
+        _scale(trial), SAME, _erg(trial), _clip(trial), _cads(trial, apply_to="both, same noise")
+    ),
     "ERG by flatness": lambda trial: Setting(_scale(trial), SAME, _flat(trial), _clip(trial)),
     "CFG + I-ERG of its own": lambda trial: Setting(_scale(trial), erg=_erg(trial, scale=_own_scale(trial))),
 }
@@ -124,5 +127,5 @@ UNCONDITIONAL: dict[str, Space] = {
     "autoguidance": METHODS["autoguidance"],
     "I-ERG": METHODS["I-ERG, same prompt"],
     "I-ERG by flatness": lambda trial: Setting(_scale(trial), SAME, _flat(trial)),
-    "I-ERG + APG": lambda trial: Setting(_scale(trial), SAME, _erg(trial), apg=_apg(trial)),
+    "I-ERG + APG": lambda trial: Setting(apg_cfg(_scale(trial)), SAME, _erg(trial), apg=_apg(trial)),
 }

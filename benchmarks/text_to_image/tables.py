@@ -28,7 +28,6 @@ IN_THE_PAPER = {
     "ERG + CADS": (73.45 / 70.15, 128.54 / 98.24, 76.23 / 71.12, 12.87 / 12.81),
 }
 UNPROMPTED_IN_THE_PAPER = {"none": 101.50, "SEG": 37.75, "I-ERG": 36.25}  # FID without a prompt, arXiv 2504.13987
-OF_FEW = {"diversity": 2.78}  # of five captions, whose pictures alone it is of
 OF_INTEREST = (
     "asked", "exact", "clean", "density", "coverage", "density, untrained", "coverage, untrained", "Fréchet", "recall",
     "diversity",
@@ -51,7 +50,7 @@ def text_to_image(found: dict, kind: str, regime: str = SHIPPED) -> str:
 
 def _measures(of_kind: dict, measures: list[str], with_scale: bool = False) -> str:
     def cells(name: str, row: dict[str, dict[str, float]]) -> list[str]:
-        scale = [f"{of_kind['settings'][name]['cfg']:.2f}" if name in of_kind["settings"] else "–"] * with_scale
+        scale = [_w(of_kind["settings"][name]) if name in of_kind["settings"] else "–"] * with_scale
         return [
             *scale,
             *("–" if m not in row or (name, m) == (REAL, NOT_OF_REAL) else _cell(row[m], m) for m in measures),
@@ -66,7 +65,7 @@ def _cell(measured: dict[str, float], measure: str) -> str:
     if measure in OF_A_THOUSAND:
         measured = {name: 1000 * value for name, value in measured.items()}
         return with_interval(measured, form=".2f" if measure == "clipped" else ".1f")
-    return with_interval(measured, OF_FEW.get(measure, HALF))
+    return with_interval(measured)
 
 
 def _above_baseline(found: dict, regime: str = SHIPPED) -> str:
@@ -81,12 +80,12 @@ def _above_baseline(found: dict, regime: str = SHIPPED) -> str:
 
 
 def _differences(row: dict[str, dict[str, float]], measures: Iterable[str], sign: int = 1) -> list[str]:
-    def cell(measured: dict[str, float], measure: str) -> str:
-        above, half = sign * measured["above"], OF_FEW.get(measure, HALF) * measured["error above"]
+    def cell(measured: dict[str, float]) -> str:
+        above, half = sign * measured["above"], HALF * measured["error above"]
         text = f"{above:+.3f} ± {half:.3f}"
         return f"**{text}**" if abs(above) > half else text
 
-    return [cell(row[measure], measure) if measure in row else "–" for measure in measures]
+    return [cell(row[measure]) if measure in row else "–" for measure in measures]
 
 
 def text_to_image_beside_paper(read: Read) -> str:
@@ -222,6 +221,11 @@ def text_to_image_settings(read: Read) -> str:
     )
 
 
+def _w(chosen: dict) -> str:
+    """As drawing.py's Setting.scale, without ComfyUI, which that needs."""
+    return f"{chosen['cfg'] + (chosen['apg'] is not None):.2f}"
+
+
 def _settings(chosen: dict) -> tuple[str, str, str, str]:
     """w, and the inputs of ERG, of ERG Text Encoder and of what else there is, as the search named them."""
     erg, clip, cads, apg, rival = (chosen[name] or {} for name in ("erg", "clip", "cads", "apg", "rival"))
@@ -234,7 +238,7 @@ def _settings(chosen: dict) -> tuple[str, str, str, str]:
     besides += [f"scale {rival['scale']:.2g}, layers {rival['layers']}"] if rival else []
     besides += [f"σ {rival['sigma']:g}"] if "sigma" in rival else []
     return (
-        f"{chosen['cfg']:.2f}",
+        _w(chosen),
         ", ".join([*parts, window]) if erg else "",
         f"τc {clip['temperature']:g}, layers {clip['layers']}" if clip else "",
         ", ".join(besides),
@@ -247,13 +251,14 @@ def _over_scales(found: dict, regime: str) -> str:
     measures, fronts = (tables["consistency"], "density", "coverage"), tables["fronts"]
     none, fronts = fronts["none"], {name: front for name, front in fronts.items() if name != "none"}
     fronts = {name: none | front for name, front in fronts.items()}
-    scales = next(iter(fronts.values()))
+    scales = sorted({w for front in fronts.values() for w in front}, key=float)
+
+    def cell(front: dict, w: str) -> str:
+        return joined((front[w][measure]["value"] for measure in measures), ".2f") if w in front else "–"
+
     return table(
         "|".join(["w", *(f"{name}: {' / '.join(measures)}" for name in fronts)]),
-        (
-            (w, *(joined((front[w][measure]["value"] for measure in measures), ".2f") for front in fronts.values()))
-            for w in scales
-        ),
+        ((w, *(cell(front, w) for front in fronts.values())) for w in scales),
     )
 
 

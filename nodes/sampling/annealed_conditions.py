@@ -18,7 +18,9 @@ from ...guidance_core.sampling_steps import step_at
 from ..feedback import Feedback, StepCount
 from .condition_names import NEGATIVE, POSITIVE, ConditionNames, Conditions, is_positive
 
-BRANCHES = (POSITIVE, NEGATIVE, "both")
+BOTH, BOTH_ALIKE = "both", "both, same noise"
+BRANCHES = (POSITIVE, NEGATIVE, BOTH, BOTH_ALIKE)
+WHOSE_NOISE = {BOTH: "noise on both prompts", BOTH_ALIKE: "the same noise on both prompts"}
 
 # What ComfyUI's models call the text they read, and where the condition still has that text as it was before a model put
 # sizes (SDXL), seconds (Stable Audio) or padding behind it.
@@ -63,8 +65,8 @@ class AnnealedConditions:
 
     def _say_what_was_done(self, sampling: "_Sampling") -> None:
         if sampling.changed:
-            prompts = "both prompts" if self.apply_to == "both" else f"the {self.apply_to} prompt"
-            self.feedback.say("noise on {} in {} of {} steps".format(prompts, *sampling.steps.read()))
+            noise = WHOSE_NOISE.get(self.apply_to, f"noise on the {self.apply_to} prompt")
+            self.feedback.say("{} in {} of {} steps".format(noise, *sampling.steps.read()))
         else:
             self.feedback.warn_without_effect("Condition-Annealed Sampling", self._why_not(sampling))
 
@@ -108,7 +110,7 @@ class AnnealedConditions:
         sampling.steps.note(timestep, model_options["transformer_options"], kept < 1)
         if kept < 1:
             window = model_options["transformer_options"].get("context_window")
-            run = _Step(self.annealing, kept, (self.seed, step), len(x), window, sampling)
+            run = _Step(self.annealing, kept, (self.seed, step), len(x), window, sampling, self.apply_to == BOTH_ALIKE)
             conds = [
                 run.condition(entries, name) if name and entries else entries for entries, name in zip(conds, names)
             ]
@@ -122,7 +124,7 @@ class AnnealedConditions:
     def _is_annealed(self, name: str | None) -> bool:
         if name is None:
             return False
-        return self.apply_to == "both" or (self.apply_to == POSITIVE) == is_positive(name)
+        return self.apply_to in WHOSE_NOISE or (self.apply_to == POSITIVE) == is_positive(name)
 
 
 def _without_memory_of_prompts(model: BaseModel, model_options: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +200,7 @@ def _length_of_text(name: str, tensor: torch.Tensor, entries: list[dict[str, Any
 @dataclass
 class _Step:
     """Anneals the conditions of one evaluation. `key` is that of its noise, the seed and the step, `batch` its number of
-    pictures, `window` the context window that it is of, if any."""
+    pictures, `window` the context window that it is of, if any. alike: whether texts of one shape have the same noise."""
 
     annealing: ConditionAnnealing
     kept: float
@@ -206,25 +208,26 @@ class _Step:
     batch: int
     window: ContextWindowABC | None
     sampling: _Sampling
+    alike: bool
 
     def condition(self, entries: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         """Copies of a condition's entries; regional prompts are several, each with noise of its own."""
         return [self._entry(entry, entries, name, number) for number, entry in enumerate(entries)]
 
-    def _entry(self, entry: dict[str, Any], entries: list[dict[str, Any]], *place: Any) -> dict[str, Any]:
+    def _entry(self, entry: dict[str, Any], entries: list[dict[str, Any]], branch: str, number: int) -> dict[str, Any]:
         annealed, model_conds = dict(entry), dict(entry["model_conds"])
         if TOKENS in model_conds:
             return annealed
         for name, condition in entry["model_conds"].items():
-            length = self.sampling.length_of_text(name, condition, entries, *place)
+            length = self.sampling.length_of_text(name, condition, entries, branch, number)
             if length == 0:
                 continue
             tensor = repeat_to_batch_size(condition.cond, self.batch)
-            shape = tensor[:, :length].shape
+            shape, place = tensor[:, :length].shape, (BOTH_ALIKE if self.alike else branch, number, name)
             if FRAMES in model_conds:
-                noise = self.sampling.noise((1, *shape[1:]), self.key, *place, name).expand(shape)
+                noise = self.sampling.noise((1, *shape[1:]), self.key, *place).expand(shape)
             else:
-                noise = self._noise(shape, *place, name)
+                noise = self._noise(shape, *place)
             # It stays on its device: ComfyUI evaluates conditions on different devices one by one.
             text = self.annealing.anneal(tensor[:, :length], noise, self.kept)
             model_conds[name] = condition._copy_with(torch.cat([text, tensor[:, length:]], dim=1))

@@ -12,6 +12,9 @@ from benchmarks.class_conditional import BATCH, FULL, METHODS, QUICK_METHODS, Jo
 from benchmarks.results import DOCS, QUICK
 from tools.environment import REPOSITORY
 
+# Compiled, the few pictures of a quick run are drawn minutes later.
+QUICKLY = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+
 
 def docs() -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in DOCS.glob("**/*") if file.is_file()}
@@ -21,7 +24,7 @@ def test_class_conditional_quick_leaves_the_documents_alone():
     before, results = docs(), QUICK / "class_conditional.json"
     results.unlink(missing_ok=True)
     command = (sys.executable, "-m", "benchmarks", "--quick", "--only", "class_conditional")
-    subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    subprocess.run(command, check=True, cwd=REPOSITORY, env=QUICKLY, capture_output=True)
     assert docs() == before
     found = json.loads(results.read_text(encoding="utf-8"))
     assert found["command"] == "python -m benchmarks.class_conditional --quick" and found["pictures"] == BATCH
@@ -35,7 +38,7 @@ def test_class_conditional_quick_leaves_the_documents_alone():
 
 def test_class_sensitivity_quick_compares_each_node_with_its_base():
     command = (sys.executable, "-m", "benchmarks.class_sensitivity", "--quick")
-    subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    subprocess.run(command, check=True, cwd=REPOSITORY, env=QUICKLY, capture_output=True)
     found = json.loads((QUICK / "class_sensitivity.json").read_text(encoding="utf-8"))
     assert found["none"].keys() == found["rows"].keys() == found["defaults"].keys()
     for node, inputs in found["rows"].items():
@@ -51,7 +54,7 @@ def test_class_sensitivity_quick_compares_each_node_with_its_base():
 
 def test_calibration_inputs_quick_trains_for_each_value():
     command = (sys.executable, "-m", "benchmarks.calibration_inputs", "--quick")
-    subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    subprocess.run(command, check=True, cwd=REPOSITORY, env=QUICKLY, capture_output=True)
     found = json.loads((QUICK / "calibration_inputs.json").read_text(encoding="utf-8"))
     measures = [found["as it came"], *found["rows"]["steps"].values()]
     assert len({row["confidence"]["value"] for row in measures}) == len(measures) == 3

@@ -35,6 +35,7 @@ from benchmarks.text_to_image.joined import check_alike, joined
 from benchmarks.text_to_image.methods import CLIP_DEFAULTS, ERG_DEFAULTS, METHODS, UNCONDITIONAL
 from benchmarks.text_to_image.search import START, Search, find
 from benchmarks.text_to_image.tables import text_to_image
+from benchmarks.tolerance import assert_agree
 from demo.scenes import render, sample_scene
 from tools.environment import DEV, REPOSITORY
 
@@ -129,6 +130,36 @@ def test_every_method_can_draw_what_its_search_starts_from(space):
     if setting.weak_model and not has_earlier_checkpoint():
         pytest.skip("a clone without history has no earlier checkpoint")
     assert predict("demo model", setting, CAPTIONS, 0).isfinite().all()
+
+
+@pytest.mark.parametrize("w", [1.5, 2.0, 3.0])
+def test_apg_that_changes_nothing_is_cfg_at_the_same_scale(w):
+    """Where core's node takes another cfg for it, and 1 would be without a negative branch."""
+    unchanged = {"eta": 1.0, "norm_threshold": 0.0, "momentum": 0.0}
+    apg = Setting(apg=unchanged).at(w)
+    assert apg.scale == pytest.approx(w)
+    expected = predict("demo model", Setting(w), CAPTIONS, 0)
+    assert_agree(predict("demo model", apg, CAPTIONS, 0), expected)
+    assert not torch.equal(expected, predict("demo model", Setting(), CAPTIONS, 0))
+
+
+def test_erg_does_not_lead_away_from_a_prompt_that_has_noise():
+    """As it does where the noise is on the positive branch alone: the weak one reads the prompt, and guidance leads off it."""
+
+    def added(**setting) -> torch.Tensor:
+        captions = [scene.caption for scene in scenes_of(16)]
+        weaker, stronger = (predict("demo model", Setting(cfg, **setting), captions, 0) for cfg in (1.0, 2.0))
+        return (stronger - weaker).flatten()
+
+    towards_the_prompt = added()
+
+    def cosine(apply_to: str) -> float:
+        noise = {"noise_scale": 1.0, "tau1": 0.1, "tau2": 0.1, "apply_to": apply_to}  # alone in the first step
+        erg = added(negative=SAME, erg={"temperature": 0.3, "layers": "all"}, cads=noise)
+        return F.cosine_similarity(erg, towards_the_prompt, dim=0).item()
+
+    assert cosine("positive") < -0.3
+    assert cosine("both, same noise") > -0.2
 
 
 def test_the_nodes_as_they_come_are_compared():

@@ -64,7 +64,13 @@ def same(a, b) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("apply_to", "kept"), [("positive", [False, True]), ("negative", [True, False]), ("both", [False, False])]
+    ("apply_to", "kept"),
+    [
+        ("positive", [False, True]),
+        ("negative", [True, False]),
+        ("both", [False, False]),
+        ("both, same noise", [False, False]),
+    ],
 )
 def test_the_chosen_branch_changes_and_the_other_keeps_its_bits(node, subject, apply_to, kept):
     model = cads(node, subject.model, apply_to=apply_to)
@@ -72,6 +78,17 @@ def test_the_chosen_branch_changes_and_the_other_keeps_its_bits(node, subject, a
     ordinary, annealed = (predict(m, subject.conditions, latent, sigma) for m in (subject.model, model))
     assert same(ordinary, annealed) == kept
     assert all(prediction.isfinite().all() for prediction in annealed)
+
+
+@pytest.mark.parametrize(("apply_to", "alike"), [("both", False), ("both, same noise", True)])
+def test_one_prompt_on_both_inputs(node, subject, apply_to, alike):
+    """As ERG in the place of CFG has it: with the same noise the branches go on reading the same."""
+    positive, _ = subject.conditions
+    spy = Spy(cads(node, subject.model, apply_to=apply_to))
+    predict(spy.model, (positive, positive), subject.latent, subject.sigma(NOISE_ALONE))
+    first, second = (spy.text(-1, branch) for branch in (0, 1))
+    assert torch.equal(first, second) == alike
+    assert not torch.equal(first[0], first[1])  # each picture has its own
 
 
 @pytest.mark.parametrize("mixing", [1.0, 0.4])

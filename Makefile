@@ -7,7 +7,7 @@ RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)
 
 .PHONY: setup demo test test-oldest test-releases test-transformers-4 lint serve bench
 setup:
-	@"$(PYTHON)" -m tools.setup
+	@"$(PYTHON)" -m tools.setup $(if $(filter command environment,$(firstword $(origin PYTHON))),--with-this-python)
 
 demo: setup
 	@"$(RUN)" -m tools.demo

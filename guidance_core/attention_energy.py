@@ -32,7 +32,7 @@ class AttentionEnergy:
     step_size: γ ≥ 0 is the length of a descent step; 1 replaces the query by what was retrieved.
     iterations: K_iter ≥ 1 descent steps, each one an attention call.
     flatness: in 0..1, the share of the way to uniform attention that τ is to bring about, whatever the size of the logits
-    (attention_flatness.py); −1 for the temperature above, which otherwise has no meaning.
+    (attention_flatness.py); below 0, to −1, for the temperature above, which otherwise has no meaning.
     """
 
     temperature: float = 0.01
@@ -51,13 +51,15 @@ class AttentionEnergy:
                 f"step_size = {self.step_size:g}, iterations = {self.iterations}: with a step_size above 2 a query grows in each "
                 f"iteration, here beyond {MOST_GROWTH:,.0f} times in all. Lower one of them."
             )
-        if not (self.flatness == -1 or 0 <= self.flatness <= 1):
-            raise ValueError(f"flatness = {self.flatness}: it must be -1 (use temperature) or between 0 and 1.")
+        if not -1 <= self.flatness <= 1:
+            raise ValueError(
+                f"flatness = {self.flatness}: it must be below 0, to -1 (use temperature), or between 0 and 1."
+            )
 
     @property
     def fixed_temperature(self) -> float | None:
         """τ where it is the same for all attention, or None where it is to be measured."""
-        if self.flatness == -1:
+        if self.flatness < 0:
             return self.temperature
         return 1.0 - self.flatness if self.flatness in (0, 1) else None
 

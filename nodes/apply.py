@@ -61,9 +61,9 @@ class EntropyGuidanceApply(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> list[str]:
+    def fingerprint_inputs(cls, decode: str | None = "auto", **_: Any) -> list[str]:
         """The small decoders, one of which decode = auto takes as soon as it is there."""
-        return small_decoders()
+        return small_decoders(decode)
 
     @classmethod
     def execute(

@@ -53,9 +53,9 @@ class EntropyGuidanceCalibrationReport(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, image_folder: str | None, **_: Any) -> list[str | float]:
+    def fingerprint_inputs(cls, image_folder: str | None, decode: str | None = "auto", **_: Any) -> list[str | float]:
         """Of the pictures; and the small decoders, one of which decode = auto takes as soon as it is there."""
-        return [fingerprint(image_folder), *small_decoders()]
+        return [fingerprint(image_folder), *small_decoders(decode)]
 
     @classmethod
     def execute(

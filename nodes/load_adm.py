@@ -1,10 +1,12 @@
 """Loads guided-diffusion's U-Nets (ADM), which draw ImageNet's classes in pixel space."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from .class_conditional.adm_unet_file import read
 from .class_conditional.class_model import held_to_pictures
-from .class_conditional.files import DEMO, load_model, model_names
+from .class_conditional.files import DEMO, fingerprint, load_model, model_names
 from .common.inputs import CATEGORY
 
 
@@ -37,6 +39,11 @@ class EntropyGuidanceLoadADM(io.ComfyNode):
                 )
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str | None, **_: Any) -> list[tuple[str, int, int]]:
+        """So that a file that was written anew is read."""
+        return fingerprint(model_name)
 
     @classmethod
     def execute(cls, model_name: str, clip_denoised: bool = True) -> io.NodeOutput:

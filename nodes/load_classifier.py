@@ -1,8 +1,10 @@
 """Loads an image classifier from ComfyUI's model folder `classifiers`."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from .classifiers.files import DEMO, classifier_names, load_classifier
+from .classifiers.files import DEMO, classifier_names, fingerprint, load_classifier
 from .classifiers.guidance_classifier import ClassifierSocket
 from .common.inputs import CATEGORY
 
@@ -35,6 +37,11 @@ class EntropyGuidanceLoadClassifier(io.ComfyNode):
             ],
             outputs=[ClassifierSocket.Output("classifier", tooltip="The classifier: wire it to Guidance Score.")],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, classifier_name: str | None, **_: Any) -> list[tuple[str, int, int]]:
+        """So that a file that was written anew, or a label that was changed, is read."""
+        return fingerprint(classifier_name)
 
     @classmethod
     def execute(cls, classifier_name: str, prompts: str = "") -> io.NodeOutput:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .class_conditional.dit_file import read
-from .class_conditional.files import load_model, model_names
+from .class_conditional.files import fingerprint, load_model, model_names
 from .common.inputs import CATEGORY
 
 
@@ -30,6 +30,11 @@ class EntropyGuidanceLoadDiT(io.ComfyNode):
                 )
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str | None) -> list[tuple[str, int, int]]:
+        """So that a file that was written anew is read."""
+        return fingerprint(model_name)
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:

@@ -63,4 +63,6 @@ def server_command(port: int, *options: str) -> list[str]:
 def _has_gpu() -> bool:
     import torch
 
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
+    accelerator = getattr(torch, "accelerator", None)  # any kind; PyTorch 2.6 has it
+    others = accelerator is not None and accelerator.is_available()
+    return others or torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -1,6 +1,7 @@
 """Sets up `.dev`: a Python environment and a real ComfyUI with this pack. Run by `make setup`; needs only Python.
 
-Safe to run again: finished work is skipped, an interrupted set-up goes on where it stopped.
+Safe to run again: finished work is skipped, an interrupted set-up goes on where it stopped. `--with-this-python` makes the
+environment anew where it is of another Python than this one, as PYTHON=... of `make` asks for; otherwise any that is there stays.
 """
 
 from __future__ import annotations  # lets an old Python come as far as the message that names it
@@ -25,17 +26,17 @@ PIP = ("-m", "pip", "--disable-pip-version-check")
 
 
 def main() -> None:
-    if sys.version_info < (3, 10):
-        sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make setup PYTHON=python3.12")
+    with_this_python = "--with-this-python" in sys.argv[1:]
     link_pack(DEV / "types", "entropy_guidance")  # as pyproject.toml names it to mypy
     if OWN_COMFYUI:
         check_own_comfyui()
         return
-    if STAMP.exists() and STAMP.read_text() == _fingerprint() and PYTHON.exists() and (COMFYUI / "main.py").exists():
+    if _is_ready(with_this_python):
         link_pack(COMFYUI / "custom_nodes")
         return
     STAMP.unlink(missing_ok=True)
-    _environment()
+    if not _works(PYTHON, "-m", "pip", "--version") or with_this_python and not _is_of_this_python():
+        _environment()
     unpack_comfyui(COMFYUI, SOURCE, PYTHON)
     run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
         PYTHON, *PIP, "install", "-r", TOOLS / "requirements.txt", "-r", COMFYUI / "requirements.txt")  # fmt: skip
@@ -44,26 +45,36 @@ def main() -> None:
     print(f"Ready: {DEV}")
 
 
+def _is_ready(with_this_python: bool) -> bool:
+    if not (STAMP.exists() and STAMP.read_text() == _fingerprint() and (COMFYUI / "main.py").exists()):
+        return False
+    return _is_of_this_python() if with_this_python else _works(PYTHON, "-c", "")
+
+
 def _fingerprint() -> str:
     """Changes with whatever a set-up depends on, so that an old one is renewed."""
     sources = [TOOLS / "requirements.txt", SOURCE]
-    digest = hashlib.sha256("".join(path.read_text() for path in sources).encode()).hexdigest()
-    return f"{digest} {sys.version.split()[0]}\n"
+    return hashlib.sha256("".join(path.read_text() for path in sources).encode()).hexdigest() + "\n"
+
+
+def _is_of_this_python() -> bool:
+    return _works(PYTHON, "-c", f"import sys; sys.exit(sys.version != {sys.version!r})")
 
 
 def _environment() -> None:
+    """Makes one of this Python, in the place of what is there."""
+    if sys.version_info < (3, 10):
+        sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make setup PYTHON=python3.12")
     if importlib.util.find_spec("ensurepip") is None:
         sys.exit("Python's venv is incomplete (no ensurepip). On Debian and Ubuntu: apt install python3-venv")
-    same_python = f"import sys, pip; sys.exit(sys.version != {sys.version!r})"
-    if not _works(PYTHON, "-c", same_python):
-        print(f"==> Making a Python environment in {VENV}", flush=True)
-        shutil.rmtree(VENV, ignore_errors=True)
-        try:  # a copied program, venv's own default, does not find the libraries of some Pythons
-            venv.create(VENV, with_pip=True, symlinks=sys.platform != "win32")
-        except subprocess.CalledProcessError as error:
-            sys.exit(
-                f"{sys.executable} made no environment with pip ({error}). Try another Python: make setup PYTHON=python3.12"
-            )
+    print(f"==> Making a Python environment in {VENV}", flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    try:  # a copied program, venv's own default, does not find the libraries of some Pythons
+        venv.create(VENV, with_pip=True, symlinks=sys.platform != "win32")
+    except subprocess.CalledProcessError as error:
+        sys.exit(
+            f"{sys.executable} made no environment with pip ({error}). Try another Python: make setup PYTHON=python3.12"
+        )
 
 
 def _works(*command) -> bool:

@@ -24,6 +24,7 @@ from ..feedback import Feedback
 from ..sampling.condition_names import ConditionNames, Conditions, positive_name
 from ..sampling.guidance_interval import GuidanceInterval
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
+from ..sampling.steps_to_draw import NO_STEP, has_a_step
 from .copies import with_copies_as_originals
 from .effect import NAME, Effect
 from .kinds import tell_kinds
@@ -100,7 +101,9 @@ class WeakBranchAttention:
                 result = executor(*args, **kwargs)
         finally:
             self._sampling = outer
-        if outer is None:
+        if outer is None and not has_a_step(*args, **kwargs):
+            self.feedback.say_without_effect(NO_STEP)
+        elif outer is None:
             self._say_what_was_done(sampling.effect, executor.class_obj)
         return result
 

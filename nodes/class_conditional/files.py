@@ -8,7 +8,7 @@ import folder_paths
 from torch import Tensor
 
 from ..classifiers.claims import check_name
-from ..classifiers.files import DEMO_WEIGHTS, naming
+from ..classifiers.files import DEMO_WEIGHTS, fingerprint_of, naming
 from ..classifiers.weights import WEIGHT_FILES, class_names, read_weights
 from ..common.printable import printable
 from .class_model import ClassModelSettings, class_model
@@ -28,11 +28,16 @@ def model_names() -> list[str]:
 
 def load_model(name: str, read: Reader, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """The MODEL of a file, by the reader of its kind. Raises ValueError, naming the file and what is wrong with it."""
-    path = DEMO_FILE if name == DEMO else _path(name)
+    path = _path(name)
     with naming(f"model_name = '{name}'", path):
         check_name(path)
         settings, weights = read(*read_weights(path), path.stem)
     return class_model(settings, weights, (load_model, (name, read)), disable_dynamic)
+
+
+def fingerprint(name: str | None) -> list[tuple[str, int, int]]:
+    """Of a file. name: None for a linked one, which is not known yet."""
+    return [] if name is None else fingerprint_of([_path(name)])
 
 
 def names_of_rows(metadata: dict[str, str], rows: int, null: bool) -> tuple[str, ...]:
@@ -50,6 +55,8 @@ def _file(name: str) -> str | None:
 
 
 def _path(name: str) -> Path:
+    if name == DEMO:
+        return DEMO_FILE
     path = _file(name) if name in folder_paths.get_filename_list(FOLDER) else None
     if path is None:
         folders = printable(", ".join(folder_paths.get_folder_paths(FOLDER)))

@@ -19,6 +19,7 @@ from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common.percent_window import PercentWindow
 from ..feedback import Feedback, StepCount
+from ..sampling.steps_to_draw import NO_STEP, has_a_step
 from .score_gradient import ScoreGradient, is_flow, noise_scale
 
 KEY = "entropy_guidance_apply"
@@ -58,7 +59,10 @@ class ClassifierGuidance:
         try:
             with self.gradient, self._following(executor.class_obj.model_options):
                 result = executor(*args, **kwargs)
-                self._say_what_was_done()
+                if has_a_step(*args, **kwargs):
+                    self._say_what_was_done()
+                else:
+                    self.feedback.say_without_effect(NO_STEP)
             return result
         finally:
             self._schedule, self._steps = outer

@@ -6,7 +6,7 @@ Nothing in a file is executed: weights are read as safetensors or with `weights_
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +52,20 @@ def load_classifier(name: str, prompts: tuple[str, ...] = ()) -> GuidanceClassif
         check_name(path)
         module, labels, notes = _load(path, prompts)
         return guidance_classifier(name, module, labels, notes)
+
+
+def fingerprint(name: str | None) -> list[tuple[str, int, int]]:
+    """Of what a classifier is made of: a file, or the files of a folder. name: None for a linked one, which is not known yet."""
+    if name is None:
+        return []
+    path = _path(name)
+    return fingerprint_of([path] if path.is_file() else path.iterdir())
+
+
+def fingerprint_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Names, times in ns and sizes of files, which change with them."""
+    found = ((file.name, file.stat()) for file in sorted(files) if file.exists())
+    return [(name, status.st_mtime_ns, status.st_size) for name, status in found]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from ...guidance_core.ddpm_sine import DDPMSchedule, ddpm_schedule, kept_signal
 from ...guidance_core.ddpm_variance import variance_bounds
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..feedback import Feedback
+from ..sampling.steps_to_draw import NO_STEP
 from .guidance_score import GuidanceScore
 from .score_gradient import ScoreGradient, is_flow, noise_scale, score_gradient
 from .step_variance import LearnedVariance, ScheduledVariance
@@ -56,9 +57,7 @@ class GuidedDDPM:
         with self.feedback.saying_errors():
             levels = falling_levels(sigmas, is_flow(sampling))
         if len(levels) < 2:
-            self.feedback.say_without_effect(
-                "sigmas holds a single noise level, which is no step. That is as it should be where another sampler does them."
-            )
+            self.feedback.say_without_effect(NO_STEP)
             return x
         noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
         # 1 − ᾱ and β would be 0 in float32 where there is almost no noise, and float64 is not to be had on every device.

@@ -21,6 +21,7 @@ from comfy.taesd.taesd import TAESD
 from ...guidance_core.named_choice import check_choice
 
 MODES = ("auto", "full", "half", "taesd")
+DECODER = "tae"  # how the names of small decoders of pictures begin
 # Bytes that a TAESD's decoding takes for each pixel of the picture: four maps of 64 floats at once.
 TAESD_MEMORY = 1_100
 
@@ -148,9 +149,11 @@ def _range(vae: Any) -> tuple[float, float]:
     return high - low, (high + low) / 2
 
 
-def small_decoders() -> list[str]:
-    """The files in ComfyUI's models/vae_approx."""
-    return folder_paths.get_filename_list("vae_approx")
+def small_decoders(decode: str | None = "auto") -> list[str]:
+    """Those in ComfyUI's models/vae_approx, where `decode`, which is None for a linked one, may take one."""
+    if decode in ("full", "half"):
+        return []
+    return [file for file in folder_paths.get_filename_list("vae_approx") if file.startswith(DECODER)]
 
 
 def _preview_decoder(latent: LatentFormat) -> str | None:

@@ -80,5 +80,7 @@ class Recorder:
             raise ValueError(
                 f"latent: none of the last {len(own)} recorded samplings drew it. Wire the LATENT output of the sampler that runs "
                 "the recorded model straight to this node, and the record of the Record Guidance node before that sampler."
+                + " If it was drawn longer ago, change the sampler's seed or run it anew."
+                * (len(_finished) == REMEMBERED)
             )
         return found

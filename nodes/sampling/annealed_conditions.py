@@ -17,6 +17,7 @@ from ...guidance_core.named_choice import check_choice
 from ...guidance_core.sampling_steps import step_at
 from ..feedback import Feedback, StepCount
 from .condition_names import NEGATIVE, POSITIVE, ConditionNames, Conditions, is_positive
+from .steps_to_draw import NO_STEP, has_a_step
 
 BOTH, BOTH_ALIKE = "both", "both, same noise"
 BRANCHES = (POSITIVE, NEGATIVE, BOTH, BOTH_ALIKE)
@@ -58,7 +59,10 @@ class AnnealedConditions:
         outer, self._sampling = self._sampling, sampling
         try:
             result = executor(*args, **kwargs)
-            self._say_what_was_done(sampling)
+            if has_a_step(*args, **kwargs):
+                self._say_what_was_done(sampling)
+            else:
+                self.feedback.say_without_effect(NO_STEP)
             return result
         finally:
             self._sampling = outer

@@ -226,7 +226,7 @@ def test_queries_without_a_key_change_nothing_for_the_others():
 
 
 def test_the_energy_knows_its_temperature_at_the_ends_alone():
-    assert AttentionEnergy(0.3).fixed_temperature == 0.3
+    assert AttentionEnergy(0.3).fixed_temperature == AttentionEnergy(0.3, flatness=-0.01).fixed_temperature == 0.3
     assert AttentionEnergy(0.3, flatness=0.0).is_ordinary
     assert AttentionEnergy(0.3, flatness=1.0).fixed_temperature == 0
     assert AttentionEnergy(1.0, flatness=0.2).fixed_temperature is None
@@ -234,7 +234,9 @@ def test_the_energy_knows_its_temperature_at_the_ends_alone():
     assert not AttentionEnergy(0.3, alpha=0.9, flatness=0.0).is_ordinary
 
 
-@pytest.mark.parametrize("flatness", [-0.5, -1.01, 1.01, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("flatness", [-1.01, 1.01, math.nan, math.inf, -math.inf])
 def test_rejects_a_flatness_out_of_range(flatness):
-    with pytest.raises(ValueError, match=f"flatness = {flatness}: it must be -1 .use temperature. or between 0 and 1"):
+    with pytest.raises(
+        ValueError, match=f"flatness = {flatness}: it must be below 0, to -1 .use temperature., or between 0 and 1"
+    ):
         AttentionEnergy(flatness=flatness)

@@ -147,6 +147,7 @@ def test_guider_and_annealed_conditions(server):
         ({"cads": {"noise_scale": 0.0}}, "cads", "No effect: noise_scale is 0. Set it above 0."),
         ({"cads": {"tau1": 1.0, "tau2": 1.0}}, "cads", "No effect: tau1 is 1. Set it below 1."),
         ({"cads": {"apply_to": "both"}}, "cads", "noise on both prompts in 2 of 3 steps"),
+        ({"cads": {"apply_to": "both, same noise"}}, "cads", "the same noise on both prompts in 2 of 3 steps"),
         ({"guider": {"scale": 1.0}}, "guider", "2 predictions a step: positive, negative"),
         ({"guider": {"scale": 1.0}, "negative": False}, "guider", "No effect: scale is 1. Set it above 1."),
         ({"guider": {"scale": 1.0}}, "erg", "No effect: no evaluation of it was one of a negative branch."),
@@ -155,6 +156,21 @@ def test_guider_and_annealed_conditions(server):
 def test_other_words_of_guider_and_cads(server, changes, name, text):
     (said,) = told(server, guided_away(seed=40, **changes))[name]
     assert said.startswith(text)
+
+
+def test_a_sampling_without_a_step(server):
+    """What SplitSigmas leaves of a schedule that another sampler draws in whole."""
+    graph = guided_away(seed=42)
+    graph["guidance"] = classifier_guided()["apply"]
+    graph |= {name: classifier_guided()[name] for name in ("classifier", "score")}
+    graph["guidance"]["inputs"].update(model=["cads", 0], vae=["demo", 2])
+    graph["guider"]["inputs"]["model"] = ["guidance", 0]
+    graph["split"] = node("SplitSigmas", sigmas=["sigmas", 0], step=0)
+    graph["sampler"]["inputs"]["sigmas"] = ["split", 0]
+    texts = told(server, graph)
+    for name in ("erg", "cads", "guidance"):
+        (said,) = texts[name]
+        assert said.startswith("No effect: sigmas holds a single noise level, which is no step.")
 
 
 def test_cads_where_a_sampling_begins_too_late(server):

@@ -798,6 +798,9 @@ def test_a_small_decoder_that_has_come_is_noticed(name, tmp_path):
     folder_paths.add_model_folder_path("vae_approx", str(tmp_path))
     try:
         assert node.fingerprint_inputs(image_folder="entropy-guidance-demo") != before
+        (tmp_path / "taesd_decoder.safetensors").rename(tmp_path / "another_model.safetensors")
+        folder_paths.filename_list_cache.pop("vae_approx", None)
+        assert node.fingerprint_inputs(image_folder="entropy-guidance-demo") == before
     finally:
         folder_paths.folder_names_and_paths["vae_approx"][0].remove(str(tmp_path))
         folder_paths.filename_list_cache.pop("vae_approx", None)

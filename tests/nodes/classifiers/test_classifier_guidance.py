@@ -232,7 +232,10 @@ def test_a_preview_decoder_is_used_where_there_is_one(demo, guide, sample, tmp_p
         model = random_models.build("SD15")
         guided = guide(model)
         decoder = gradient_of(guided).decoder
-        assert "taesd_decoder.safetensors" in nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceApply"].fingerprint_inputs()
+        fingerprint = nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceApply"].fingerprint_inputs
+        assert "taesd_decoder.safetensors" in fingerprint(decode="auto")
+        assert fingerprint(decode=None) == fingerprint(decode="taesd") == fingerprint(decode="auto")  # None: linked
+        assert fingerprint(decode="full") == []
         x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         assert decoder.mode == "taesd"
         held = peak_memory(lambda: decoder.decode(x0[:1]))

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save, save_file
 from small_classifiers import save_align, save_clip, save_siglip
 from torchvision.models import ResNet18_Weights, get_model
 
+import nodes
 from benchmarks.in_process import pack_module
 from benchmarks.tolerance import assert_agree
 from demo.scenes import COLOURS
@@ -73,6 +74,21 @@ def test_lists_the_demo_and_every_model_below_the_folders(folder, others):
     assert [name for name in names if name not in others] == [
         "animals", "light.safetensors", "mobilenet_v3_small.safetensors", "resnet18-f37072fd.pth", "zero-shot",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["animals", "light.safetensors"])
+def test_what_was_written_anew_is_read_again(folder, name):
+    """By its time or size, whatever ComfyUI has in its cache; a linked name is not known when it asks."""
+    fingerprint = nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceLoadClassifier"].fingerprint_inputs
+    before, file = fingerprint(classifier_name=name, prompts=""), folder / name
+    assert before == fingerprint(classifier_name=name) and fingerprint(classifier_name=None) == []
+    file = file / "config.json" if file.is_dir() else file
+    os.utime(file, ns=(0, 0))
+    try:
+        assert fingerprint(classifier_name=name) != before
+    finally:
+        os.utime(file, ns=(file.stat().st_atime_ns, next(time for of, time, _ in before if of == file.name)))
+    assert fingerprint(classifier_name=name) == before
 
 
 def test_the_demo_classifier_names_colours(load):

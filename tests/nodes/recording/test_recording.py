@@ -456,7 +456,7 @@ def test_the_last_samplings_are_remembered(node, demo, prompts, sample):
     recorded, of = record(node, demo[0])
     drawn = [sample(recorded, *prompts, seed=seed, steps=1) for seed in range(remembered + 1)]
     assert of(drawn[1]).steps == 1
-    with pytest.raises(ValueError, match=f"none of the last {remembered} recorded samplings drew it"):
+    with pytest.raises(ValueError, match=f"none of the last {remembered} recorded samplings drew it.* longer ago"):
         of(drawn[0])
 
 

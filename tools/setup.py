@@ -34,8 +34,11 @@ def main() -> None:
     if _is_ready(with_this_python):
         link_pack(COMFYUI / "custom_nodes")
         return
+    anew = not _works(PYTHON, "-m", "pip", "--version") or with_this_python and not _is_of_this_python()
+    if anew:
+        _check_this_python()
     STAMP.unlink(missing_ok=True)
-    if not _works(PYTHON, "-m", "pip", "--version") or with_this_python and not _is_of_this_python():
+    if anew:
         _environment()
     unpack_comfyui(COMFYUI, SOURCE, PYTHON)
     run("Installing ComfyUI's requirements (some 7 GB with PyTorch; a few minutes)",
@@ -61,12 +64,16 @@ def _is_of_this_python() -> bool:
     return _works(PYTHON, "-c", f"import sys; sys.exit(sys.version != {sys.version!r})")
 
 
-def _environment() -> None:
-    """Makes one of this Python, in the place of what is there."""
+def _check_this_python() -> None:
+    """Exits with what to do where no environment can be made of it."""
     if sys.version_info < (3, 10):
         sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}. Try: make setup PYTHON=python3.12")
     if importlib.util.find_spec("ensurepip") is None:
         sys.exit("Python's venv is incomplete (no ensurepip). On Debian and Ubuntu: apt install python3-venv")
+
+
+def _environment() -> None:
+    """Makes one of this Python, in the place of what is there."""
     print(f"==> Making a Python environment in {VENV}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     try:  # a copied program, venv's own default, does not find the libraries of some Pythons

@@ -41,31 +41,32 @@ class EntropyGuidanceClassCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, labels: str) -> io.NodeOutput:
-        network = model.model
-        if not isinstance(network, ClassConditional):
+        if not isinstance(model.model, ClassConditional):
             raise ValueError(
-                f"model: {type(network).__name__} is drawn from prompts, not from classes. Wire a model of Load ADM or "
+                f"model: {type(model.model).__name__} is drawn from prompts, not from classes. Wire a model of Load ADM or "
                 "Load DiT / SiT, or use CLIP Text Encode."
             )
-        null = _null_class(network)
-        return io.NodeOutput(_class(network, labels, null), null)
+        null = _null_class(model)
+        return io.NodeOutput(_class(model, labels, null), null)
 
 
-def _class(network: ClassConditional, labels: str, null: Any) -> Any:
+def _class(model: ModelPatcher, labels: str, null: Any) -> Any:
     if not labels.strip():
         if isinstance(null, ExecutionBlocker):
             raise ValueError("labels is empty, and this model has no null class: write the class that it shall draw.")
         return null
-    if not network.class_names:
+    names = model.model.class_names
+    if not names:
         raise ValueError(f"labels = {labels!r}: this model is unconditional and has no classes. Leave labels empty.")
-    return class_condition(network, parse_labels(labels, network.class_names, "model"))
+    return class_condition(model, parse_labels(labels, names, "model"))
 
 
-def _null_class(network: ClassConditional) -> Any:
+def _null_class(model: ModelPatcher) -> Any:
     """No class, where the model knows what that is; otherwise an error for whoever uses it."""
+    network = model.model
     if network.class_names and network.null_class is None:
         return ExecutionBlocker(
             "null class: this model was trained without one, so that CFG has nothing to compare with. Wire the class to "
             "the negative too, with cfg 1 or with ERG."
         )
-    return class_condition(network, () if network.null_class is None else (network.null_class,))
+    return class_condition(model, () if network.null_class is None else (network.null_class,))

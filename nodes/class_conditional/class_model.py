@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import comfy.conds
+import comfy.lora
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -130,10 +131,20 @@ def held_to_pictures(args: dict[str, Any]) -> Tensor:
     return args["denoised"].clamp(-1, 1)
 
 
-def class_condition(model: ClassConditional, classes: tuple[int, ...]) -> list[Any]:
-    """CONDITIONING of classes, one for all pictures or one each; a model without classes takes any."""
-    table = model.diffusion_model.class_table
+def class_condition(model: comfy.model_patcher.ModelPatcher, classes: tuple[int, ...]) -> list[Any]:
+    """CONDITIONING of classes, one for all pictures or one each; a model without classes takes any. model: of a ClassConditional."""
+    table = model.model.diffusion_model.class_table
     if table is None:
         return [[torch.zeros(1, 1, 1), {}]]
-    rows = table.detach()[list(classes)].to(comfy.model_management.intermediate_device(), torch.float32)
+    rows = _with_own_patches(table, model)[list(classes)].to(
+        comfy.model_management.intermediate_device(), torch.float32
+    )
     return [[rows[:, None], {}]]
+
+
+def _with_own_patches(weight: Tensor, model: comfy.model_patcher.ModelPatcher) -> Tensor:
+    """A weight of the network as this MODEL has it, a merge for one, whichever clone's patches are loaded."""
+    key = next(name for name, parameter in model.model.named_parameters() if parameter is weight)
+    (original, convert), *patches = model.get_key_patches(key)[key]
+    original = convert(original.detach().clone(), inplace=True)
+    return comfy.lora.calculate_weight(patches, original.float(), key) if patches else original

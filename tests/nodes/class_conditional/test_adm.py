@@ -218,6 +218,22 @@ def test_a_class_is_drawn_by_every_way_to_name_it(node, twin, pixels):
     assert torch.allclose(both[0], alone[0], atol=1e-4) and not torch.allclose(both[1], alone[1], atol=0.1)
 
 
+def test_a_merge_has_classes_of_its_own(node, twin, pixels):
+    """Whichever of the two MODELs, which share a network, is loaded."""
+    model, positive, _ = twin
+    (merged,) = node("ModelMergeAdd", model1=model, model2=model)
+
+    def embedding(of):
+        (condition, _) = node("EntropyGuidanceClassCondition", model=of, labels="red circle, blue square")
+        return condition[0][0]
+
+    before = positive[0][0]
+    for loaded in (model, merged, model):
+        pixels(loaded, *twin[1:])
+        torch.testing.assert_close(embedding(merged), 2 * before)
+        assert torch.equal(embedding(model), before)
+
+
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "ddim", "euler_ancestral", "uni_pc", "heun"])
 def test_samplers_draw_finite_pictures_of_their_own(twin, pixels, sampler):
     drawn = pixels(*twin, sampler=sampler, steps=4)

@@ -34,7 +34,7 @@ def main() -> None:
     if _is_ready(with_this_python):
         link_pack(COMFYUI / "custom_nodes")
         return
-    anew = not _works(PYTHON, "-m", "pip", "--version") or with_this_python and not _is_of_this_python()
+    anew = not _has_pip() or with_this_python and not _is_of_this_python()
     if anew:
         _check_this_python()
     STAMP.unlink(missing_ok=True)
@@ -51,13 +51,18 @@ def main() -> None:
 def _is_ready(with_this_python: bool) -> bool:
     if not (STAMP.exists() and STAMP.read_text() == _fingerprint() and (COMFYUI / "main.py").exists()):
         return False
-    return _is_of_this_python() if with_this_python else _works(PYTHON, "-c", "")
+    return _is_of_this_python() if with_this_python else _has_pip()
 
 
 def _fingerprint() -> str:
     """Changes with whatever a set-up depends on, so that an old one is renewed."""
     sources = [TOOLS / "requirements.txt", SOURCE]
     return hashlib.sha256("".join(path.read_text() for path in sources).encode()).hexdigest() + "\n"
+
+
+def _has_pip() -> bool:
+    """No longer, after an upgrade of the Python that the environment was made of."""
+    return _works(PYTHON, "-m", "pip", "--version")
 
 
 def _is_of_this_python() -> bool:

@@ -82,5 +82,11 @@ def _interval(panel: Axes, table: dict, quality: str) -> None:
     wide, high = (HALF * mean(point[measure]["error above"] for point in points) for measure in ("coverage", quality))
     left, bottom = panel.get_xlim()[0], panel.get_ylim()[0]
     panel.errorbar(
-        left + wide, bottom + high, high, wide, color="#777777", capsize=3, label="95 % of a point less no guidance"
+        left + wide,
+        bottom + high,
+        high,
+        wide,
+        color="#777777",
+        capsize=3,
+        label="95 % of a point's difference from no guidance",
     )

@@ -9,6 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..feedback import Feedback
+from .steps_to_draw import NO_STEP, has_a_step
 
 NAMES = ("positive", "weak", "negative")
 
@@ -39,7 +40,9 @@ class EntropyGuider(comfy.samplers.CFGGuider):
         """As ComfyUI's; says what was done."""
         result = super().outer_sample(*args, **kwargs)
         names = [name for name, condition in zip(NAMES, self._conditions(self.model_options)) if condition is not None]
-        if names == ["positive"]:
+        if not has_a_step(*args, **kwargs):
+            self.feedback.say_without_effect(NO_STEP)
+        elif names == ["positive"]:
             self.feedback.warn_without_effect("The ERG Guider", "scale is 1. Set it above 1.")
         else:
             self.feedback.say(f"{len(names)} predictions a step: {', '.join(names)}")

@@ -168,7 +168,7 @@ def test_a_sampling_without_a_step(server):
     graph["split"] = node("SplitSigmas", sigmas=["sigmas", 0], step=0)
     graph["sampler"]["inputs"]["sigmas"] = ["split", 0]
     texts = told(server, graph)
-    for name in ("erg", "cads", "guidance"):
+    for name in ("erg", "cads", "guidance", "guider"):
         (said,) = texts[name]
         assert said.startswith("No effect: sigmas holds a single noise level, which is no step.")
 

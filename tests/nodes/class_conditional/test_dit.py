@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
+import nodes
 from benchmarks import in_process
 from benchmarks.one_step import predict
 from benchmarks.random_models import autoencoder_kl
@@ -172,6 +173,19 @@ def conditions(node, model):
 def drawn(sample, model, conditions, **options):
     options = {"latent": {"samples": torch.zeros(1, 4, 32, 32)}, "steps": 2, **options}
     return sample(model, *conditions, **options)
+
+
+@pytest.mark.parametrize("loader", ["LoadDiT", "LoadADM"])
+def test_a_file_that_was_written_anew_is_read(node, folder, loader):
+    """What ComfyUI asks before it takes a MODEL from its cache is another then."""
+    fingerprint, file = nodes.NODE_CLASS_MAPPINGS[f"EntropyGuidance{loader}"].fingerprint_inputs, folder / "DiT.pt"
+    file.write_bytes(b"old")
+    folder_paths.filename_list_cache.pop("diffusion_models", None)
+    before = fingerprint(model_name=file.name)
+    assert before == fingerprint(model_name=file.name)
+    file.write_bytes(b"newer")
+    assert fingerprint(model_name=file.name) != before
+    assert fingerprint(model_name=None) == []  # linked
 
 
 @pytest.mark.parametrize("name", ["DiT-S/2 256", "SiT-B/2 256, one output"])

@@ -77,8 +77,8 @@ def test_lists_the_demo_and_every_model_below_the_folders(folder, others):
 
 
 @pytest.mark.parametrize("name", ["animals", "light.safetensors"])
-def test_what_was_written_anew_is_read_again(folder, name):
-    """By its time or size, whatever ComfyUI has in its cache; a linked name is not known when it asks."""
+def test_a_classifier_that_was_written_anew_has_another_fingerprint(folder, name):
+    """By its time or size, so that ComfyUI does not take the old one from its cache. A linked name is not known when it asks."""
     fingerprint = nodes.NODE_CLASS_MAPPINGS["EntropyGuidanceLoadClassifier"].fingerprint_inputs
     before, file = fingerprint(classifier_name=name, prompts=""), folder / name
     assert before == fingerprint(classifier_name=name) and fingerprint(classifier_name=None) == []

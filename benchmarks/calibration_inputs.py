@@ -109,7 +109,7 @@ def draw(found: dict, folder: Path) -> None:
     rows = {NODE_NAME: {name: {value: named(row) for value, row in of.items()} for name, of in found["rows"].items()}}
     measures = tuple(named(dict.fromkeys(MEASURES)))
     trainings = found["seeds"]
-    bars = f"the lowest and highest of {trainings} trainings" if trainings > 1 else "none, of one training each"
+    bars = f"the lowest and highest of {trainings} trainings" if trainings > 1 else ""
     input_panels(
         rows, {NODE_NAME: named(found["as it came"])}, {NODE_NAME: found["defaults"]}, measures, bars,
         "inputs-of-calibration", folder, dotted="the classifier as it came",

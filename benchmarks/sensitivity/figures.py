@@ -45,7 +45,7 @@ def input_panels(
     dotted: str = "no guidance",
 ) -> None:
     """A panel for each node's input over its values. inputs: rows by node, input and value. none: by node, the row of the
-    dotted lines. defaults: by node and input. bars, dotted: what they are."""
+    dotted lines. defaults: by node and input. bars, dotted: what they are; bars: nothing where there are none."""
     panels_of = [(node, name) for node, of_node in inputs.items() for name in of_node]
     rows = -(-len(panels_of) // COLUMNS)
     figure, panels = plt.subplots(rows, COLUMNS, figsize=(15, 2.9 * rows), layout="constrained", squeeze=False)
@@ -62,7 +62,7 @@ def input_panels(
     for panel in panels.flat[len(panels_of) :]:
         panel.set_axis_off()
     lines = panels.flat[0].get_legend_handles_labels()
-    title = f"dotted: {dotted}; bars: {bars}; grey: the default"
+    title = "; ".join([f"dotted: {dotted}", *[f"bars: {bars}"] * bool(bars), "grey: the default"])
     figure.legend(*lines, loc="outside lower right", ncols=len(measures), title=title, fontsize=11)
     save(figure, name, folder)
 

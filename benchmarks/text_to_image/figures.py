@@ -27,6 +27,7 @@ STYLES = {  # of the methods, Okabe and Ito's colours: rivals in greys, orange a
     "ERG": ("#D55E00", "*", "-"),
     "ERG, γ tuned": ("#D55E00", "p", "--"),
     "ERG + APG": ("#0072B2", "X", "-"),
+    "ERG + APG, w from 2.1": ("#0072B2", "X", ":"),
     "ERG + CADS": ("#0072B2", "h", "-."),
     "ERG by flatness": ("#CC79A7", "8", "--"),
     "CFG + I-ERG of its own": ("#0072B2", ">", "--"),

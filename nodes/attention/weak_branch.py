@@ -20,11 +20,11 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ..common.percent_window import PercentWindow
+from ..common.steps_to_draw import NO_STEP, has_a_step
 from ..feedback import Feedback
 from ..sampling.condition_names import ConditionNames, Conditions, positive_name
 from ..sampling.guidance_interval import GuidanceInterval
 from ..sampling.own_branch import Batch, OwnBranch, OwnBranchOfSampling
-from ..sampling.steps_to_draw import NO_STEP, has_a_step
 from .copies import with_copies_as_originals
 from .effect import NAME, Effect
 from .kinds import tell_kinds

@@ -18,8 +18,8 @@ from ...guidance_core.number_range import check_number, whole_number
 from ...guidance_core.sampling_steps import step_taken
 from ...guidance_core.tilted_sampling import tilted_weights
 from ..common.percent_window import PercentWindow
+from ..common.steps_to_draw import NO_STEP, has_a_step
 from ..feedback import Feedback, StepCount
-from ..sampling.steps_to_draw import NO_STEP, has_a_step
 from .score_gradient import ScoreGradient, is_flow, noise_scale
 
 KEY = "entropy_guidance_apply"

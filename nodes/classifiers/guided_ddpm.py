@@ -20,8 +20,8 @@ from ...guidance_core.classifier_guidance import per_sample
 from ...guidance_core.ddpm_sine import DDPMSchedule, ddpm_schedule, kept_signal
 from ...guidance_core.ddpm_variance import variance_bounds
 from ...guidance_core.tilted_sampling import tilted_weights
+from ..common.steps_to_draw import NO_STEP
 from ..feedback import Feedback
-from ..sampling.steps_to_draw import NO_STEP
 from .guidance_score import GuidanceScore
 from .score_gradient import ScoreGradient, is_flow, noise_scale, score_gradient
 from .step_variance import LearnedVariance, ScheduledVariance

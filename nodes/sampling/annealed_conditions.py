@@ -15,9 +15,9 @@ from comfy.utils import repeat_to_batch_size
 from ...guidance_core.condition_annealing import ConditionAnnealing, seeded_noise
 from ...guidance_core.named_choice import check_choice
 from ...guidance_core.sampling_steps import step_at
+from ..common.steps_to_draw import NO_STEP, has_a_step
 from ..feedback import Feedback, StepCount
 from .condition_names import NEGATIVE, POSITIVE, ConditionNames, Conditions, is_positive
-from .steps_to_draw import NO_STEP, has_a_step
 
 BOTH, BOTH_ALIKE = "both", "both, same noise"
 BRANCHES = (POSITIVE, NEGATIVE, BOTH, BOTH_ALIKE)

@@ -8,8 +8,8 @@ import node_helpers
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..common.steps_to_draw import NO_STEP, has_a_step
 from ..feedback import Feedback
-from .steps_to_draw import NO_STEP, has_a_step
 
 NAMES = ("positive", "weak", "negative")
 

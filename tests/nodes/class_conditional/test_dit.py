@@ -176,8 +176,8 @@ def drawn(sample, model, conditions, **options):
 
 
 @pytest.mark.parametrize("loader", ["LoadDiT", "LoadADM"])
-def test_a_file_that_was_written_anew_is_read(node, folder, loader):
-    """What ComfyUI asks before it takes a MODEL from its cache is another then."""
+def test_a_file_that_was_written_anew_has_another_fingerprint(node, folder, loader):
+    """Which ComfyUI asks for before it takes a MODEL from its cache."""
     fingerprint, file = nodes.NODE_CLASS_MAPPINGS[f"EntropyGuidance{loader}"].fingerprint_inputs, folder / "DiT.pt"
     file.write_bytes(b"old")
     folder_paths.filename_list_cache.pop("diffusion_models", None)

@@ -1,6 +1,7 @@
 # make demo: from nothing to a picture.   make test: the whole test suite.   make serve: ComfyUI in a browser.
 # make test-oldest, make test-releases: the smoke tests on the oldest ComfyUI, and on it and later ones, beside the other in .dev.
-# COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing; COMFYUI_FLAGS are flags for it.
+# COMFYUI_PATH and COMFYUI_PYTHON use a ComfyUI of your own and install nothing (but for test-oldest, test-releases and
+# test-transformers-4, which fetch what they are named after); COMFYUI_FLAGS are flags for it.
 
 PYTHON ?= python3
 RUN = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.dev/venv/bin/python)

@@ -28,14 +28,14 @@ TEST_SEED, HELD_OUT_SEED = 9, 10  # of no table; 0 is that of the training pictu
 MEASURES = ("accuracy", "confidence", "smooth_ece")
 KEPT = FOLDER / "calibration_inputs.json"  # what was measured of each training
 VALUES = {
-    "steps": (50, 100, 200, 400, 800),
+    "steps": (100, 200, 400, 800, 1600),
     "learning_rate": (3e-5, 1e-4, 3e-4, 1e-3),
     "batch_size": (4, 16, 64),
     "percents": ("0.5", "0.25, 0.5, 0.75", "0.1, 0.3, 0.5, 0.7, 0.9"),
-    "ece_weight": (0.0, 0.5, 1.0, 2.0, 4.0),
+    "ece_weight": (0.0, 1.0, 4.0),
     "ece_beta": (0.0, 0.001, 0.1),
     "ece_form": ("per_sample", "per_bin"),
-    "entropy_weight": (0.0, 0.05, 0.2, 0.5),
+    "entropy_weight": (0.0, 0.2, 0.5),
 }
 OBJECTIVE, TRAINING = ("ece_weight", "ece_beta", "ece_form", "entropy_weight"), ("steps", "learning_rate", "batch_size")
 Inputs = dict[str, object]

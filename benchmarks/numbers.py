@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from difflib import ndiff
+from functools import cache
 from operator import mul, sub, truediv
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def _compared(page: str, text: str, read: Read) -> list[tuple[re.Match, str]]:
         raise ValueError(
             f"{page}: {half[0]} is half a mark; accepted: `<!-- n: … -->…<!-- /n -->`, or both with numbers or cells."
         )
+    read = cache(read)  # a page asks hundreds of times for the same file
     return [(mark, _wanted(page, mark, read)) for mark in MARK.finditer(text)]
 
 

@@ -53,7 +53,7 @@ AROUND = {  # around what, which input of which node, and its values
             "mixing": (0.0, 0.5, 1.0),
             "tau1": (0.4, 0.6, 0.8),
             "tau2": (0.8, 0.9, 1.0),
-            "apply_to": ("positive", "negative", "both"),
+            "apply_to": ("positive", "negative", "both", "both, same noise"),
         },
     ),
 }

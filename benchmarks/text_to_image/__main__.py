@@ -95,8 +95,8 @@ def _terms(regime: str, options: argparse.Namespace) -> dict:
     return {
         "networks": fingerprint(regime), "trials": options.trials, "tuned on": options.tuning_batches * BATCH,
         "finalists": options.finalists, "finalists on": options.final_batches * BATCH,
-        "consistency": _consistency(regime, options), "real pictures tuned with": REAL, "pictures": options.batches * BATCH,
-        "pictures of a front's point": options.front_batches * BATCH,
+        "consistency": _consistency(regime, options), "real pictures tuned with": options.real_pictures,
+        "pictures": options.batches * BATCH, "pictures of a front's point": options.front_batches * BATCH,
     }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _search(regime: str, method: str, prompted: bool, options: argparse.Namespac
     consistency = _consistency(regime, options)
     return Search(
         regime, method, prompted, options.trials, options.tuning_batches, options.finalists, options.final_batches,
-        options.steps, consistency,
+        options.steps, consistency, options.real_pictures,
     )  # fmt: skip
 
 
@@ -210,8 +210,10 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a few pictures of three methods, in minutes; not into docs"
     )
+    parser.set_defaults(real_pictures=REAL)
     options = parser.parse_args()
     if options.quick:
+        options.real_pictures = 2 * BATCH
         options.regimes, options.methods = ["demo model"], ["none", "CFG", "I-ERG, same prompt", "I-ERG"]
         options.trials, options.tuning_batches, options.final_batches = 2, 1, 2
         options.batches, options.front_batches, options.steps = 1, 1, 2

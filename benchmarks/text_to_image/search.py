@@ -12,7 +12,7 @@ from .kept import BATCH, seen
 from .measures import Seen, measure, real
 from .methods import METHODS, UNCONDITIONAL
 
-REAL = 512
+REAL = 512  # pictures that a search compares with
 RANDOM = 6  # trials before the sampler learns from those before
 START = {  # the first trial of every method: near the nodes' defaults, at a gentle scale
     "w": 1.5, "τ": 0.3, "f": 0.2, "layers": "40%-50%", "κ": 0.0, "end": 1.0, "γ": 1.0, "scale": 0.5, "σ": 2.0,
@@ -23,7 +23,8 @@ START = {  # the first trial of every method: near the nodes' defaults, at a gen
 @dataclass(frozen=True)
 class Search:
     """For one method of a table. trials: settings tried, each on `batches` batches. finalists: how many of the best are
-    measured again, on `final_batches`, the first ones among them. consistency: its measure, `asked` or `exact`."""
+    measured again, on `final_batches`, the first ones among them. consistency: its measure, `asked` or `exact`.
+    real_pictures: that are compared with."""
 
     regime: str
     method: str
@@ -34,6 +35,7 @@ class Search:
     final_batches: int
     steps: int
     consistency: str
+    real_pictures: int
 
     def gain(self, measured: dict[str, float]) -> float:
         """What it makes as large as it can: consistency + density + coverage, or, where nothing was asked for, the Fréchet
@@ -45,13 +47,13 @@ class Search:
     def measured(self, setting: Setting, batches: int) -> dict:
         """A row of what was tried: the setting, its gain, measures and how many pictures they are of."""
         drawn = seen(self.regime, setting, "tuning", batches, self.steps, self.prompted)
-        found = measure(_reference(self.prompted), drawn)
+        found = measure(_reference(self.real_pictures, self.prompted), drawn)
         return {"setting": setting, "pictures": batches * BATCH, "gain": self.gain(found), **found}
 
 
 @cache  # the same for all methods that this process searches
-def _reference(held_out: bool) -> Seen:
-    return real(REAL, "text to image, tuning reference", held_out)
+def _reference(count: int, held_out: bool) -> Seen:
+    return real(count, "text to image, tuning reference", held_out)
 
 
 def find(search: Search) -> list[dict]:

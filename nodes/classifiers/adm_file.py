@@ -67,8 +67,8 @@ def _image_size(metadata: dict[str, str], stem: str) -> int:
     named = re.match(r"(\d+)x\1_classifier", stem)
     if not named and "image_size" not in metadata:
         raise ValueError(
-            f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, such as "
-            "64x64_classifier, or give 'image_size' in the metadata."
+            f"'{stem}' does not say the size of the classifier's pictures: let the file's name begin with it, as "
+            "64x64_classifier does, the word included, or give 'image_size' in a safetensors file's metadata."
         )
     return count_in_metadata(metadata, "image_size", named[1] if named else "")
 

@@ -251,7 +251,7 @@ class Mistaken(Search):
 
 
 def test_the_best_of_a_search_are_measured_again_on_more_pictures():
-    found = find(Mistaken("demo model", "CFG", True, 6, 1, 3, 4, 8, "exact"))
+    found = find(Mistaken("demo model", "CFG", True, 6, 1, 3, 4, 8, "exact", 32))
     best, others = ([row["setting"].cfg for row in rows] for rows in (found[:3], found[3:]))
     assert [row["pictures"] for row in found] == [4 * kept.BATCH] * 3 + [kept.BATCH] * 3
     assert best == sorted(best) and others == sorted(others, reverse=True) and min(best) > max(others)

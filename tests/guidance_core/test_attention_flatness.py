@@ -184,6 +184,17 @@ def test_the_solver_begins_where_temperatures_near_0_are_solved(monkeypatch):
     torch.testing.assert_close(left, torch.full_like(left, 1e-4), rtol=0.05, atol=0)
 
 
+def test_the_first_step_is_of_a_row_alone_and_knows_no_shift(monkeypatch):
+    """Where a key stands out. Later steps would hide it but for the last bits, in which batches must not differ either."""
+    monkeypatch.setattr(attention_flatness, "PASSES", 1)
+    logits = draw(0, 1.0)
+    logits[..., 0] += torch.tensor([30.0, 90.0])[:, None, None]  # far from where the solver begins
+    found = temperature_for(logits, 0.3)
+    alone = torch.cat([temperature_for(row, 0.3) for row in logits.split(1)])
+    torch.testing.assert_close(found, alone, rtol=1e-5, atol=0)
+    torch.testing.assert_close(temperature_for(logits + 50, 0.3), found, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("flatness", [0.2, 0.8])
 def test_a_bias_that_logits_make_up_for(flatness):
     """Attention as it is may be flatter than that of the bias alone: then its entropy falls on the way."""

@@ -34,6 +34,15 @@ def test_iterations_that_would_not_end():
         AttentionEnergy(iterations=1_000_000)
 
 
+@pytest.mark.parametrize(("step_size", "most"), [(2.5, 17), (3.0, 9), (101.0, 1)])
+def test_a_query_grows_a_thousandfold_at_most(step_size, most):
+    """By step_size − 1 in each iteration, where that is above 1."""
+    AttentionEnergy(step_size=step_size, iterations=most)
+    with pytest.raises(ValueError, match=f"step_size = {step_size:g}, iterations = {most + 1}: .* a query grows"):
+        AttentionEnergy(step_size=step_size, iterations=most + 1)
+    AttentionEnergy(step_size=2.0, iterations=1000)
+
+
 @pytest.mark.parametrize("value", [0, 1.5, 11, float("nan"), float("inf"), 2**2000])
 def test_what_is_no_whole_number_of_a_range(value):
     with pytest.raises(ValueError, match="x = .*: it must be a whole number of 1 or more, and at most 10"):

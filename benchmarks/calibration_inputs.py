@@ -2,8 +2,8 @@
 
 On the class-conditional demo model's classifier of clean pictures and the pictures that this was trained on. Each value is
 measured on new pictures, finished and as the model predicts them at a quarter, half and three quarters of the sampling, whatever
-`percents` it was trained with. Writes docs/results/calibration_inputs.json and docs/inputs-of-calibration.png and .svg; half an
-hour on one core for each seed. What was measured is kept in `.dev/benchmarks`.
+`percents` it was trained with. Writes docs/results/calibration_inputs.json and docs/inputs-of-calibration.png and .svg; some forty
+minutes on one core for each seed. What was measured is kept in `.dev/benchmarks`.
 """
 
 import argparse

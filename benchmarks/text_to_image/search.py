@@ -12,7 +12,7 @@ from .kept import BATCH, seen
 from .measures import Seen, measure, real
 from .methods import METHODS, UNCONDITIONAL
 
-REAL = 512  # pictures that a search compares with
+REAL = 512  # pictures that drawn ones are compared with
 RANDOM = 6  # trials before the sampler learns from those before
 START = {  # the first trial of every method: near the nodes' defaults, at a gentle scale
     "w": 1.5, "τ": 0.3, "f": 0.2, "layers": "40%-50%", "κ": 0.0, "end": 1.0, "γ": 1.0, "scale": 0.5, "σ": 2.0,
@@ -24,7 +24,7 @@ START = {  # the first trial of every method: near the nodes' defaults, at a gen
 class Search:
     """For one method of a table. trials: settings tried, each on `batches` batches. finalists: how many of the best are
     measured again, on `final_batches`, the first ones among them. consistency: its measure, `asked` or `exact`.
-    real_pictures: that are compared with."""
+    real_pictures: how many the drawn ones are compared with."""
 
     regime: str
     method: str
